@@ -1,0 +1,50 @@
+"""Device, precision, logs and version check: the one place that prepares MindSpore before it is imported."""
+
+import os
+from typing import Any
+
+# Logs of the framework's own warnings (dozens of lines per run) are silenced unless the user asks for them.
+os.environ.setdefault("GLOG_v", "3")
+# With AVX-512 the bundled oneDNN has no fast kernel for plain convolutions and takes its reference loop, 60 times slower.
+os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")
+
+SUPPORTED_MINDSPORE = ((2, 10), (2, 11))
+DEVICES = ("CPU", "Ascend")
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def mindspore() -> Any:
+    """The imported framework, after its version was checked. Raises RuntimeError for a version that was never tried."""
+    import mindspore as ms
+
+    version = tuple(int(part) for part in ms.__version__.split(".")[:2])
+    low, high = SUPPORTED_MINDSPORE
+    if not low <= version < high:
+        wanted = f">={low[0]}.{low[1]},<{high[0]}.{high[1]}"
+        raise RuntimeError(f"MindSpore {ms.__version__} is installed, but this package was tested with {wanted}: pip install 'mindspore{wanted}'")
+    return ms
+
+
+def device() -> str:
+    """The device that this process computes on: "CPU" or "Ascend"."""
+    return str(mindspore().get_context("device_target"))
+
+
+def set_device(name: str) -> None:
+    """Choose the device. Raises ValueError for a device that the framework cannot open here."""
+    if name not in DEVICES:
+        raise ValueError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
+    try:
+        mindspore().set_device(name)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"device {name!r} cannot be used on this machine: pass --device CPU, or install the framework for it") from error
+
+
+def compute_dtype(precision: str) -> Any:
+    """The framework's dtype of "fp32", "fp16" or "bf16"; a CPU computes in float32 only. Raises ValueError otherwise."""
+    ms = mindspore()
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
+    if precision != "fp32" and device() == "CPU":
+        raise ValueError(f"precision {precision!r} has no kernels on a CPU: pass --precision fp32, or use an Ascend device")
+    return {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}[precision]
