@@ -1,0 +1,1 @@
+"""Numerical building blocks: the only place that knows which device runs."""

@@ -1,0 +1,130 @@
+"""A network as a chain of blocks: pure functions of (weights, *inputs), each compiled once for all layers of one shape.
+
+A model's forward is written once as `run(block, prefix, *inputs)` calls. `Forward` only computes; `Tape` also remembers each
+block's inputs (and nothing else), so that `Tape.gradients` can walk back: every block's backward recomputes its forward
+(activation checkpointing, arXiv:1604.06174), and its compile time does not grow with depth.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from opensora.runtime import mindspore
+
+ms = mindspore()
+
+Weights = Mapping[str, Any]
+_settings = {"jit": True}
+
+
+def set_jit(enabled: bool) -> None:
+    """Compile blocks (the default), or run operator by operator, which is slower and easier to debug."""
+    _settings["jit"] = enabled
+
+
+def subset(weights: Weights, prefix: str) -> dict[str, Any]:
+    """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights)."""
+    start = f"{prefix}."
+    return {name[len(start) :]: value for name, value in weights.items() if name.startswith(start)} if prefix else {}
+
+
+class Block:
+    """A pure function `function(weights, *inputs) -> Tensor or tuple of Tensors`, compiled on first use for each set of shapes.
+
+    Inputs that are tensors are differentiated; None, numbers, strings and tuples of them are constants of the compiled code.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._forward = ms.jit(function)
+        self._backward = ms.jit(_backward_of(function))
+
+    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+        if not _settings["jit"]:
+            return self.function(weights, *inputs)
+        return self._forward(ms.mutable(dict(weights)) if weights else (), *inputs)
+
+    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+        """(gradients by weight name, gradients of the inputs with None for constants), given the gradient of the output."""
+        if _settings["jit"]:
+            result = self._backward(output_gradient, ms.mutable(dict(weights)) if weights else (), *inputs)
+            weight_gradients = dict(result[0]) if weights else {}
+            tensors = iter(result[1:])
+        else:
+            result = _eager_gradient(self.function, weights, inputs, output_gradient)
+            weight_gradients = dict(zip(weights, result, strict=False))
+            tensors = iter(result[len(weights) :])
+        return weight_gradients, [next(tensors) if isinstance(value, ms.Tensor) else None for value in inputs]
+
+
+def _backward_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    def backward(output_gradient: Any, weights: Any, *inputs: Any) -> Any:
+        return ms.ops.GradOperation(get_all=True, sens_param=True)(function)(weights, *inputs, output_gradient)
+
+    return backward
+
+
+def _eager_gradient(function: Callable[..., Any], weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[Any, ...]:
+    names = list(weights)
+    places = [i for i, value in enumerate(inputs) if isinstance(value, ms.Tensor)]
+
+    def flat(*tensors: Any) -> Any:
+        values = list(inputs)
+        for place, tensor in zip(places, tensors[len(names) :], strict=True):
+            values[place] = tensor
+        return function(dict(zip(names, tensors, strict=False)), *values)
+
+    # Operator mode sums the gradients of one tensor object passed twice: copies keep the positions apart.
+    copies = [inputs[place].copy() for place in places]
+    return ms.ops.GradOperation(get_all=True, sens_param=True)(flat)(*weights.values(), *copies, output_gradient)
+
+
+class Forward:
+    """Runs blocks on sub-dicts of one weights dict; `run(block, prefix, *inputs)`, prefix "" for a block without weights."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def __call__(self, block: Block, prefix: str, *inputs: Any) -> Any:
+        return block(subset(self.weights, prefix), *inputs)
+
+
+class Tape(Forward):
+    """Runs blocks and remembers their inputs, for one walk back through `gradients`."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights)
+        self._records: list[tuple[Block, str, tuple[Any, ...], tuple[Any, ...]]] = []
+
+    def __call__(self, block: Block, prefix: str, *inputs: Any) -> Any:
+        output = super().__call__(block, prefix, *inputs)
+        self._records.append((block, prefix, inputs, output if isinstance(output, tuple) else (output,)))
+        return output
+
+    def gradients(self, outputs: Sequence[tuple[Any, Any]], wanted: Sequence[Any] = ()) -> tuple[dict[str, Any], list[Any]]:
+        """Walk back from `outputs`, pairs of (a tensor that a block returned, the gradient of the loss by it).
+
+        Returns (gradients by weight name, gradients of the `wanted` tensors, None where none flows). The tape is used up:
+        each block's inputs are freed as soon as its backward is done.
+        """
+        by_tensor: dict[int, Any] = {}
+        by_weight: dict[str, Any] = {}
+        for tensor, gradient in outputs:
+            _accumulate(by_tensor, id(tensor), gradient)
+        keep = {id(tensor) for tensor in wanted}
+        while self._records:
+            block, prefix, inputs, results = self._records.pop()
+            arriving = [by_tensor.get(id(result)) if id(result) in keep else by_tensor.pop(id(result), None) for result in results]
+            if all(gradient is None for gradient in arriving):
+                continue
+            filled = tuple(ms.ops.zeros_like(r) if g is None else g for r, g in zip(results, arriving, strict=True))
+            weights, tensors = block.gradient(subset(self.weights, prefix), inputs, filled if len(filled) > 1 else filled[0])
+            for name, gradient in weights.items():
+                _accumulate(by_weight, f"{prefix}.{name}", gradient)
+            for tensor, gradient in zip(inputs, tensors, strict=True):
+                if gradient is not None:
+                    _accumulate(by_tensor, id(tensor), gradient)
+        return by_weight, [by_tensor.get(id(tensor)) for tensor in wanted]
+
+
+def _accumulate(gradients: dict[Any, Any], key: Any, gradient: Any) -> None:
+    gradients[key] = gradients[key] + gradient if key in gradients else gradient

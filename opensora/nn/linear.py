@@ -1,0 +1,17 @@
+"""Affine maps of the last axis, with weights named as in the release files: `<name>.weight` (out, in) and `<name>.bias` (out,)."""
+
+from typing import Any
+
+from opensora.runtime import mindspore
+
+ops = mindspore().ops
+
+
+def linear(weights: Any, name: str, x: Any) -> Any:
+    """x W^T + b over the last axis, (..., in) -> (..., out); the bias is left out where the weights hold none."""
+    weight = weights[name + ".weight"]
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    y = ops.MatMul(transpose_b=True)(rows, weight)  # (rows, out)
+    if name + ".bias" in weights:
+        y = y + weights[name + ".bias"]
+    return ops.reshape(y, (*x.shape[:-1], weight.shape[0]))

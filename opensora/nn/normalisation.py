@@ -1,0 +1,45 @@
+"""Normalisations; statistics are always in float32."""
+
+from typing import Any
+
+from opensora.runtime import mindspore
+
+ms = mindspore()
+ops = ms.ops
+
+
+def layer_norm(x: Any, eps: float = 1e-6) -> Any:
+    """LayerNorm over the last axis without affine parameters (the modulation of adaLN takes their place)."""
+    y = x.astype(ms.float32)
+    y = y - ops.mean(y, -1, True)
+    return (y * ops.rsqrt(ops.mean(y * y, -1, True) + eps)).astype(x.dtype)
+
+
+def rms_norm(x: Any, weight: Any, eps: float = 1e-6) -> Any:
+    """Root-mean-square norm over the last axis (arXiv:1910.07467), as T5 uses it."""
+    y = x.astype(ms.float32)
+    return (y * ops.rsqrt(ops.mean(y * y, -1, True) + eps)).astype(x.dtype) * weight
+
+
+def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps: float = 1e-6) -> Any:
+    """GroupNorm (arXiv:1803.08494) of frames-first videos (T*B, C, H, W), time outermost, pooled over time for each of `batch` videos.
+
+    `batch` = T*B normalises every frame by itself.
+    """
+    rows, channels, height, width = x.shape
+    frames = rows // batch
+    shape = (frames, batch, groups, channels // groups)
+    # A product with a vector of ones sums the pixels of every row several times faster than a mean does on a CPU.
+    ones = ops.ones((height * width, 1), ms.float32) / (height * width)
+    y = ops.reshape(x.astype(ms.float32), (rows * channels, height * width))
+    mean = ops.mean(ops.reshape(ops.matmul(y, ones), shape), (0, 3), True)  # (1, B, groups, 1)
+    y = y - _per_row(mean, shape)
+    variance = ops.mean(ops.reshape(ops.matmul(y * y, ones), shape), (0, 3), True)
+    scale = ops.rsqrt(variance + eps) * ops.reshape(weight.astype(ms.float32), (1, 1, groups, -1))  # (1, B, groups, C/groups)
+    shift = ops.reshape(ops.tile(bias.astype(ms.float32), (rows,)), (rows * channels, 1))
+    return ops.reshape(y * _per_row(scale, shape) + shift, x.shape).astype(x.dtype)
+
+
+def _per_row(statistic: Any, shape: tuple[int, ...]) -> Any:
+    """(1, B, groups, 1 or C/groups) -> (T*B*C, 1)."""
+    return ops.reshape(ops.broadcast_to(statistic, shape), (-1, 1))
