@@ -1,0 +1,92 @@
+"""Reading one safetensors file, one tensor at a time."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "F16": "<f2",
+    "BF16": "<u2",  # numpy has no bfloat16: its bits are read as integers
+    "F32": "<f4",
+    "F64": "<f8",
+}
+
+
+class WeightsError(ValueError):
+    """A model folder or weights file cannot be used; the message is one sentence that names the file and the remedy."""
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies in its file: name of the storage type, shape, first byte after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class TensorFile:
+    """A safetensors file whose header was checked. `entries` maps each name to its Entry.
+
+    Raises WeightsError for a file that is missing, truncated or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise WeightsError(f"{self.path} does not exist: check the path, or download the file again")
+        try:
+            # Only a check of header, offsets and length: the library has no bfloat16 for numpy, so the bytes are read below.
+            with safe_open(self.path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{self.path} is truncated or damaged ({error}): download or save it again") from error
+        with open(self.path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        self._data_start = 8 + size
+        header.pop("__metadata__", None)
+        self.entries = {name: Entry(item["dtype"], tuple(item["shape"]), item["data_offsets"][0]) for name, item in header.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor `name`; every floating storage type becomes float32.
+
+        Raises WeightsError for a storage type that numpy cannot hold, and for NaN or infinite values.
+        """
+        entry = self.entries[name]
+        if entry.dtype not in DTYPES:
+            raise WeightsError(f"{self.path}: {name} is stored as {entry.dtype}, which cannot be read: save it as F32, F16 or BF16")
+        dtype = np.dtype(DTYPES[entry.dtype])
+        count = int(np.prod(entry.shape, dtype=np.int64))
+        values = np.fromfile(self.path, dtype, count, offset=self._data_start + entry.offset)
+        if entry.dtype == "BF16":
+            values = from_bfloat16(values)
+        if values.dtype.kind == "f":
+            if not is_finite(values):
+                raise WeightsError(f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again")
+            values = values.astype(np.float32, copy=False)
+        return values.reshape(entry.shape)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The float32 array whose upper sixteen bits are `bits` (uint16)."""
+    return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The bits (uint16) of finite float32 `values`, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite, without a temporary array of the same size."""
+    return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))

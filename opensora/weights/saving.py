@@ -1,0 +1,94 @@
+"""Saving that is complete or absent: written under a temporary name, synced to the disk, then renamed."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from opensora.weights.files import DTYPES, WeightsError, is_finite, to_bfloat16
+
+STORAGE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+LARGEST = {"F32": 3.4028234e38, "F16": 65504.0, "BF16": 3.3895313e38}
+CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items() if code != "BF16"}
+
+
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Make `path` what `write` puts into the binary file it is given. An error or a power cut leaves the old file or none."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        write(file)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name, with the same ending, for code that opens its file by name; it becomes `path` when the block succeeds."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def save_weights(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    stem: str = "diffusion_pytorch_model",
+    dtype: str = "float32",
+) -> None:
+    """Write `folder`/config.json and `folder`/<stem>.safetensors in the release's layout.
+
+    dtype: how floating tensors are stored, "float32", "float16" or "bfloat16"; others keep their type.
+    Raises ValueError for another dtype, WeightsError for values that are not finite or overflow the storage type.
+    """
+    if dtype not in STORAGE:
+        raise ValueError(f"dtype {dtype!r} is unknown: choose one of {', '.join(STORAGE)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / f"{stem}.safetensors", lambda file: _write_tensors(file, weights, STORAGE[dtype]))
+    write_atomic(folder / "config.json", lambda file: file.write((json.dumps(dict(config), indent=2) + "\n").encode()))
+
+
+def _write_tensors(file: BinaryIO, weights: Mapping[str, np.ndarray], storage: str) -> None:
+    """The safetensors format: length of the header, header padded to eight bytes, then each tensor's bytes."""
+    kinds = {name: storage if value.dtype.kind == "f" else CODES[value.dtype] for name, value in weights.items()}
+    # Wide types first, so that every tensor is aligned to its own item size.
+    order = sorted(weights, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
+    # Readers of the original format refuse a file that does not say which framework's layout it has.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in order:
+        end = offset + weights[name].size * np.dtype(DTYPES[kinds[name]]).itemsize
+        header[name] = {"dtype": kinds[name], "shape": list(weights[name].shape), "data_offsets": [offset, end]}
+        offset = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    file.write(len(encoded).to_bytes(8, "little") + encoded)
+    for name in order:
+        file.write(_stored(name, weights[name], kinds[name]).data)
+
+
+def _stored(name: str, value: np.ndarray, kind: str) -> np.ndarray:
+    if value.dtype.kind != "f":
+        return np.ascontiguousarray(value)
+    if not is_finite(value):
+        raise WeightsError(f"{name} holds NaN or infinite values and was not saved: go back to an earlier checkpoint")
+    if value.size and max(value.max(), -value.min()) > LARGEST[kind]:
+        raise WeightsError(f"{name} has values beyond {LARGEST[kind]:g}, which {kind} cannot hold: save it as float32")
+    return to_bfloat16(value) if kind == "BF16" else np.ascontiguousarray(value, DTYPES[kind])
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
