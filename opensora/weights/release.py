@@ -60,9 +60,8 @@ def load_weights(
         faults.append(f"{len(misshapen)} of another shape: {_some(misshapen)}")
     if faults:
         place = files[0].path if len(files) == 1 else source
-        raise WeightsError(
-            f"the tensors in {place} are not those of the model ({'; '.join(faults)}): use the file that belongs to config.json"
-        )
+        remedy = "use the file that belongs to config.json"
+        raise WeightsError(f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}")
     return {name: where[name].read(name) for name in expected}
 
 
@@ -77,9 +76,7 @@ def _open_all(source: Path, stem: str) -> list[TensorFile]:
     shards = _read_object(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise WeightsError(f"{index} has no weight_map: download it again")
-    outside = [
-        name for name in shards.values() if not isinstance(name, str) or Path(name).name != name or Path(name).suffix != ".safetensors"
-    ]
+    outside = [name for name in shards.values() if not _is_plain_name(name)]
     if outside:
         raise WeightsError(f"{index} names {outside[0]!r}, which is not a file of its own folder: download it again from a place you trust")
     files = [TensorFile(source / name) for name in sorted(set(shards.values()))]
