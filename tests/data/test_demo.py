@@ -1,0 +1,197 @@
+import io
+import json
+import subprocess
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from opensora.data import demo_build
+from opensora.data.demo import SCALES, DemoClips, Renderer, caption, composite, demo_set, split_pairs, write_dataset
+from opensora.data.video import read_video
+
+SUBJECTS = {"elephant": "1f418", "tiger": "1f405"}
+
+
+def animation(frames: int = 9) -> bytes:
+    """A red disc that moves to the right on nothing: 9 frames of 40 x 40, box 25 x 33."""
+    pictures = []
+    for number in range(frames):
+        picture = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+        ImageDraw.Draw(picture).ellipse((2 + number, 5, 26 + number, 29), fill=(200, 10, 20, 255))
+        pictures.append(picture)
+    stream = io.BytesIO()
+    pictures[0].save(stream, "WEBP", save_all=True, append_images=pictures[1:], duration=42, lossless=True)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("archive") / "animations.tgz"
+    with tarfile.open(path, "w:gz") as file:
+        for stem in SUBJECTS.values():
+            member = tarfile.TarInfo(f"package/assets/{stem}.webp")
+            member.size = len(animation())
+            file.addfile(member, io.BytesIO(animation()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def renderer(archive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    demo_build.build_from([archive], folder, 66, SUBJECTS)
+    return Renderer(folder)
+
+
+def test_committed_set_has_48_subjects_8_colours_and_a_fifth_held_out():
+    content = demo_set()
+    assert (len(content.subjects), len(content.colours)) == (48, 8)
+    assert len(content.pairs("held_out")) == 77 and len(content.pairs("train")) == 307
+    assert not set(content.pairs("train")) & set(content.pairs("held_out"))
+    assert ("elephant", "sky blue") in content.pairs("train")
+
+
+def test_committed_list_follows_the_rule_and_is_balanced():
+    content = demo_set()
+    assert list(content.held_out) == split_pairs(list(content.subjects), list(content.colours), seed=0)
+    subjects, colours = (Counter(pair[i] for pair in content.held_out) for i in (0, 1))
+    assert set(subjects) == set(content.subjects) and set(subjects.values()) == {1, 2}
+    assert set(colours) == set(content.colours) and set(colours.values()) == {9, 10}
+
+
+def test_colours_are_far_apart():
+    colours = np.array(list(demo_set().colours.values()), float)
+    distances = np.sqrt(((colours[:, None] - colours) ** 2).sum(-1))
+    assert distances[~np.eye(8, dtype=bool)].min() > 100
+
+
+def test_unknown_split_is_named():
+    with pytest.raises(ValueError, match="'test' is unknown"):
+        demo_set().pairs("test")
+
+
+def test_caption_uses_the_right_article():
+    assert caption("elephant", "sky blue") == "an elephant on a sky blue background"
+    assert caption("cat", "orange") == "a cat on an orange background"
+
+
+def test_cache_is_cut_to_the_box_of_the_whole_animation(renderer):
+    assert renderer.frames("elephant").shape == (9, 50, 66, 4)
+    assert renderer.frames("elephant")[..., 3].any(axis=(0, 1)).all()
+
+
+def test_clip_shows_the_subject_inside_its_box_on_the_flat_colour(renderer):
+    for seed in range(20):
+        clip = renderer.render("elephant", "sky blue", frames=5, size=32, rng=np.random.default_rng(seed))
+        top, left, height, width = clip.box
+        assert clip.video.shape == (5, 32, 32, 3) and clip.alpha.shape == (5, 32, 32)
+        assert 0 <= top <= 32 - height and 0 <= left <= 32 - width
+        assert abs(max(height, width) - clip.scale * 32) <= 0.5 and SCALES[0] <= clip.scale <= SCALES[1]
+        inside = np.zeros((32, 32), bool)
+        inside[top : top + height, left : left + width] = True
+        assert not clip.alpha[:, ~inside].any()
+        assert (clip.video[clip.alpha == 0] == (135, 206, 235)).all()
+        assert np.abs(clip.video[clip.alpha == 255].astype(int) - (200, 10, 20)).max() <= 1
+
+
+def test_frames_follow_the_stride_and_wrap(renderer):
+    still = renderer.render("tiger", "white", frames=10, size=32, stride=9)
+    assert (still.video == still.video[0]).all()
+    loop = renderer.render("tiger", "white", frames=10, size=32, stride=2)
+    assert (loop.video[9] == loop.video[0]).all() and (loop.video[1] != loop.video[0]).any()
+
+
+def test_clip_without_generator_is_centred(renderer):
+    clip = renderer.render("tiger", "red", frames=1, size=40)
+    assert clip.box == (8, 4, 24, 32) and clip.scale == 0.8 and clip.phase == 0
+
+
+def test_composite_rounds_to_nearest():
+    pixels = np.array([[0, 0, 0, 0], [10, 20, 30, 255], [50, 0, 0, 128]], np.uint8)
+    assert composite(pixels, (255, 100, 1)).tolist() == [[255, 100, 1], [10, 20, 30], [177, 50, 0]]
+
+
+def test_clips_depend_on_seed_and_index_only(renderer):
+    clips, again = DemoClips(renderer, seed=3, frames=2, size=16), DemoClips(renderer, seed=3, frames=2, size=16)
+    backwards = [again[i] for i in (4, 3, 2, 1, 0)][::-1]
+    for clip, other in zip((clips[i] for i in range(5)), backwards, strict=True):
+        assert clip.pair == other.pair and (clip.video == other.video).all()
+    different = DemoClips(renderer, seed=4, frames=2, size=16)
+    assert any(clips[i].box != different[i].box for i in range(5))
+
+
+def test_clips_of_a_split_stay_in_it(renderer):
+    held_out = set(demo_set().held_out)
+    assert all(DemoClips(renderer, split="held_out", frames=1, size=16)[i].pair in held_out for i in range(20))
+    assert not any(DemoClips(renderer, frames=1, size=16)[i].pair in held_out for i in range(50))
+
+
+def test_folder_without_cache_and_unknown_subject_are_named(renderer, tmp_path):
+    with pytest.raises(ValueError, match="holds no demo data set"):
+        Renderer(tmp_path)
+    with pytest.raises(ValueError, match="'unicorn' is not in"):
+        renderer.render("unicorn", "red")
+
+
+def test_written_data_set_has_videos_annotations_and_a_list(renderer, tmp_path):
+    data_list = write_dataset(renderer, tmp_path, split="held_out", frames=5, size=32)
+    folder, annotations = data_list.read_text().strip().split(", ")
+    entries = json.loads(Path(annotations).read_text())
+    assert len(entries) == len([pair for pair in demo_set().held_out if pair[0] in SUBJECTS])
+    assert entries[0] == {"path": "elephant-green-0.mp4", "cap": "an elephant on a green background", "frame_idx": "0:5"}
+    assert read_video(f"{folder}/{entries[0]['path']}").shape == (5, 32, 32, 3)
+
+
+def test_written_image_set_holds_pictures(renderer, tmp_path):
+    data_list = write_dataset(renderer, tmp_path, clips_per_pair=2, split="held_out", frames=1, size=16)
+    assert data_list.name == "images.txt"
+    assert len(list((tmp_path / "held_out" / "images").glob("*.png"))) == 2 * 4
+
+
+def test_missing_animation_is_named(archive, tmp_path):
+    with pytest.raises(ValueError, match="no animation found for unicorn"):
+        demo_build.build_from([archive], tmp_path, 16, {**SUBJECTS, "unicorn": "1f984"})
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_build_keeps_a_complete_cache_and_repairs_a_damaged_one(archive, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(demo_build, "fetch", lambda folder: fetched.append(folder) or [archive])
+    cache = demo_build.build(tmp_path, resolution=16, subjects=SUBJECTS)
+    demo_build.build(tmp_path, resolution=16, subjects=SUBJECTS)
+    assert fetched == [tmp_path / "archives"]
+    (cache / "1f418.npy").write_bytes(b"damaged")
+    demo_build.build(tmp_path, archives="elsewhere", resolution=16, subjects=SUBJECTS)
+    assert fetched[1:] == ["elsewhere"] and Renderer(cache).frames("elephant").shape[0] == 9
+
+
+def test_fetch_uses_the_client_and_checks_the_archive(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        (tmp_path / demo_build.archive_name(command[2])).write_bytes(b"content")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(ValueError, match=r"lobehub-fluent-emoji-anim-1-1\.0\.0\.tgz has sha256 ed7002b4.*delete it"):
+        demo_build.fetch(tmp_path)
+    assert commands == [["npm", "pack", "@lobehub/fluent-emoji-anim-1@1.0.0", "--pack-destination", str(tmp_path)]]
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (FileNotFoundError("npm"), "npm is not installed"),
+        (subprocess.CalledProcessError(1, "npm", stderr="no network"), "could not download @lobehub/.*: no network"),
+    ],
+)
+def test_fetch_explains_a_failing_client(tmp_path, monkeypatch, failure, message):
+    def run(command, **options):
+        raise failure
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(ValueError, match=message):
+        demo_build.fetch(tmp_path)
