@@ -48,7 +48,7 @@ class Block:
         if _settings["jit"]:
             result = self._backward(output_gradient, ms.mutable(dict(weights)) if weights else (), *inputs)
             weight_gradients = dict(result[0]) if weights else {}
-            tensors = iter(result[1:])
+            tensors = iter(result[1:] if weights else result)
         else:
             result = _eager_gradient(self.function, weights, inputs, output_gradient)
             weight_gradients = dict(zip(weights, result, strict=False))

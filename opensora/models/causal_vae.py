@@ -1,0 +1,274 @@
+"""CausalVAE: videos to latents and back, 4x8x8 smaller, by causal convolutions (Open-Sora-Plan v1.1.0)."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opensora.models.causal_vae_blocks import KINDS, Shapes
+from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
+from opensora.nn.block import Block, Forward, Tape
+from opensora.nn.convolution import from_frames, to_frames
+from opensora.runtime import mindspore
+from opensora.weights import load_config, load_weights, save_weights
+
+ms = mindspore()
+ops = ms.ops
+
+
+@dataclass(frozen=True)
+class CausalVAEConfig:
+    """The release's config.json; block names are the release's class names. The defaults are the v1.1.0 weights' own layout."""
+
+    hidden_size: int = 128
+    hidden_size_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    z_channels: int = 4
+    embed_dim: int = 4
+    double_z: bool = True
+    resolution: int = 256
+    attn_resolutions: tuple[int, ...] = ()
+    q_conv: str = "CausalConv3d"
+    encoder_conv_in: str = "Conv2d"
+    encoder_conv_out: str = "CausalConv3d"
+    encoder_attention: str = "AttnBlock3DFix"
+    encoder_resnet_blocks: tuple[str, ...] = ("ResnetBlock2D", "ResnetBlock2D", "ResnetBlock3D", "ResnetBlock3D")
+    encoder_mid_resnet: str = "ResnetBlock3D"
+    encoder_spatial_downsample: tuple[str, ...] = ("Downsample", "Downsample", "Downsample", "")
+    encoder_temporal_downsample: tuple[str, ...] = ("", "TimeDownsampleRes2x", "TimeDownsampleRes2x", "")
+    decoder_conv_in: str = "CausalConv3d"
+    decoder_conv_out: str = "CausalConv3d"
+    decoder_attention: str = "AttnBlock3DFix"
+    decoder_resnet_blocks: tuple[str, ...] = ("ResnetBlock3D", "ResnetBlock3D", "ResnetBlock3D", "ResnetBlock3D")
+    decoder_mid_resnet: str = "ResnetBlock3D"
+    decoder_spatial_upsample: tuple[str, ...] = ("", "SpatialUpsample2x", "SpatialUpsample2x", "SpatialUpsample2x")
+    decoder_temporal_upsample: tuple[str, ...] = ("", "", "TimeUpsampleRes2x", "TimeUpsampleRes2x")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "CausalVAEConfig":
+        """From a config.json's content; keys of the training loss and the like are passed over. ValueError for an unknown block."""
+        names = {field.name for field in fields(cls)}
+        chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        config = cls(**chosen)
+        for layer in (*encoder_layers(config), *decoder_layers(config)):
+            if layer.kind not in KINDS:
+                raise ValueError(f"the VAE's config names the block {layer.kind!r}, which is unknown: choose one of {', '.join(KINDS)}")
+        return config
+
+    @property
+    def space_stride(self) -> int:
+        return int(2 ** sum(bool(name) for name in self.encoder_spatial_downsample))
+
+    @property
+    def time_stride(self) -> int:
+        return int(2 ** sum(bool(name) for name in self.encoder_temporal_downsample))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block of the chain: its kind, the prefix of its weights, channels in and out."""
+
+    kind: str
+    prefix: str
+    channels_in: int
+    channels_out: int
+
+
+def encoder_layers(config: CausalVAEConfig) -> list[Layer]:
+    """The encoder as a chain, from pixels to moments."""
+    width = config.hidden_size
+    layers = [Layer(config.encoder_conv_in, "encoder.conv_in", 3, width)]
+    resolution = config.resolution
+    for level, factor in enumerate(config.hidden_size_mult):
+        for i in range(config.num_res_blocks):
+            wider = config.hidden_size * factor
+            layers.append(Layer(config.encoder_resnet_blocks[level], f"encoder.down.{level}.block.{i}", width, wider))
+            width = wider
+            if resolution in config.attn_resolutions:
+                layers.append(Layer(config.encoder_attention, f"encoder.down.{level}.attn.{i}", width, width))
+        if config.encoder_spatial_downsample[level]:
+            layers.append(Layer(config.encoder_spatial_downsample[level], f"encoder.down.{level}.downsample", width, width))
+            resolution //= 2
+        if config.encoder_temporal_downsample[level]:
+            layers.append(Layer(config.encoder_temporal_downsample[level], f"encoder.down.{level}.time_downsample", width, width))
+    moments = 2 * config.z_channels if config.double_z else config.z_channels
+    layers += _middle("encoder", config.encoder_mid_resnet, config.encoder_attention, width)
+    layers.append(Layer("norm_silu", "encoder.norm_out", width, width))
+    layers.append(Layer(config.encoder_conv_out, "encoder.conv_out", width, moments))
+    layers.append(Layer("quant_conv", "quant_conv", moments, 2 * config.embed_dim))
+    return layers
+
+
+def decoder_layers(config: CausalVAEConfig) -> list[Layer]:
+    """The decoder as a chain, from latents to pixels."""
+    levels = len(config.hidden_size_mult)
+    width = config.hidden_size * config.hidden_size_mult[-1]
+    layers = [
+        Layer("quant_conv", "post_quant_conv", config.embed_dim, config.z_channels),
+        Layer(config.decoder_conv_in, "decoder.conv_in", config.z_channels, width),
+    ]
+    layers += _middle("decoder", config.decoder_mid_resnet, config.decoder_attention, width)
+    resolution = config.resolution // 2 ** (levels - 1)
+    for level in reversed(range(levels)):
+        for i in range(config.num_res_blocks + 1):
+            narrower = config.hidden_size * config.hidden_size_mult[level]
+            layers.append(Layer(config.decoder_resnet_blocks[level], f"decoder.up.{level}.block.{i}", width, narrower))
+            width = narrower
+            if resolution in config.attn_resolutions:
+                layers.append(Layer(config.decoder_attention, f"decoder.up.{level}.attn.{i}", width, width))
+        if config.decoder_spatial_upsample[level]:
+            layers.append(Layer(config.decoder_spatial_upsample[level], f"decoder.up.{level}.upsample", width, width))
+            resolution *= 2
+        if config.decoder_temporal_upsample[level]:
+            layers.append(Layer(config.decoder_temporal_upsample[level], f"decoder.up.{level}.time_upsample", width, width))
+    layers.append(Layer("norm_silu", "decoder.norm_out", width, width))
+    layers.append(Layer(config.decoder_conv_out, "decoder.conv_out", width, 3))
+    return layers
+
+
+def _middle(half: str, resnet: str, attention: str, width: int) -> list[Layer]:
+    return [
+        Layer(resnet, f"{half}.mid.block_1", width, width),
+        Layer(attention, f"{half}.mid.attn_1", width, width),
+        Layer(resnet, f"{half}.mid.block_2", width, width),
+    ]
+
+
+def weight_shapes(config: CausalVAEConfig) -> Shapes:
+    """Every weight's name and shape."""
+    layers = (*encoder_layers(config), *decoder_layers(config))
+    return {
+        f"{layer.prefix}.{name}": shape
+        for layer in layers
+        for name, shape in KINDS[layer.kind].shapes(layer.channels_in, layer.channels_out).items()
+    }
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The Gaussian over latents that the encoder gives; `moments` is (B, 2*C, T, H, W), mean then log-variance as the network wrote them."""
+
+    moments: Any
+
+    @property
+    def mean(self) -> Any:
+        return ops.chunk(self.moments, 2, 1)[0]
+
+    @property
+    def logvar(self) -> Any:
+        return ops.clamp(ops.chunk(self.moments, 2, 1)[1], -30.0, 20.0)
+
+    def mode(self) -> Any:
+        return self.mean
+
+    def sample(self, noise: Any) -> Any:
+        """mean + std * noise; noise of unit variance, (B, C, T, H, W)."""
+        return _sample({}, self.moments, noise)
+
+    def kl(self) -> Any:
+        """KL divergence to the unit Gaussian, summed over channels, time and height as the reference does: (B, W)."""
+        mean, logvar = self.mean, self.logvar
+        return 0.5 * ops.sum(mean * mean + ops.exp(logvar) - 1.0 - logvar, (1, 2, 3))
+
+
+def _frames_block(weights: Any, video: Any) -> Any:
+    return to_frames(video)
+
+
+def _video_block(weights: Any, x: Any, batch: int) -> Any:
+    return from_frames(x, batch)
+
+
+def _sample_block(weights: Any, moments: Any, noise: Any) -> Any:
+    mean, logvar = ops.chunk(moments, 2, 1)
+    return mean + ops.exp(0.5 * ops.clamp(logvar, -30.0, 20.0)) * ops.stop_gradient(noise)
+
+
+def _mode_block(weights: Any, moments: Any) -> Any:
+    return ops.chunk(moments, 2, 1)[0]
+
+
+_to_frames, _to_video, _sample, _mode = Block(_frames_block), Block(_video_block), Block(_sample_block), Block(_mode_block)
+
+
+class CausalVAE:
+    """The autoencoder: a config and a dict of weights under the release's names."""
+
+    def __init__(self, config: CausalVAEConfig, weights: dict[str, Any]) -> None:
+        self.config = config
+        self.weights = weights
+        self.tiling: Tiling | None = None
+        self._encoder, self._decoder = encoder_layers(config), decoder_layers(config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> "CausalVAE":
+        """Load `<folder>/config.json` and its safetensors; a published file's `loss.*` weights are ignored. Raises WeightsError."""
+        config = CausalVAEConfig.from_dict({**load_config(folder), **overrides})
+        weights = load_weights(folder, expected=weight_shapes(config), ignore=("loss.",))
+        return cls(config, {name: ms.Tensor(value) for name, value in weights.items()})
+
+    @classmethod
+    def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
+        """Fresh weights: He-uniform convolutions as PyTorch's default, unit norms, mix factors of 2."""
+        weights = {}
+        for name, shape in weight_shapes(config).items():
+            if name.endswith("mix_factor"):
+                value = np.full(shape, 2.0)
+            elif "norm" in name:
+                value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+            else:
+                fan_in = np.prod(weight_shapes(config)[name.removesuffix("bias") + "weight"][1:] if name.endswith("bias") else shape[1:])
+                value = rng.uniform(-1.0, 1.0, shape) / np.sqrt(fan_in)
+            weights[name] = ms.Tensor(value.astype(np.float32))
+        return cls(config, weights)
+
+    def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
+        """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the PyTorch original load."""
+        save_weights(folder, asdict(self.config), {name: value.asnumpy() for name, value in self.weights.items()}, dtype=dtype)
+
+    def encode(self, video: Any) -> Posterior:
+        """(B, 3, F, H, W) in [-1, 1] -> the posterior over (B, 4, (F+3)//4, H/8, W/8). ValueError for sizes off the stride."""
+        stride = self.config.space_stride
+        if video.shape[3] % stride or video.shape[4] % stride:
+            raise ValueError(f"the frames are {video.shape[3]}x{video.shape[4]}: height and width must be multiples of {stride}")
+        if self.tiling is not None and self.tiling.splits_video(video.shape):
+            return Posterior(ms.Tensor(tiled_encode(lambda tile: self._encode(Forward(self.weights), tile), video, self.tiling)))
+        return Posterior(self._encode(Forward(self.weights), video))
+
+    def decode(self, latents: Any) -> Any:
+        """(B, 4, T, h, w) -> (B, 3, 4*T-3, 8*h, 8*w), about [-1, 1]."""
+        if self.tiling is not None and self.tiling.splits_latents(latents.shape):
+            return ms.Tensor(tiled_decode(lambda tile: self._decode(Forward(self.weights), tile), latents, self.tiling))
+        return self._decode(Forward(self.weights), latents)
+
+    def forward_with_tape(self, video: Any, noise: Any = None) -> tuple[Any, Posterior, Tape]:
+        """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given."""
+        tape = Tape(self.weights)
+        moments = self._encode(tape, video)
+        latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
+        return self._decode(tape, latents), Posterior(moments), tape
+
+    def value_and_grad(self, loss_of_output: Callable[[Any, Posterior], Any], video: Any, noise: Any = None) -> tuple[Any, dict[str, Any]]:
+        """The scalar loss_of_output(reconstruction, posterior) and its gradient by every weight, under the same names."""
+        reconstruction, posterior, tape = self.forward_with_tape(video, noise)
+        loss, (by_reconstruction, by_moments) = ms.value_and_grad(lambda r, m: loss_of_output(r, Posterior(m)), (0, 1))(
+            reconstruction, posterior.moments
+        )
+        gradients, _ = tape.gradients([(reconstruction, by_reconstruction), (posterior.moments, by_moments)])
+        return loss, gradients
+
+    def _encode(self, run: Forward, video: Any) -> Any:
+        return self._chain(run, self._encoder, video)
+
+    def _decode(self, run: Forward, latents: Any) -> Any:
+        return self._chain(run, self._decoder, latents)
+
+    @staticmethod
+    def _chain(run: Forward, layers: list[Layer], video: Any) -> Any:
+        batch = video.shape[0]
+        x = run(_to_frames, "", video)
+        for layer in layers:
+            x = run(KINDS[layer.kind].block, layer.prefix, x, batch)
+        return run(_to_video, "", x, batch)
