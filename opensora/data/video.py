@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 from PIL import Image, UnidentifiedImageError
 
 from opensora.weights.saving import atomic_path, write_atomic
 
 PICTURE_SUFFIXES = (".gif", ".webp", ".png", ".jpg", ".jpeg")
 DEFAULT_PICTURE_FPS = 24.0
+# The scaler's default arithmetic darkens decoded pixels by one or two levels.
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 LONGEST_NAME = 120  # bytes; file systems allow 255, and suffixes and temporary names need room
 
 
@@ -107,7 +110,7 @@ def _video_frames(path: Path, start: int, sample_rate: int) -> Iterator[np.ndarr
             index = number if frame.pts is None else round((frame.pts - first) * ticks)
             if index < wanted:
                 continue
-            pixels = frame.to_ndarray(format="rgb24", height=size[0], width=size[1])
+            pixels = frame.to_ndarray(format="rgb24", height=size[0], width=size[1], interpolation=EXACT)
             # A frame that is shown for longer than the average, in a file of variable rate, stands for several.
             while index >= wanted:
                 yield pixels
@@ -140,7 +143,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         # More threads would cut the frames differently, and the bytes would depend on the machine.
-        options = {"crf": "17", "preset": "medium", "threads": "1"}
+        options = {"crf": "17", "preset": "medium", "threads": "1", "colorspace": "smpte170m"}
         stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
         for pixels in even:
