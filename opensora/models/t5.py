@@ -1,0 +1,217 @@
+"""T5Encoder: the encoder half of T5 v1.1 (arXiv:1910.10683, gated GELU after arXiv:2002.05202), which turns token ids into text embeddings.
+
+What sets it apart from other transformers: no position embedding but a learned bias per head and bucketed distance, shared by all
+layers; no scaling of the attention scores; no biases in the linear maps; RMS norm before each half of a layer.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opensora.nn.activations import gelu
+from opensora.nn.attention import attention, merge_heads, split_heads
+from opensora.nn.block import Block, Forward, Tape, Weights
+from opensora.nn.linear import linear
+from opensora.nn.normalisation import rms_norm
+from opensora.runtime import mindspore
+from opensora.weights import WeightsError, load_config, load_weights, save_weights
+
+ms = mindspore()
+ops = ms.ops
+
+EMBEDDING = "shared.weight"
+TIED_EMBEDDING = "encoder.embed_tokens.weight"
+POSITION_BIAS = "layer.0.SelfAttention.relative_attention_bias"
+# A file of the whole model also holds the other half, and the two names of the embedding are one tensor.
+UNUSED = ("decoder.", "lm_head.", EMBEDDING, TIED_EMBEDDING)
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The keys of a T5 config.json that shape its encoder. The defaults are T5 v1.1 XXL's."""
+
+    vocab_size: int = 32128
+    d_model: int = 4096
+    d_kv: int = 64
+    d_ff: int = 10240
+    num_layers: int = 24
+    num_heads: int = 64
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "gated-gelu"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "T5Config":
+        """From a config.json's content; other keys are passed over. ValueError for a feed-forward that is not T5 v1.1's."""
+        names = {field.name for field in fields(cls)}
+        config = cls(**{key: value for key, value in values.items() if key in names})
+        if config.feed_forward_proj != "gated-gelu":
+            raise ValueError(
+                f"feed_forward_proj {config.feed_forward_proj!r} is not supported: use a T5 v1.1 encoder, which has 'gated-gelu'"
+            )
+        return config
+
+
+def weight_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight by its name in the release file; the embedding by the first of its two names."""
+    width, inner = config.d_model, config.num_heads * config.d_kv
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, width)}
+    for i in range(config.num_layers):
+        attention_name, feed_forward = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
+        for name in "qkv":
+            shapes[f"{attention_name}.SelfAttention.{name}.weight"] = (inner, width)
+        shapes[f"{attention_name}.SelfAttention.o.weight"] = (width, inner)
+        if i == 0:
+            shapes[f"encoder.block.0.{POSITION_BIAS}.weight"] = (config.relative_attention_num_buckets, config.num_heads)
+        shapes[f"{attention_name}.layer_norm.weight"] = (width,)
+        shapes[f"{feed_forward}.DenseReluDense.wi_0.weight"] = (config.d_ff, width)
+        shapes[f"{feed_forward}.DenseReluDense.wi_1.weight"] = (config.d_ff, width)
+        shapes[f"{feed_forward}.DenseReluDense.wo.weight"] = (width, config.d_ff)
+        shapes[f"{feed_forward}.layer_norm.weight"] = (width,)
+    shapes["encoder.final_layer_norm.weight"] = (width,)
+    return shapes
+
+
+def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
+    """Bucket of every pair (query, key) of positions: int32 (length, length), section 2.1 of arXiv:1910.10683.
+
+    Half of the buckets are for keys after the query. Of each half, one half holds a distance each, the other distances that grow
+    logarithmically up to `max_distance`. On the host: a device's logarithm may fall into the wrong bucket at powers of two.
+    """
+    offset = np.arange(length)[None, :] - np.arange(length)[:, None]  # key minus query
+    distance = np.abs(offset)
+    half = buckets // 2
+    exact = half // 2
+    growth = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(np.log(max_distance / exact))
+    far = exact + (growth * (half - exact)).astype(np.int64)
+    bucket = np.where(distance < exact, distance, np.minimum(far, half - 1))
+    return (bucket + np.where(offset > 0, half, 0)).astype(np.int32)
+
+
+def _embed(w: Any, input_ids: Any) -> Any:
+    return ops.gather(w["weight"], input_ids, 0)  # (B, L, d_model)
+
+
+def _attention_bias(w: Any, buckets: Any, attention_mask: Any) -> Any:
+    """The bias of all layers' scores, (1 or B, heads, L, L): by distance, and the lowest finite number where a key is masked."""
+    bias = ops.expand_dims(ops.transpose(ops.gather(w["weight"], buckets, 0), (2, 0, 1)), 0).astype(ms.float32)
+    if attention_mask is not None:
+        masked = (1.0 - attention_mask.astype(ms.float32)) * -3.4028234663852886e38
+        bias = bias + ops.reshape(masked, (masked.shape[0], 1, 1, masked.shape[1]))
+    return bias
+
+
+def _layer(w: Any, x: Any, bias: Any, heads: int, eps: float) -> Any:
+    """x (B, L, d_model), bias (1 or B, heads, L, L) -> (B, L, d_model)."""
+    y = rms_norm(x, w["layer.0.layer_norm.weight"], eps)
+    query, key, value = (split_heads(linear(w, f"layer.0.SelfAttention.{name}", y), heads) for name in ("q", "k", "v"))
+    y = merge_heads(attention(query, key, value, bias, scale=1.0))  # (B, L, heads*d_kv)
+    x = x + linear(w, "layer.0.SelfAttention.o", y)
+    y = rms_norm(x, w["layer.1.layer_norm.weight"], eps)
+    y = gelu(linear(w, "layer.1.DenseReluDense.wi_0", y)) * linear(w, "layer.1.DenseReluDense.wi_1", y)  # (B, L, d_ff)
+    return x + linear(w, "layer.1.DenseReluDense.wo", y)
+
+
+def _final_norm(w: Any, x: Any, eps: float) -> Any:
+    return rms_norm(x, w["weight"], eps)
+
+
+class _LayerBlock(Block):
+    """Leaves out the position bias, which only the first layer holds, so that one compiled block serves all layers."""
+
+    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+        return super().__call__(_without_position_bias(weights), *inputs)
+
+    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+        return super().gradient(_without_position_bias(weights), inputs, output_gradient)
+
+
+def _without_position_bias(weights: Weights) -> dict[str, Any]:
+    return {name: value for name, value in weights.items() if not name.startswith(POSITION_BIAS)}
+
+
+EMBED, ATTENTION_BIAS, FINAL_NORM = Block(_embed), Block(_attention_bias), Block(_final_norm)
+LAYER = _LayerBlock(_layer)
+
+
+class T5Encoder:
+    """Text embeddings of token ids. `weights` has the release's names; the tied embedding is kept once, as `shared.weight`."""
+
+    def __init__(self, config: T5Config, weights: Mapping[str, Any]) -> None:
+        self.config = config
+        self.weights = {name: value for name, value in weights.items() if name != TIED_EMBEDDING}
+        if TIED_EMBEDDING in weights:
+            self.weights.setdefault(EMBEDDING, weights[TIED_EMBEDDING])
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "T5Encoder":
+        """Load `<folder>/config.json` and `model.safetensors` or its shards; a decoder in the file is ignored. Raises WeightsError."""
+        config = T5Config.from_dict(load_config(folder))
+        arrays = _load(folder, weight_shapes(config))
+        # XXL takes 19 GB: each array is let go as soon as its tensor stands.
+        return cls(config, {name: ms.Tensor(arrays.pop(name)) for name in list(arrays)})
+
+    @classmethod
+    def initialise(cls, config: T5Config, rng: np.random.Generator) -> "T5Encoder":
+        """Fresh weights as T5 v1.1 was: normal, of a deviation that makes up for the unscaled attention scores; unit norms."""
+        width, inner = config.d_model, config.num_heads * config.d_kv
+        by_suffix = {
+            EMBEDDING: 1.0,
+            "SelfAttention.q.weight": (width * config.d_kv) ** -0.5,
+            "SelfAttention.o.weight": inner**-0.5,
+            "DenseReluDense.wo.weight": config.d_ff**-0.5,
+        }
+        weights = {}
+        for name, shape in weight_shapes(config).items():
+            deviation = next((value for suffix, value in by_suffix.items() if name.endswith(suffix)), width**-0.5)
+            value = np.ones(shape) if name.endswith("norm.weight") else rng.normal(0.0, deviation, shape)
+            weights[name] = ms.Tensor(value.astype(np.float32))
+        return cls(config, weights)
+
+    def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
+        """Write config.json and model.safetensors, which `from_pretrained` and the PyTorch original load."""
+        config = {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(self.config)}
+        save_weights(folder, config, {name: value.asnumpy() for name, value in self.weights.items()}, stem="model", dtype=dtype)
+
+    def __call__(self, input_ids: Any, attention_mask: Any = None) -> Any:
+        """Embeddings (B, L, d_model) of input_ids (B, L); attention_mask (B, L): 1 for tokens, 0 for padding, None for no padding."""
+        return self._forward(Forward(self.weights), input_ids, attention_mask)
+
+    def forward_with_tape(self, input_ids: Any, attention_mask: Any = None) -> tuple[Any, Tape]:
+        """The embeddings and the tape, whose `gradients([(embeddings, gradient)])` walks back to the weights."""
+        tape = Tape(self.weights)
+        return self._forward(tape, input_ids, attention_mask), tape
+
+    def value_and_grad(
+        self, loss_of_output: Callable[[Any], Any], input_ids: Any, attention_mask: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """The scalar loss_of_output(embeddings) and its gradient by every weight, under the same names."""
+        output, tape = self.forward_with_tape(input_ids, attention_mask)
+        loss, by_output = ms.value_and_grad(loss_of_output)(output)
+        gradients, _ = tape.gradients([(output, by_output)])
+        return loss, gradients
+
+    def _forward(self, run: Forward, input_ids: Any, attention_mask: Any) -> Any:
+        config = self.config
+        buckets = position_buckets(input_ids.shape[1], config.relative_attention_num_buckets, config.relative_attention_max_distance)
+        x = run(EMBED, EMBEDDING.removesuffix(".weight"), input_ids)
+        bias = run(ATTENTION_BIAS, f"encoder.block.0.{POSITION_BIAS}", ms.Tensor(buckets), attention_mask)
+        for i in range(config.num_layers):
+            x = run(LAYER, f"encoder.block.{i}", x, bias, config.num_heads, config.layer_norm_epsilon)
+        return run(FINAL_NORM, "encoder.final_layer_norm", x, config.layer_norm_epsilon)
+
+
+def _load(folder: str | Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The weights of a file that holds the embedding under either of its names, or under both."""
+    try:
+        return load_weights(folder, "model", expected=shapes, ignore=UNUSED)
+    except WeightsError as error:
+        tied = {TIED_EMBEDDING if name == EMBEDDING else name: shape for name, shape in shapes.items()}
+        try:
+            return load_weights(folder, "model", expected=tied, ignore=UNUSED)
+        except WeightsError:
+            raise error from None
