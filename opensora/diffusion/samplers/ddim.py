@@ -1,0 +1,25 @@
+"""DDIM (arXiv:2010.02502) without noise."""
+
+from typing import Any
+
+from opensora.diffusion.samplers.base import Sampler, alpha_of, leading_timesteps, sigmas_of, train_alphas_cumprod, transfer
+from opensora.diffusion.schedule import TRAIN_STEPS
+
+
+class DDIM(Sampler):
+    """Deterministic first-order sampler. Upstream clips the predicted data to [-1, 1], which latents exceed."""
+
+    def __init__(self, steps: int, upstream: bool) -> None:
+        self.timesteps = leading_timesteps(steps)
+        self.clip = upstream
+        table = sigmas_of(train_alphas_cumprod())
+        now = self.timesteps.astype(int)
+        before = now - TRAIN_STEPS // steps
+        self._moves = [(float(table[t]), float(table[p]) if p >= 0 else 0.0) for t, p in zip(now, before, strict=True)]
+
+    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+        sigma, sigma_next = self._moves[i]
+        if not self.clip:
+            return transfer(x, eps, sigma, sigma_next)
+        data = (x * (1.0 / alpha_of(sigma)) - eps * sigma).clip(-1.0, 1.0)
+        return (data + eps * sigma_next) * alpha_of(sigma_next)

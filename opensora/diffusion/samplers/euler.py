@@ -1,0 +1,38 @@
+"""Euler's method, and its ancestral form with fresh noise at every step (arXiv:2206.00364, algorithm 1 without churn)."""
+
+from typing import Any
+
+import numpy as np
+
+from opensora.diffusion.samplers.base import SigmaSampler, even_timesteps, require_noise, sigmas_at, train_alphas_cumprod
+
+
+class Euler(SigmaSampler):
+    """First order, deterministic: upstream draws noise for its churn, of which its default amount is zero."""
+
+    def __init__(self, steps: int, upstream: bool) -> None:
+        self.timesteps = even_timesteps(steps, upstream)
+        self.sigmas = sigmas_at(self.timesteps, train_alphas_cumprod())
+        self.init_noise_sigma = float(self.sigmas[0])
+        self._sigmas_next = np.append(self.sigmas[1:], 0.0)
+
+    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+        return x + eps * float(self._sigmas_next[i] - self.sigmas[i])
+
+
+def ancestral_split(sigma: float, sigma_next: float) -> tuple[float, float]:
+    """(down, up): a step to noise level `down`, then fresh noise of `up`, arrive at sigma_next with the posterior's variance."""
+    return sigma_next**2 / sigma, float(np.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2)) / sigma)
+
+
+class EulerAncestral(Euler):
+    """Euler's method that goes below the next noise level and adds the difference as fresh noise."""
+
+    def needs_noise(self, i: int) -> bool:
+        return i < len(self.timesteps) - 1
+
+    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+        sigma = float(self.sigmas[i])
+        down, up = ancestral_split(sigma, float(self._sigmas_next[i]))
+        x = x + eps * (down - sigma)
+        return x + require_noise(noise, i) * up if self.needs_noise(i) else x
