@@ -1,4 +1,4 @@
-"""The second DPM-Solver of arXiv:2206.00022 in the noise-level form of k-diffusion, with ancestral noise."""
+"""DPM-Solver-2 (arXiv:2206.00927) in the noise-level form of arXiv:2206.00364, with ancestral noise."""
 
 from typing import Any
 
