@@ -1,0 +1,38 @@
+# Every target makes the virtual environment by itself: `make demo` and `make test` are the first commands of a fresh clone.
+# VENV=folder puts it elsewhere; PYTHON=interpreter chooses the Python it is made from.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_PROMPT ?= an elephant on a sky blue background
+
+.PHONY: demo test test-quick lint bench
+
+demo: $(STAMP)
+	$(BIN)/opensora generate "$(DEMO_PROMPT)" --save_img_path samples/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-quick: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+# MindSpore has wheels for Python 3.10 to 3.12.
+$(STAMP): pyproject.toml
+	@python="$(PYTHON)"; \
+	for candidate in python3.11 python3 python3.12 python3.10; do \
+	  [ -n "$$python" ] && break; \
+	  $$candidate -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && python=$$candidate; \
+	done; \
+	[ -n "$$python" ] || { echo "Python 3.10, 3.11 or 3.12 is needed: install python3.11, or name one with PYTHON=" >&2; exit 2; }; \
+	echo "$$python -m venv $(VENV)" && "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
