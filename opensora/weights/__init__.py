@@ -1,7 +1,19 @@
 """Release folders: strict loading and atomic saving of a model's configuration and weights. Arrays in and out are numpy's."""
 
 from opensora.weights.files import TensorFile, WeightsError
+from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.release import load_config, load_weights
-from opensora.weights.saving import save_weights, write_atomic
+from opensora.weights.saving import atomic_path, save_weights, write_atomic
 
-__all__ = ["TensorFile", "WeightsError", "load_config", "load_weights", "save_weights", "write_atomic"]
+__all__ = [
+    "ModelFolder",
+    "TensorFile",
+    "WeightsError",
+    "atomic_path",
+    "did_you_mean",
+    "find_model",
+    "load_config",
+    "load_weights",
+    "save_weights",
+    "write_atomic",
+]

@@ -1,0 +1,70 @@
+"""The command line: `opensora <command> ...`. One file a command, imported only when it is called."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from opensora.cli.arguments import parse
+from opensora.weights.folder import did_you_mean
+
+# A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and run(options).
+COMMANDS = {
+    "generate": "turn sentences into videos",
+    "info": "what a model folder holds, and what the demo model knows",
+}
+HELP = ("-h", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    try:
+        _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        print("opensora: interrupted; what was finished is complete on the disk", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if os.environ.get("OPENSORA_TRACEBACK"):
+            raise
+        print(f"opensora: {_sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in HELP:
+        print(_overview())
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise ValueError(f"command {name!r} is unknown{did_you_mean(name, COMMANDS)}: choose one of {', '.join(COMMANDS)}")
+    command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
+    options = parse(command.OPTIONS, rest, f"opensora {name}", COMMANDS[name], command.POSITIONAL)
+    if options is not None:
+        _log_to_stderr()
+        command.run(options)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
+    return (
+        f"usage: opensora <command> ...\n\n{lines}\n\n`opensora <command> --help` lists a command's options.\n"
+        "With OPENSORA_TRACEBACK=1 in the environment an error shows where it was raised."
+    )
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("opensora")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)

@@ -1,0 +1,158 @@
+"""Command-line words and a YAML file become one dataclass of options; jsonargparse checks the types and writes the help."""
+
+import re
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+
+from opensora.weights.folder import did_you_mean
+
+T = TypeVar("T")
+
+TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def parse(options: type[T], words: Sequence[str], command: str, summary: str, positional: str | None = None) -> T | None:
+    """The options that `words` ask for, or None after printing the help.
+
+    A word is `--name value`, `--name=value`, `--name` alone for a truth value, `--name a b c` for a list, or belongs to the
+    list `positional`. `--config file.yaml` gives values under the same names, which words override. Options of a nested
+    dataclass are `--outer.name`. Raises ValueError for an unknown name, a value of another type, or a file that cannot be read.
+    """
+    kinds = dict(_kinds(options))
+    parser = _parser(options, command, summary, positional, kinds)
+    if any(word in ("-h", "--help") for word in words):
+        parser.print_help()
+        return None
+    given = _read_words(words, kinds | {"config": str}, command, positional)
+    config = given.pop("config", None)
+    values = (_read_config(Path(config), kinds) if config is not None else {}) | given
+    nested = Namespace()
+    for name, value in values.items():
+        nested[name] = value
+    try:
+        checked = parser.parse_object(nested.as_dict())
+    except ArgumentError as error:
+        raise ValueError(_explain(error, values, kinds)) from error
+    result: T = _build(options, checked)
+    return result
+
+
+def _kinds(options: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every option of a tree of dataclasses."""
+    hints = get_type_hints(options)
+    for item in fields(options):
+        kind = hints[item.name]
+        if is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from _kinds(kind, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, kind
+
+
+def _parser(options: type, command: str, summary: str, positional: str | None, kinds: dict[str, Any]) -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    usage = f"{command} [{positional} ...] [--option value ...]" if positional else f"{command} [--option value ...]"
+    parser = ArgumentParser(prog=command, usage=usage, description=f"{summary[0].upper()}{summary[1:]}.", exit_on_error=False)
+    # Read by `_read_config`; declared here for the help only.
+    parser.add_argument("--config", metavar="FILE.yaml", help="Options from a file, under the same names; the command line wins.")
+    parser.add_class_arguments(options)
+    for action in parser._actions:
+        if _is_list(kinds.get(action.dest)):
+            action.option_strings, action.metavar = [f"--{action.dest}"], "A B ..."
+    return parser
+
+
+def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, positional: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if re.match("-[a-zA-Z]", word):
+            raise ValueError(f"option {word} is unknown: options start with two dashes, see {command} --help")
+        if not word.startswith("--"):
+            if positional is None:
+                raise ValueError(f"{word!r} stands without an option: {command} takes only --options, see {command} --help")
+            values.setdefault(positional, []).append(word)
+            continue
+        name, equals, value = word.removeprefix("--").partition("=")
+        _require_known(name, kinds, "option --")
+        kind = kinds[name]
+        if equals:
+            values[name] = [value] if _is_list(kind) else value
+        elif kind is bool:
+            values[name] = rest.pop(0) if rest and rest[0].lower() in TRUTH else "true"
+        elif _is_list(kind):
+            count = next((i for i, item in enumerate(rest) if item.startswith("--")), len(rest))
+            values.setdefault(name, []).extend(rest[:count])
+            del rest[:count]
+        elif rest and not rest[0].startswith("--"):
+            values[name] = rest.pop(0)
+        else:
+            raise ValueError(f"option --{name} has no value: write one after it, as in --{name}=VALUE")
+        if kind is bool:
+            values[name] = TRUTH.get(values[name].lower(), values[name])
+    return values
+
+
+def _read_config(path: Path, kinds: dict[str, Any]) -> dict[str, Any]:
+    """The options in a YAML file, nested or dotted, under dotted names."""
+    if not path.is_file():
+        raise ValueError(f"configuration file {path} does not exist: check the path after --config")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"configuration file {path} is not valid YAML ({error}): correct it") from error
+    if not isinstance(content, dict | None):
+        raise ValueError(f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line")
+    values = dict(_flatten(content or {}, kinds))
+    for name in values:
+        _require_known(name, kinds, f"configuration file {path}: option ")
+    return {name: [value] if _is_list(kinds[name]) and isinstance(value, str) else value for name, value in values.items()}
+
+
+def _flatten(content: dict[Any, Any], kinds: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and name not in kinds:
+            yield from _flatten(value, kinds, f"{name}.")
+        else:
+            yield name, value
+
+
+def _require_known(name: str, kinds: dict[str, Any], what: str) -> None:
+    if name not in kinds:
+        raise ValueError(f"{what}{name} is unknown{did_you_mean(name, kinds)}; --help lists them all")
+
+
+def _explain(error: ArgumentError, values: dict[str, Any], kinds: dict[str, Any]) -> str:
+    """One sentence instead of the library's paragraph."""
+    found = re.search(r'Parser key "([^"]+)"', str(error))
+    if found is None or found.group(1) not in values:
+        return str(error)
+    name = found.group(1)
+    return f"option {name} is {values[name]!r}, but it must be {_describe(kinds[name])}"
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_describe(item) for item in get_args(kind) if item is not type(None))
+    return "a list" if _is_list(kind) else KINDS.get(kind, str(kind))
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) in (list, tuple)
+
+
+def _build(options: type, checked: Namespace) -> Any:
+    hints = get_type_hints(options)
+    values = {item.name: checked[item.name] for item in fields(options)}
+    return options(**{name: _build(hints[name], value) if is_dataclass(hints[name]) else value for name, value in values.items()})

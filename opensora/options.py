@@ -1,0 +1,187 @@
+"""What `opensora generate` is asked to do, checked as far as possible before MindSpore is imported."""
+
+import math
+import tempfile
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from opensora.diffusion import make_sampler
+from opensora.prompts import read_prompts
+from opensora.weights import ModelFolder, WeightsError, find_model, load_config
+
+RELEASE_PRESET = Path(__file__).parent / "presets" / "generate" / "release.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Options of `opensora generate`. Where the default is "the model's", the model folder decides."""
+
+    text_prompt: list[str] = field(default_factory=list)
+    """What the videos show: sentences, or .txt and .csv files of them."""
+    negative_prompt: str = ""
+    """What they should not show."""
+    model_path: str = "demo"
+    """Model folder in the release's layout; "demo" is the model that ships."""
+    version: str | None = None
+    """Folder of the transformer inside model_path, such as 65x512x512; needed where there are several."""
+    text_encoder_name: str | None = None
+    """Folder of the T5 encoder; default: model_path/text_encoder."""
+    pretrained_ckpt: str | None = None
+    """Weights (.safetensors, or a folder of them) for the transformer instead of the model folder's."""
+    save_img_path: str = "sample_videos"
+    """Folder that the results are written to."""
+    format: Literal["mp4", "gif", "webp"] = "mp4"
+    """File type of the videos."""
+    contact_sheet: bool = False
+    """Also write a picture with frames of each video side by side."""
+    force_images: bool = False
+    """Generate single pictures (.png) instead of videos."""
+    num_frames: int | None = None
+    """Frames of a video; default: the model's."""
+    height: int | None = None
+    """Height in pixels; default: the model's."""
+    width: int | None = None
+    """Width in pixels; default: the model's."""
+    fps: int | None = None
+    """Frames per second of the file; default: the model's."""
+    num_sampling_steps: int | None = None
+    """Steps of the sampler; default: the model's."""
+    guidance_scale: float | None = None
+    """How strongly the prompt is followed; 1 is without guidance; default: the model's."""
+    sample_method: str | None = None
+    """Sampler, such as PNDM, DDIM, EulerDiscrete, DPM++2M, UniPC; default: the model's."""
+    seed: int | None = None
+    """Seed of the first video; each further one has the next; default: the model's."""
+    num_videos_per_prompt: int = 1
+    """Videos of each prompt, with different seeds."""
+    batch_size: int = 1
+    """Videos that are generated together; more need more memory."""
+    save_latents: bool = False
+    """Write latents (.npy) instead of videos; --decode_latents makes videos of them later."""
+    decode_latents: bool = False
+    """Decode the latents that an earlier run with --save_latents wrote to save_img_path."""
+    enable_tiling: bool = False
+    """Decode in tiles as the reference does: less memory, visible seams possible."""
+    enable_time_chunk: bool = False
+    """With enable_tiling: decode in chunks of frames as well."""
+    tile_overlap_factor: float = 0.25
+    """Part of a tile that overlaps its neighbour."""
+    device: Literal["CPU", "Ascend"] = "CPU"
+    """Where to compute."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Number format of the models; a CPU computes in fp32 only."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a video is sampled, with nothing left open. Sizes in pixels and frames of the video."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: int
+    num_sampling_steps: int
+    guidance_scale: float
+    sample_method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class GenerateJob:
+    """A checked request: `prompts` are read, the model's folders are found, `sampling` is complete.
+
+    `hint` is a line for the user about a quicker choice, or empty.
+    """
+
+    options: GenerateOptions
+    prompts: list[str]
+    model: ModelFolder
+    sampling: Sampling
+    hint: str
+
+
+def prepare(options: GenerateOptions) -> GenerateJob:
+    """Check `options` and complete them from the model folder. Raises ValueError that names the option and the remedy."""
+    _check_numbers(options)
+    prompts = read_prompts(options.text_prompt)
+    if not prompts:
+        raise ValueError('there is no prompt: write one, as in `opensora generate "an elephant on a sky blue background"`')
+    model = find_model(options.model_path, options.version, options.text_encoder_name)
+    if model.text_encoder is None and not options.decode_latents:
+        raise WeightsError(f"{model.path} has no text encoder: name the folder of T5 with --text_encoder_name")
+    if options.pretrained_ckpt is not None and not Path(options.pretrained_ckpt).exists():
+        raise WeightsError(f"--pretrained_ckpt {options.pretrained_ckpt} does not exist: check the path")
+    given = {item.name: getattr(options, item.name) for item in fields(Sampling)}
+    sampling = complete_sampling(model, **given)
+    if options.force_images:
+        sampling = replace(sampling, num_frames=1)
+    _check_writable(Path(options.save_img_path))
+    hint = "" if options.num_sampling_steps or options.decode_latents else preset(model).get("hint", "")
+    return GenerateJob(options, prompts, model, sampling, hint)
+
+
+def complete_sampling(model: ModelFolder, **given: Any) -> Sampling:
+    """`given` fields of Sampling, those that are absent or None from the model's preset and configuration.
+
+    Raises ValueError for values that this model cannot sample.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    transformer, vae = load_config(model.transformer), load_config(model.vae)
+    try:
+        # A stage of the autoencoder without a name keeps the size; every other one halves it.
+        spatial = 2 ** sum(map(bool, vae["encoder_spatial_downsample"]))
+        temporal = 2 ** sum(map(bool, vae["encoder_temporal_downsample"]))
+        patch = int(transformer["patch_size"])
+        rows, columns = transformer["sample_size"]
+        sizes = {"height": rows * spatial, "width": columns * spatial, "num_frames": (transformer["video_length"] - 1) * temporal + 1}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"config.json in {model.transformer} or {model.vae} is not that of a released model ({error!r})") from error
+    names = {item.name for item in fields(Sampling)}
+    defaults = {name: value for name, value in preset(model).items() if name in names}
+    sampling = Sampling(**(sizes | defaults | chosen))
+
+    stride = spatial * patch
+    for name in ("height", "width"):
+        value = getattr(sampling, name)
+        if value < 1 or value % stride:
+            near = max(round(value / stride), 1) * stride
+            raise ValueError(f"{name} {value} is not a multiple of {stride} ({spatial} of the VAE times patches of {patch}): use {near}")
+    for name, least in (("num_frames", 1), ("fps", 1), ("seed", 0)):
+        if getattr(sampling, name) < least:
+            raise ValueError(f"{name} {getattr(sampling, name)} is too small: use {least} or more")
+    if not math.isfinite(sampling.guidance_scale):
+        raise ValueError(f"guidance_scale {sampling.guidance_scale} is not a number that can be used: choose one such as 7.5")
+    make_sampler(sampling.sample_method, sampling.num_sampling_steps)
+    return sampling
+
+
+def preset(model: ModelFolder) -> dict[str, Any]:
+    """Defaults of sampling: `generate.yaml` of the model folder, else those of the published sample script."""
+    path = model.path / "generate.yaml"
+    content: dict[str, Any] = yaml.safe_load((path if path.is_file() else RELEASE_PRESET).read_text(encoding="utf-8"))
+    return content
+
+
+def _check_numbers(options: GenerateOptions) -> None:
+    for name in ("num_videos_per_prompt", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} {getattr(options, name)} is too small: use 1 or more")
+    if not 0 <= options.tile_overlap_factor < 1:
+        raise ValueError(f"tile_overlap_factor {options.tile_overlap_factor} is outside 0 to 1: use 0.25")
+    if options.save_latents and options.decode_latents:
+        raise ValueError("--save_latents and --decode_latents exclude each other: the first run saves, a second one decodes")
+    if options.device == "CPU" and options.precision != "fp32":
+        raise ValueError(f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend")
+
+
+def _check_writable(folder: Path) -> None:
+    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system."""
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(f"save_img_path {folder} cannot be written ({error.strerror}): choose another folder") from error

@@ -1,0 +1,134 @@
+"""Words and files become options; every fault is one sentence."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from opensora.cli.arguments import parse
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    learning_rate: float = 1e-4
+    """Step size."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a test."""
+
+    text_prompt: list[str] = field(default_factory=list)
+    """Sentences."""
+    sizes: list[int] = field(default_factory=lambda: [1])
+    """Numbers."""
+    negative_prompt: str = ""
+    """A sentence."""
+    seed: int | None = None
+    """A number."""
+    guidance_scale: float = 7.5
+    """A number."""
+    enable_tiling: bool = False
+    """A truth value."""
+    format: Literal["mp4", "gif"] = "mp4"
+    """A choice."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
+def read(*words: str) -> Options:
+    options = parse(Options, words, "opensora test", "test", "text_prompt")
+    assert options is not None
+    return options
+
+
+def test_defaults() -> None:
+    assert read() == Options()
+
+
+def test_values_of_every_kind() -> None:
+    options = read(
+        "--seed", "3", "--guidance_scale=1e-1", "--format", "gif", "--optimizer.learning_rate", "2e-5", "--negative_prompt", "a: [b]"
+    )
+    assert options == Options(seed=3, guidance_scale=0.1, format="gif", optimizer=Optimizer(2e-5), negative_prompt="a: [b]")
+    assert read("--seed", "-1").seed == -1
+    assert read("--negative_prompt=--really").negative_prompt == "--really"
+    assert read("--sizes", "2", "3").sizes == [2, 3]
+
+
+def test_lists_and_positional_words() -> None:
+    prompts = ["null", "1", "a: [b] # c", "emoji \U0001f418 \x07", "x" * 10_000]
+    assert read(*prompts).text_prompt == prompts
+    assert read("--text_prompt", *prompts).text_prompt == prompts
+    assert read("first", "--text_prompt", "second", "--seed", "1", "third").text_prompt == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("form", [["--enable_tiling"], ["--enable_tiling", "True"], ["--enable_tiling=true"], ["--enable_tiling", "1"]])
+def test_truth_values_take_both_forms(form: list[str]) -> None:
+    assert read(*form, "--seed", "1") == Options(enable_tiling=True, seed=1)
+    assert read(*form[:1], "a cat") == Options(enable_tiling=True, text_prompt=["a cat"])
+    assert not read(form[0].partition("=")[0], "False").enable_tiling
+
+
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "options.yaml"
+    config.write_text("seed: 3\nguidance_scale: 1e-3\ntext_prompt: a cat\nenable_tiling: true\noptimizer:\n  learning_rate: 0.5\n")
+    from_file = Options(["a cat"], seed=3, guidance_scale=1e-3, enable_tiling=True, optimizer=Optimizer(0.5))
+    assert read("--config", str(config)) == from_file
+    options = read("--config", str(config), "a dog", "--seed", "4", "--enable_tiling", "false", "--optimizer.learning_rate", "1")
+    assert options == Options(["a dog"], seed=4, guidance_scale=1e-3, optimizer=Optimizer(1.0))
+    config.write_text("")
+    assert read("--config", str(config)) == Options()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sede", "3"], "option --sede is unknown (did you mean 'seed'?); --help lists them all"),
+        (["--optimizer.lr", "3"], "option --optimizer.lr is unknown"),
+        (["-s", "3"], "option -s is unknown: options start with two dashes"),
+        (["--seed"], "option --seed has no value"),
+        (["--seed", "--format", "gif"], "option --seed has no value"),
+        (["--seed", "1.5"], "option seed is '1.5', but it must be a whole number"),
+        (["--guidance_scale", "high"], "option guidance_scale is 'high', but it must be a number"),
+        (["--format", "avi"], "option format is 'avi', but it must be one of mp4, gif"),
+        (["--enable_tiling=maybe"], "option enable_tiling is 'maybe', but it must be true or false"),
+        (["--optimizer.learning_rate", "x"], "option optimizer.learning_rate is 'x', but it must be a number"),
+        (["--sizes", "2", "x"], "option sizes is ['2', 'x'], but it must be a list"),
+        (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
+    ],
+)
+def test_faults_in_words(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        read(*words)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sede: 3", "option sede is unknown (did you mean 'seed'?)"),
+        ("optimizer: {rate: 3}", "option optimizer.rate is unknown"),
+        ("seed: [1", "is not valid YAML"),
+        ("- seed", "holds a list"),
+        ("seed: x", "option seed is 'x', but it must be a whole number"),
+    ],
+)
+def test_faults_in_a_file(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "options.yaml").write_text(content)
+    with pytest.raises(ValueError) as error:
+        read("--config", str(tmp_path / "options.yaml"))
+    assert message in str(error.value)
+
+
+def test_a_command_without_positional_words() -> None:
+    with pytest.raises(ValueError, match="'word' stands without an option"):
+        parse(Options, ["word"], "opensora test", "test")
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(Options, ["--seed", "1", "--help"], "opensora test", "test", "text_prompt") is None
+    shown = capsys.readouterr().out
+    for name in ("--config", "--text_prompt A B ...", "--seed", "--enable_tiling {true,false}", "--optimizer.learning_rate", "Step size."):
+        assert name in shown
