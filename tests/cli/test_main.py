@@ -1,0 +1,95 @@
+"""The whole command as a user meets it: exit codes, sentences on stderr, no framework for help and mistakes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opensora import cli
+from opensora.cli import COMMANDS, main
+from opensora.weights import save_weights
+
+
+def test_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for name in COMMANDS:
+        assert shown.count(f"  {name} ") == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: opensora {name} ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["genrate"], "opensora: command 'genrate' is unknown (did you mean 'generate'?): choose one of "),
+        (["generate", "x", "--sede", "1"], "opensora: option --sede is unknown (did you mean 'seed'?)"),
+        (["generate", "x", "--model_path", "nowhere"], "opensora: model folder nowhere does not exist"),
+        (["generate", "x", "--guidance_scale", "strong"], "opensora: option guidance_scale is 'strong', but it must be a number"),
+        (["generate"], "opensora: there is no prompt"),
+        (["info", "nowhere"], "opensora: nowhere is no model folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(words: list[str], message: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(words) == 2
+    output = capfd.readouterr()
+    assert output.err.startswith(message)
+    assert output.err.count("\n") == 1 and output.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def raising(error: BaseException) -> object:
+    def dispatch(_: list[str]) -> None:
+        raise error
+
+    return dispatch
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "opensora: interrupted"),
+        (PermissionError(13, "Permission denied", "a.mp4"), 2, "opensora: a.mp4: Permission denied"),
+        (ValueError("two\n lines"), 2, "opensora: two lines"),
+    ],
+)
+def test_errors_while_running(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_dispatch", raising(error))
+    assert main([]) == code
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENSORA_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="is unknown"):
+        main(["genrate"])
+
+
+def test_help_and_mistakes_do_not_import_the_framework() -> None:
+    script = """if True:
+        import sys
+        from opensora.cli import main
+        assert main(["--help"]) == 0 and main(["generate", "--help"]) == 0
+        assert main(["generate", "x", "--seed", "x"]) == 2 and main(["generate", "x", "--model_path", "/nowhere"]) == 2
+        assert "mindspore" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, capture_output=True, cwd=Path(cli.__file__).parents[2])
+
+
+def test_info_describes_the_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_weights(tmp_path / "m" / "vae", {"_class_name": "CausalVAEModel"}, {"a": np.ones((10, 200)), "b": np.ones(3)}, dtype="float16")
+    (tmp_path / "m" / "text_encoder").mkdir()
+    (tmp_path / "m" / "text_encoder" / "config.json").write_text('{"architectures": ["T5EncoderModel"]}')
+    assert main(["info", "m"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "m/text_encoder: T5EncoderModel, 0 parameters in 0 tensors, 0.0 MiB (no .safetensors file)"
+    assert second == "m/vae: CausalVAEModel, 2,003 parameters in 2 tensors, 0.0 MiB (F16)"
