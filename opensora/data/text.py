@@ -1,0 +1,103 @@
+"""Cleaning of captions and prompts, as the released weights saw them in training.
+
+The rules are those of the DeepFloyd IF captions: web debris goes, punctuation is unified. They run in a fixed order,
+with three steps in between that are not substitutions; `clean_caption` shows the order.
+"""
+
+import html
+import re
+import warnings
+from collections.abc import Iterable
+from re import Pattern
+from urllib.parse import unquote_plus
+
+import ftfy
+from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
+
+Rule = tuple[Pattern[str], str]
+
+
+def _rules(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
+    return tuple((re.compile(pattern), replacement) for pattern, replacement in pairs)
+
+
+_DOMAIN = r"[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)"
+_FILE_TYPES = r"(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
+_DASHES = r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+
+ADDRESSES = _rules(
+    ("<person>", "person"),
+    (rf"\b(?:https?:(?:\/{{1,3}}|[a-zA-Z0-9%])|{_DOMAIN})", ""),
+    (rf"\b(?:www:(?:\/{{1,3}}|[a-zA-Z0-9%])|{_DOMAIN})", ""),
+)
+CHARACTERS = _rules(
+    (r"@[\w\d]+\b", ""),  # user names
+    (r"[\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff]+", ""),  # Chinese characters
+    (f"[{_DASHES}]+", "-"),
+    ("[`´«»“”¨]", '"'),  # noqa: RUF001
+    ("[‘’]", "'"),  # noqa: RUF001
+    ("&quot;?", ""),
+    ("&amp", ""),
+    (r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", " "),  # network addresses
+    (r"\d:\d\d\s+$", ""),
+    (r"\\n", " "),
+    (r"#\d{1,3}\b", ""),
+    (r"#\d{5,}\b", ""),
+    (r"\b\d{6,}\b", ""),
+    (rf"\S+\.{_FILE_TYPES}", ""),
+    (r"[\"']{2,}", '"'),
+    (r"\.{2,}", " "),
+    (r"[#®•©™&@·º½¾¿¡§~)(\]\[}{|\\/*]+", " "),
+    (r"\s+\.\s+", " "),
+)
+WORD_JOINTS = re.compile(r"[-_]")
+ADVERTISEMENTS = _rules(
+    (r"\b[a-zA-Z]{1,3}\d{3,15}\b", ""),  # product codes: jc6640
+    (r"\b[a-zA-Z]+\d+[a-zA-Z]+\b", ""),
+    (r"\b\d+[a-zA-Z]+\d+\b", ""),
+    (r"(worldwide\s+)?(free\s+)?shipping", ""),
+    (r"(free\s)?download(\sfree)?", ""),
+    (r"\bclick\b\s(?:for|on)\s\w+", ""),
+    (rf"\b{_FILE_TYPES}(\simage[s]?)?", ""),
+    (r"\bpage\s+\d+\b", ""),
+    (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d+[a-zA-Z\d]*\b", " "),
+    (r"\b\d+\.?\d*[xх×]\d+\.?\d*\b", ""),  # noqa: RUF001  (sizes: 50x40, with a Latin, a Cyrillic or a real multiplication sign)
+    (r"\b\s+:\s+", ": "),
+    (r"(\D[,./])\b", r"\1 "),
+    (r"\s+", " "),
+)
+ENDS = _rules(
+    (r"^[\"']([\w\W]+)[\"']$", r"\1"),
+    (r"^['_,\-:;]", ""),
+    (r"['_,\-:+]$", ""),
+    (r"^\.\S+$", ""),
+)
+
+
+def clean_caption(caption: str, sampling: bool = False) -> str:
+    """The caption in lower case without addresses, markup, codes and stray punctuation.
+
+    It is cleaned twice: what the first pass leaves may match a rule again. The published sampler differs from the
+    published training in one detail, which `sampling` follows: it does not strip spaces before the last rules.
+    """
+    for _ in range(2):
+        text = _substitute(CHARACTERS, _without_markup(_substitute(ADDRESSES, unquote_plus(caption).strip().lower())))
+        if len(WORD_JOINTS.findall(text)) > 3:  # names written as this-is-my-cat
+            text = WORD_JOINTS.sub(" ", text)
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        text = _substitute(ADVERTISEMENTS, text if sampling else text.strip())
+        caption = _substitute(ENDS, text).strip()
+    return caption
+
+
+def _without_markup(text: str) -> str:
+    with warnings.catch_warnings():
+        # A caption may look like a file name; the parser then suspects a mistake.
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        return BeautifulSoup(text, features="html.parser").text
+
+
+def _substitute(rules: Iterable[Rule], text: str) -> str:
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
+    return text
