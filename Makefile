@@ -1,5 +1,6 @@
 # Every target makes the virtual environment by itself: `make demo` and `make test` are the first commands of a fresh clone.
 # VENV=folder puts it elsewhere; PYTHON=interpreter chooses the Python it is made from.
+# CASES="help demo" limits `make bench`.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(CASES)
 
 # MindSpore has wheels for Python 3.10 to 3.12.
 $(STAMP): pyproject.toml

@@ -1,0 +1,52 @@
+"""`make bench [CASES="demo help"]`: each case in a process of its own, start-up included; one line of JSON a case.
+
+`seconds` is wall time, `peak_mib` the largest resident memory. Figures depend on the machine and on what else it does:
+compare only runs of the same machine.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+OPENSORA = [sys.executable, "-m", "opensora"]
+CASES = {
+    "help": [*OPENSORA, "--help"],
+    "demo": [*OPENSORA, "generate", "an elephant on a sky blue background"],
+    "vae_encode_9x128x128": [sys.executable, "-m", "benchmarks.vae", "encode"],
+    "vae_decode_3x16x16": [sys.executable, "-m", "benchmarks.vae", "decode"],
+}
+
+
+def measure(command: list[str]) -> dict[str, float | int]:
+    """Run a command in an empty folder; its wall time, peak resident memory (Linux counts it in KiB) and exit code."""
+    paths = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}, stdout=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+    return {"seconds": round(seconds, 2), "peak_mib": usage.ru_maxrss // 1024, "exit": process.returncode}
+
+
+def main(names: list[str]) -> int:
+    """Run the named cases, or all. Returns 1 when one of them failed, 2 for an unknown name."""
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        print(f"benchmarks: case {unknown[0]!r} is unknown: choose from {', '.join(CASES)}", file=sys.stderr)
+        return 2
+    failed = False
+    for name in names or CASES:
+        result = measure(CASES[name])
+        failed |= result["exit"] != 0
+        print(json.dumps({"case": name, **result, "cpus": os.cpu_count(), "machine": platform.machine()}), flush=True)
+    return int(failed)
+
+
+sys.exit(main(sys.argv[1:]))
