@@ -1,49 +1,13 @@
-import io
 import json
-import subprocess
-import tarfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
-from opensora.data import demo_build
 from opensora.data.demo import SCALES, DemoClips, Renderer, caption, composite, demo_set, split_pairs, write_dataset
 from opensora.data.video import read_video
-
-SUBJECTS = {"elephant": "1f418", "tiger": "1f405"}
-
-
-def animation(frames: int = 9) -> bytes:
-    """A red disc that moves to the right on nothing: 9 frames of 40 x 40, box 25 x 33."""
-    pictures = []
-    for number in range(frames):
-        picture = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
-        ImageDraw.Draw(picture).ellipse((2 + number, 5, 26 + number, 29), fill=(200, 10, 20, 255))
-        pictures.append(picture)
-    stream = io.BytesIO()
-    pictures[0].save(stream, "WEBP", save_all=True, append_images=pictures[1:], duration=42, lossless=True)
-    return stream.getvalue()
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    path = tmp_path_factory.mktemp("archive") / "animations.tgz"
-    with tarfile.open(path, "w:gz") as file:
-        for stem in SUBJECTS.values():
-            member = tarfile.TarInfo(f"package/assets/{stem}.webp")
-            member.size = len(animation())
-            file.addfile(member, io.BytesIO(animation()))
-    return path
-
-
-@pytest.fixture(scope="module")
-def renderer(archive, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    demo_build.build_from([archive], folder, 66, SUBJECTS)
-    return Renderer(folder)
+from tests.data.conftest import SUBJECTS
 
 
 def test_committed_set_has_48_subjects_8_colours_and_a_fifth_held_out():
@@ -76,11 +40,6 @@ def test_unknown_split_is_named():
 def test_caption_uses_the_right_article():
     assert caption("elephant", "sky blue") == "an elephant on a sky blue background"
     assert caption("cat", "orange") == "a cat on an orange background"
-
-
-def test_cache_is_cut_to_the_box_of_the_whole_animation(renderer):
-    assert renderer.frames("elephant").shape == (9, 50, 66, 4)
-    assert renderer.frames("elephant")[..., 3].any(axis=(0, 1)).all()
 
 
 def test_clip_shows_the_subject_inside_its_box_on_the_flat_colour(renderer):
@@ -149,49 +108,3 @@ def test_written_image_set_holds_pictures(renderer, tmp_path):
     data_list = write_dataset(renderer, tmp_path, clips_per_pair=2, split="held_out", frames=1, size=16)
     assert data_list.name == "images.txt"
     assert len(list((tmp_path / "held_out" / "images").glob("*.png"))) == 2 * 4
-
-
-def test_missing_animation_is_named(archive, tmp_path):
-    with pytest.raises(ValueError, match="no animation found for unicorn"):
-        demo_build.build_from([archive], tmp_path, 16, {**SUBJECTS, "unicorn": "1f984"})
-    assert not (tmp_path / "manifest.json").exists()
-
-
-def test_build_keeps_a_complete_cache_and_repairs_a_damaged_one(archive, tmp_path, monkeypatch):
-    fetched = []
-    monkeypatch.setattr(demo_build, "fetch", lambda folder: fetched.append(folder) or [archive])
-    cache = demo_build.build(tmp_path, resolution=16, subjects=SUBJECTS)
-    demo_build.build(tmp_path, resolution=16, subjects=SUBJECTS)
-    assert fetched == [tmp_path / "archives"]
-    (cache / "1f418.npy").write_bytes(b"damaged")
-    demo_build.build(tmp_path, archives="elsewhere", resolution=16, subjects=SUBJECTS)
-    assert fetched[1:] == ["elsewhere"] and Renderer(cache).frames("elephant").shape[0] == 9
-
-
-def test_fetch_uses_the_client_and_checks_the_archive(tmp_path, monkeypatch):
-    commands = []
-
-    def run(command, **options):
-        commands.append(command)
-        (tmp_path / demo_build.archive_name(command[2])).write_bytes(b"content")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ValueError, match=r"lobehub-fluent-emoji-anim-1-1\.0\.0\.tgz has sha256 ed7002b4.*delete it"):
-        demo_build.fetch(tmp_path)
-    assert commands == [["npm", "pack", "@lobehub/fluent-emoji-anim-1@1.0.0", "--pack-destination", str(tmp_path)]]
-
-
-@pytest.mark.parametrize(
-    ("failure", "message"),
-    [
-        (FileNotFoundError("npm"), "npm is not installed"),
-        (subprocess.CalledProcessError(1, "npm", stderr="no network"), "could not download @lobehub/.*: no network"),
-    ],
-)
-def test_fetch_explains_a_failing_client(tmp_path, monkeypatch, failure, message):
-    def run(command, **options):
-        raise failure
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ValueError, match=message):
-        demo_build.fetch(tmp_path)
