@@ -21,8 +21,13 @@ def set_jit(enabled: bool) -> None:
     _settings["jit"] = enabled
 
 
-def subset(weights: Weights, prefix: str) -> dict[str, Any]:
-    """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights)."""
+def subset(weights: Weights, prefix: str | tuple[str, ...]) -> dict[str, Any]:
+    """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights).
+
+    A tuple gives all weights whose names begin with one of its strings, by their whole names (for what has no prefix of its own).
+    """
+    if isinstance(prefix, tuple):
+        return {name: value for name, value in weights.items() if name.startswith(prefix)}
     start = f"{prefix}."
     return {name[len(start) :]: value for name, value in weights.items() if name.startswith(start)} if prefix else {}
 
@@ -46,6 +51,8 @@ class Block:
     def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
         """(gradients by weight name, gradients of the inputs with None for constants), given the gradient of the output."""
         if _settings["jit"]:
+            if isinstance(output_gradient, tuple):
+                output_gradient = ms.mutable(output_gradient)  # a plain tuple of tensors is compiled in, at every call
             result = self._backward(output_gradient, ms.mutable(dict(weights)) if weights else (), *inputs)
             weight_gradients = dict(result[0]) if weights else {}
             tensors = iter(result[1:] if weights else result)
@@ -84,7 +91,7 @@ class Forward:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def __call__(self, block: Block, prefix: str, *inputs: Any) -> Any:
+    def __call__(self, block: Block, prefix: str | tuple[str, ...], *inputs: Any) -> Any:
         return block(subset(self.weights, prefix), *inputs)
 
 
@@ -93,9 +100,9 @@ class Tape(Forward):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights)
-        self._records: list[tuple[Block, str, tuple[Any, ...], tuple[Any, ...]]] = []
+        self._records: list[tuple[Block, str | tuple[str, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
-    def __call__(self, block: Block, prefix: str, *inputs: Any) -> Any:
+    def __call__(self, block: Block, prefix: str | tuple[str, ...], *inputs: Any) -> Any:
         output = super().__call__(block, prefix, *inputs)
         self._records.append((block, prefix, inputs, output if isinstance(output, tuple) else (output,)))
         return output
@@ -119,7 +126,7 @@ class Tape(Forward):
             filled = tuple(ms.ops.zeros_like(r) if g is None else g for r, g in zip(results, arriving, strict=True))
             weights, tensors = block.gradient(subset(self.weights, prefix), inputs, filled if len(filled) > 1 else filled[0])
             for name, gradient in weights.items():
-                _accumulate(by_weight, f"{prefix}.{name}", gradient)
+                _accumulate(by_weight, name if isinstance(prefix, tuple) else f"{prefix}.{name}", gradient)
             for tensor, gradient in zip(inputs, tensors, strict=True):
                 if gradient is not None:
                     _accumulate(by_tensor, id(tensor), gradient)

@@ -1,0 +1,29 @@
+"""The networks: text encoder, denoiser, autoencoder, and what trains the autoencoder. Each is imported when it is first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opensora.models.causal_vae import CausalVAE
+    from opensora.models.discriminator import Discriminator
+    from opensora.models.latte import LatteT2V
+    from opensora.models.lpips import LPIPS
+    from opensora.models.t5 import T5Encoder
+    from opensora.models.tiling import Tiling
+
+HOMES = {
+    "CausalVAE": "causal_vae",
+    "Discriminator": "discriminator",
+    "LPIPS": "lpips",
+    "LatteT2V": "latte",
+    "T5Encoder": "t5",
+    "Tiling": "tiling",
+}
+
+__all__ = ["LPIPS", "CausalVAE", "Discriminator", "LatteT2V", "T5Encoder", "Tiling"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -1,0 +1,310 @@
+"""LatteT2V: a transformer that denoises latent videos under a text (Latte, arXiv:2401.03048; Open-Sora-Plan v1.1.0).
+
+Blocks alternate between the patches of each frame (which also see the text) and the frames of each patch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opensora.models import embeddings, latte_blocks
+from opensora.nn.block import Forward, Tape
+from opensora.runtime import mindspore
+from opensora.weights import load_config, load_weights, save_weights
+
+ms = mindspore()
+
+TIMESTEP_CHANNELS = 256
+# The release keeps a caption for unconditional training in its files, which no forward pass reads.
+UNUSED_CAPTION = ("caption_projection.y_embedding", 120)
+FIXED = {
+    "patch_size_t": 1,
+    "activation_fn": "gelu-approximate",
+    "norm_type": "ada_norm_single",
+    "norm_elementwise_affine": False,
+    "rope_scaling_type": "linear",
+    "only_cross_attention": False,
+    "double_self_attention": False,
+    "use_linear_projection": False,
+    "attention_type": "default",
+    "num_vector_embeds": None,
+}
+# A text's keys and values for one layer, each (B, 1+N, heads, L, d).
+TextKeysValues = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class LatteConfig:
+    """The keys of the release's config.json that shape the model. The defaults are LatteT2V-XL/122's at 65 frames of 512x512."""
+
+    num_layers: int = 28
+    num_attention_heads: int = 16
+    attention_head_dim: int = 72
+    cross_attention_dim: int = 1152
+    caption_channels: int = 4096
+    in_channels: int = 4
+    out_channels: int = 8
+    patch_size: int = 2
+    sample_size: tuple[int, int] = (64, 64)
+    video_length: int = 17
+    attention_bias: bool = True
+    norm_eps: float = 1e-6
+    num_embeds_ada_norm: int = 1000
+    use_rope: bool = False
+    compress_kv_factor: int = 1
+    model_max_length: int = 300
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LatteConfig":
+        """From a config.json's content; keys without influence are passed over. ValueError for a form that LatteT2V never had."""
+        for name, supported in FIXED.items():
+            if values.get(name, supported) != supported:
+                raise ValueError(f"config.json says {name} = {values[name]!r}, but a LatteT2V of v1.1 has {supported!r}: use such a model")
+        names = {field.name for field in fields(cls)}
+        chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        config = cls(**chosen)
+        if config.cross_attention_dim != config.width:
+            raise ValueError(f"cross_attention_dim is {config.cross_attention_dim}: it must be heads x head dim, {config.width}")
+        if config.use_rope and config.compress_kv_factor != 1:
+            raise ValueError("use_rope and compress_kv_factor exclude each other: switch one of them off")
+        if config.use_rope and config.attention_head_dim % 4:
+            raise ValueError(f"use_rope needs a head dim that is a multiple of 4, not {config.attention_head_dim}")
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a config.json that the PyTorch original reads."""
+        return {"_class_name": "LatteT2V", **FIXED, **asdict(self)}
+
+    @property
+    def width(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def space_scale(self) -> int:
+        """Patches to one position, so that a larger grid keeps the range that 64 latents had."""
+        return max(self.sample_size[0] // 64, 1)
+
+    @property
+    def time_scale(self) -> int:
+        """Latent frames to one position."""
+        return max((self.video_length - self.video_length % 2) // 16, 1)
+
+    def compresses(self, layer: int) -> bool:
+        """Whether this layer's self-attention has fewer keys than queries."""
+        return self.compress_kv_factor != 1 and layer >= self.num_layers // 2
+
+
+def weight_shapes(config: LatteConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight by its name in the release file."""
+    width = config.width
+    size = config.patch_size
+    shapes: dict[str, tuple[int, ...]] = {"scale_shift_table": (2, width)}
+
+    def add(name: str, outputs: int, inputs: tuple[int, ...], bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = (outputs, *inputs)
+        if bias:
+            shapes[f"{name}.bias"] = (outputs,)
+
+    add("pos_embed.proj", width, (config.in_channels, size, size))
+    add("proj_out", config.out_channels * size * size, (width,))
+    add("adaln_single.emb.timestep_embedder.linear_1", width, (TIMESTEP_CHANNELS,))
+    add("adaln_single.emb.timestep_embedder.linear_2", width, (width,))
+    add("adaln_single.linear", 6 * width, (width,))
+    shapes[UNUSED_CAPTION[0]] = (UNUSED_CAPTION[1], config.caption_channels)
+    add("caption_projection.linear_1", width, (config.caption_channels,))
+    add("caption_projection.linear_2", width, (width,))
+    for layer in range(config.num_layers):
+        for kind, attentions, axes in (("transformer_blocks", ("attn1", "attn2"), 2), ("temporal_transformer_blocks", ("attn1",), 1)):
+            block = f"{kind}.{layer}"
+            shapes[f"{block}.scale_shift_table"] = (6, width)
+            for attention in attentions:
+                for name in ("to_q", "to_k", "to_v"):
+                    add(f"{block}.{attention}.{name}", width, (width,), config.attention_bias)
+                add(f"{block}.{attention}.to_out.0", width, (width,))
+            if config.compresses(layer):
+                add(f"{block}.attn1.sr", width, (1, *(config.compress_kv_factor,) * axes))
+                add(f"{block}.attn1.norm", width, ())
+            add(f"{block}.ff.net.0.proj", 4 * width, (width,))
+            add(f"{block}.ff.net.2", width, (4 * width,))
+    return shapes
+
+
+class LatteT2V:
+    """The denoiser: a config and a dict of weights under the release's names."""
+
+    def __init__(self, config: LatteConfig, weights: dict[str, Any]) -> None:
+        self.config = config
+        self.weights = weights
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> "LatteT2V":
+        """Load `<folder>/config.json` and its safetensors in float32; `overrides` replace keys of the config. Raises WeightsError."""
+        config = LatteConfig.from_dict({**load_config(folder), **overrides})
+        model = cls(config, {})
+        model.load_weights(folder)
+        return model
+
+    def load_weights(self, source: str | Path) -> None:
+        """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
+        arrays = load_weights(source, expected=weight_shapes(self.config))
+        self.weights = {name: ms.Tensor(arrays.pop(name)) for name in list(arrays)}
+
+    @classmethod
+    def initialise(cls, config: LatteConfig, rng: np.random.Generator) -> "LatteT2V":
+        """Fresh weights after PixArt-alpha's rules: Xavier-uniform maps, normal conditioning, and zeros where the output and the
+        text enter, so that training starts from a prediction of zero that does not depend on the text."""
+        return cls(config, {name: ms.Tensor(_initial(name, shape, rng)) for name, shape in weight_shapes(config).items()})
+
+    def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
+        """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the PyTorch original load."""
+        arrays = {name: value.asnumpy() for name, value in self.weights.items()}
+        save_weights(folder, self.config.to_dict(), arrays, dtype=dtype)
+
+    def __call__(
+        self, latents: Any, timestep: Any, text_embeds: Any, text_mask: Any = None, latent_mask: Any = None, **options: Any
+    ) -> Any:
+        """Predicted noise and variance logits (B, 8, T, H, W) of latents (B, 4, T, H, W), N images after the video on T.
+
+        timestep: (B,), may be fractional. text_embeds: (B, L, C), or (B, 1+N, L, C) with a caption for each image.
+        text_mask: (B, L) or (B, 1+N, L), latent_mask: (B, T, H, W); 1 keeps, None keeps all.
+        Options: num_images (N, 0), temporal (True; False leaves out what joins frames), text_kv (from `text_keys_values`, in place of
+        text_embeds, which is not read then). Frames other than video_length interpolate the time positions.
+        Raises ValueError for shapes that do not fit.
+        """
+        return self._forward(Forward(self.weights), latents, timestep, text_embeds, text_mask, latent_mask, **options)
+
+    def forward_with_tape(self, *inputs: Any, **options: Any) -> tuple[Any, Tape]:
+        """The output of a call with these inputs, and the tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`."""
+        tape = Tape(self.weights)
+        return self._forward(tape, *inputs, **options), tape
+
+    def value_and_grad(self, loss_of_output: Callable[[Any], Any], *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """The scalar loss_of_output(output) and its gradient by every weight that was used, under the same names."""
+        output, tape = self.forward_with_tape(*inputs, **options)
+        loss, by_output = ms.value_and_grad(loss_of_output)(output)
+        gradients, _ = tape.gradients([(output, by_output)])
+        return loss, gradients
+
+    def text_keys_values(self, text_embeds: Any) -> list[TextKeysValues]:
+        """What the cross-attention of each layer needs of a text. It depends on nothing else: sampling computes it once."""
+        return self._text_keys_values(Forward(self.weights), text_embeds)
+
+    def _text_keys_values(self, run: Forward, text_embeds: Any) -> list[TextKeysValues]:
+        text = run(latte_blocks.captions, ("caption_projection.linear_",), text_embeds)  # (B, 1+N, L, D)
+        heads = self.config.num_attention_heads
+        return [
+            run(latte_blocks.text_keys_values, f"transformer_blocks.{layer}.attn2", text, heads) for layer in range(self.config.num_layers)
+        ]
+
+    def _forward(
+        self,
+        run: Forward,
+        latents: Any,
+        timestep: Any,
+        text_embeds: Any,
+        text_mask: Any = None,
+        latent_mask: Any = None,
+        num_images: int = 0,
+        temporal: bool = True,
+        text_kv: list[TextKeysValues] | None = None,
+    ) -> Any:
+        config = self.config
+        frames, grid = self._check_shapes(latents, num_images)
+        if text_kv is None:
+            self._check_text(text_embeds, num_images)
+            text_kv = self._text_keys_values(run, text_embeds)
+        table = embeddings.timestep_embedding(_host(timestep), TIMESTEP_CHANNELS)
+        embedded_timestep, conditioning = run(latte_blocks.timesteps, "adaln_single", ms.Tensor(table, latents.dtype))
+        text_bias = None if text_mask is None else latte_blocks.text_bias({}, text_mask.astype(ms.float32))
+        latent_biases = self._latent_biases(latent_mask)
+        space, time = _rope_tables(config, frames, grid) if config.use_rope else ((None, None), (None, None))
+        sizes = (config.num_attention_heads, config.norm_eps)
+
+        x = run(latte_blocks.patches, "pos_embed", latents, _grid_positions(config, grid))  # (B, T+N, S, D)
+        for layer in range(config.num_layers):
+            latent_bias = latent_biases[layer >= config.num_layers // 2]
+            block = f"transformer_blocks.{layer}"
+            x = run(latte_blocks.spatial, block, x, conditioning, *text_kv[layer], text_bias, latent_bias, *space, frames, grid, *sizes)
+            if temporal:
+                if layer == 0:
+                    x = run(latte_blocks.add_frame_positions, "", x, _frame_positions(config, frames))
+                x = run(latte_blocks.temporal, f"temporal_{block}", x, conditioning, *time, frames, *sizes)
+        return run(latte_blocks.output, ("scale_shift_table", "proj_out."), x, embedded_timestep, grid, config.patch_size)
+
+    def _latent_biases(self, mask: Any) -> tuple[Any, Any]:
+        """The bias of the keys in the first half of the layers and in the second, whose keys may be compressed."""
+        if mask is None:
+            return None, None
+        mask, size = mask.astype(ms.float32), self.config.patch_size
+        full = latte_blocks.latent_bias({}, mask, size)
+        factor = self.config.compress_kv_factor
+        return full, full if factor == 1 else latte_blocks.latent_bias({}, mask, size * factor)
+
+    def _check_shapes(self, latents: Any, num_images: int) -> tuple[int, tuple[int, int]]:
+        """The number of frames of the video and the grid (rows, columns) of patches."""
+        config = self.config
+        if latents.ndim != 5 or latents.shape[1] != config.in_channels:
+            raise ValueError(
+                f"latents have the shape {tuple(latents.shape)}: (batch, {config.in_channels}, frames, height, width) is needed"
+            )
+        if latents.shape[3] % config.patch_size or latents.shape[4] % config.patch_size:
+            raise ValueError(f"latents are {latents.shape[3]}x{latents.shape[4]}: both must be multiples of the patch, {config.patch_size}")
+        frames = latents.shape[2] - num_images
+        if frames < 1:
+            raise ValueError(f"{num_images} images leave no frame of a video: pass images alone as a video with temporal=False")
+        return frames, (latents.shape[3] // config.patch_size, latents.shape[4] // config.patch_size)
+
+    def _check_text(self, text_embeds: Any, num_images: int) -> None:
+        shape = tuple(text_embeds.shape)
+        if shape[-1] != self.config.caption_channels:
+            raise ValueError(
+                f"text embeddings have {shape[-1]} channels, this model needs {self.config.caption_channels}: use its text encoder"
+            )
+        if len(shape) != 3 + (num_images > 0) and shape[1] != 1 + num_images:
+            raise ValueError(
+                f"text embeddings have the shape {shape}: {num_images} images need (batch, {1 + num_images}, length, channels)"
+            )
+
+
+def _host(timestep: Any) -> np.ndarray:
+    return timestep.asnumpy() if isinstance(timestep, ms.Tensor) else np.asarray(timestep)
+
+
+@lru_cache(maxsize=8)
+def _grid_positions(config: LatteConfig, grid: tuple[int, int]) -> Any:
+    return ms.Tensor(embeddings.sincos_2d(config.width, grid, config.sample_size[0] // config.patch_size, config.space_scale))
+
+
+@lru_cache(maxsize=8)
+def _frame_positions(config: LatteConfig, frames: int) -> Any:
+    return ms.Tensor(embeddings.sincos_frames(config.width, frames, config.video_length, config.time_scale))
+
+
+@lru_cache(maxsize=8)
+def _rope_tables(config: LatteConfig, frames: int, grid: tuple[int, int]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    cos, sin = embeddings.rope_2d(config.attention_head_dim, grid, config.space_scale)
+    time_cos, time_sin = embeddings.rope_1d(config.attention_head_dim, frames, config.time_scale)
+    return (ms.Tensor(cos), ms.Tensor(sin)), (ms.Tensor(time_cos), ms.Tensor(time_sin))
+
+
+def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if name.endswith("scale_shift_table"):
+        value = rng.standard_normal(shape) / np.sqrt(shape[1])
+    elif name.startswith("proj_out.") or ".attn2.to_out." in name:
+        value = np.zeros(shape)
+    elif ".attn1.norm." in name:
+        value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+    elif ".attn1.sr.weight" in name:
+        value = np.full(shape, 1.0 / np.prod(shape[2:]))  # the mean of the tokens
+    elif name.endswith("bias"):
+        value = np.zeros(shape)
+    elif name.startswith(("adaln_single.", "caption_projection.")):
+        value = 0.02 * rng.standard_normal(shape)
+    else:
+        inputs = np.prod(shape[1:])
+        value = rng.uniform(-1.0, 1.0, shape) * np.sqrt(6.0 / (inputs + shape[0]))
+    return value.astype(np.float32)
