@@ -58,15 +58,17 @@ class GenerateOptions:
     num_videos_per_prompt: int = 1
     """Videos of each prompt, with different seeds."""
     batch_size: int = 1
-    """Videos that are generated together; more need more memory."""
+    """Videos that go through a stage together; on a CPU the frames are the same for every value."""
     save_latents: bool = False
     """Write latents (.npy) instead of videos; --decode_latents makes videos of them later."""
     decode_latents: bool = False
     """Decode the latents that an earlier run with --save_latents wrote to save_img_path."""
     enable_tiling: bool = False
-    """Decode in tiles as the reference does: less memory, visible seams possible."""
+    """Decode in tiles of 256 pixels and chunks of 65 frames as the reference does: less memory, visible seams possible."""
     enable_time_chunk: bool = False
-    """With enable_tiling: decode in chunks of frames as well."""
+    """Decode in chunks of 65 frames, with whole frames unless enable_tiling is set as well."""
+    upstream: bool = False
+    """Sample as the published script does, with its quirks: the samplers' bare constructors, and padding of prompts cut or seen."""
     tile_overlap_factor: float = 0.25
     """Part of a tile that overlaps its neighbour."""
     device: Literal["CPU", "Ascend"] = "CPU"

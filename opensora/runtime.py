@@ -13,15 +13,21 @@ DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
+class UnsupportedVersion(RuntimeError):
+    """The framework that is installed was never tried with this package; the message names the remedy."""
+
+
 def mindspore() -> Any:
-    """The imported framework, after its version was checked. Raises RuntimeError for a version that was never tried."""
+    """The imported framework, after its version was checked. Raises UnsupportedVersion for one that was never tried."""
     import mindspore as ms
 
     version = tuple(int(part) for part in ms.__version__.split(".")[:2])
     low, high = SUPPORTED_MINDSPORE
     if not low <= version < high:
         wanted = f">={low[0]}.{low[1]},<{high[0]}.{high[1]}"
-        raise RuntimeError(f"MindSpore {ms.__version__} is installed, but this package was tested with {wanted}: pip install 'mindspore{wanted}'")
+        raise UnsupportedVersion(
+            f"MindSpore {ms.__version__} is installed, but this package was tested with {wanted}: pip install 'mindspore{wanted}'"
+        )
     return ms
 
 

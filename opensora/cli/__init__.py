@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from opensora.cli.arguments import parse
+from opensora.runtime import UnsupportedVersion
 from opensora.weights.folder import did_you_mean
 
 # A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and run(options).
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("opensora: interrupted; what was finished is complete on the disk", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, UnsupportedVersion) as error:
         if os.environ.get("OPENSORA_TRACEBACK"):
             raise
         print(f"opensora: {_sentence(error)}", file=sys.stderr)

@@ -1,0 +1,235 @@
+"""`opensora generate`: plan, load what is needed, and write each video as soon as it is finished."""
+
+import logging
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opensora import runtime
+from opensora.data.demo import demo_set
+from opensora.data.text import clean_caption
+from opensora.data.video import contact_sheet, read_video, write_json, write_video
+from opensora.diffusion import make_sampler
+from opensora.options import GenerateJob
+from opensora.pipeline.plan import Planned, plan, sidecar_content
+from opensora.pipeline.progress import Progress
+from opensora.weights import write_atomic
+from opensora.weights.folder import DEMO
+
+if TYPE_CHECKING:
+    from opensora.pipeline.core import Part, Pipeline
+
+log = logging.getLogger(__name__)
+
+UNBOUNDED_TILE = 2**20
+
+
+def generate(job: GenerateJob, memory: int | None = None) -> None:
+    """Make the videos of a job. memory: bytes that may be used, by default what is free.
+
+    Raises ValueError, before anything is computed or written, for files that would be overwritten and for weights that do not fit.
+    """
+    videos = plan(job)
+    todo = [video for video in videos if not video.finished]
+    if len(todo) < len(videos):
+        log.info("%d of %d are finished in %s and are skipped", len(videos) - len(todo), len(videos), job.options.save_img_path)
+    if todo:
+        _say_what_is_unusual(job)
+        # Brings MindSpore in.
+        from opensora.pipeline.core import Pipeline
+
+        runtime.set_device(job.options.device)
+        _make(job, _open(Pipeline, job, memory), todo)
+    if job.options.contact_sheet and not job.options.save_latents:
+        for video in videos:
+            if not video.sheet.is_file():
+                _write_sheet(video, read_video(video.path))
+
+
+def _say_what_is_unusual(job: GenerateJob) -> None:
+    if job.hint:
+        log.info("%s", job.hint)
+    if job.options.decode_latents:
+        return
+    for prompt in dict.fromkeys(job.prompts):
+        cleaned = clean_caption(prompt, sampling=True)
+        if not cleaned:
+            log.info("nothing of the prompt %r is left after cleaning (the model was trained on English captions)", prompt[:80])
+        elif job.model.path == DEMO and not names_a_subject(cleaned):
+            known = demo_set()
+            log.info(
+                "%r names nothing that the demo model knows, which is: %s; on a background of %s",
+                prompt[:80],
+                ", ".join(known.subjects),
+                ", ".join(known.colours),
+            )
+
+
+def names_a_subject(prompt: str) -> bool:
+    """Whether a cleaned prompt names one of the demo model's subjects."""
+    return any(re.search(rf"\b{re.escape(subject)}\b", prompt) for subject in demo_set().subjects)
+
+
+def _open(pipeline: type["Pipeline"], job: GenerateJob, memory: int | None) -> "Pipeline":
+    """The pipeline with the parts that this run needs loaded, or at least found faultless."""
+    from opensora.pipeline.memory import estimate, free_memory
+
+    options = job.options
+    pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision)
+    pipe.tiling = _tiling(job)
+    needed = estimate(job.model, pipe.latent_shape(job.sampling, options.upstream)[1:], pipe.tiling)
+    free = free_memory() if memory is None else memory
+    pipe.resident = needed <= free or options.decode_latents
+    if not pipe.resident:
+        log.info(
+            "all parts of the model together need about %.1f GiB and %.1f GiB are free: they are loaded one after the other",
+            needed / 2**30,
+            free / 2**30,
+        )
+    parts: list[Part[Any]] = [] if options.decode_latents else [pipe.transformer, pipe.text]
+    if not options.save_latents:
+        parts.insert(0, pipe.vae)
+    pipe.load(parts)
+    return pipe
+
+
+def _tiling(job: GenerateJob) -> Any:
+    """The reference's: tiles of 256 pixels and 65 frames, or with --enable_time_chunk alone only the frames are split."""
+    from opensora.models import Tiling
+
+    options = job.options
+    if options.enable_tiling:
+        return Tiling(overlap=options.tile_overlap_factor)
+    if options.enable_time_chunk:
+        return Tiling(size=UNBOUNDED_TILE, overlap=options.tile_overlap_factor)
+    return None
+
+
+def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
+    folder = Path(job.options.save_img_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = job.options.batch_size
+    batches = [videos[start : start + size] for start in range(0, len(videos), size)]
+    place: Any = nullcontext() if pipe.resident else tempfile.TemporaryDirectory(prefix=".opensora-", dir=folder)
+    with place as temporary:
+        run = Run(job, pipe, Shelf(temporary), videos)
+        stages = run.stages()
+        if pipe.resident:
+            for batch in batches:
+                for stage, _ in stages:
+                    stage(batch)
+            return
+        for stage, part in stages:
+            for batch in batches:
+                stage(batch)
+            pipe.release(part)
+
+
+class Shelf:
+    """Arrays by name between the stages: in memory, or in files of a folder."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._arrays: dict[str, tuple[np.ndarray, ...]] = {}
+        self._files: dict[str, Path] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays or name in self._files
+
+    def put(self, name: str, *arrays: np.ndarray) -> None:
+        if self._folder is None:
+            self._arrays[name] = arrays
+        else:
+            self._files[name] = self._folder / f"{len(self._files)}.npz"
+            np.savez(self._files[name], *arrays)
+
+    def get(self, name: str) -> tuple[np.ndarray, ...]:
+        if name in self._arrays:
+            return self._arrays[name]
+        with np.load(self._files[name]) as arrays:
+            return tuple(arrays.values())
+
+    def drop(self, name: str) -> None:
+        """Forget a name in memory; files stay until the folder goes."""
+        self._arrays.pop(name, None)
+
+
+class Run:
+    """The stages of one run, each a function of a batch of videos; what they hand on lies on the shelf."""
+
+    def __init__(self, job: GenerateJob, pipe: "Pipeline", shelf: Shelf, videos: Sequence[Planned]) -> None:
+        self.job = job
+        self.pipe = pipe
+        self.shelf = shelf
+        self.total = len(videos)
+        self.sampled = 0
+        self.uses = Counter(video.prompt for video in videos)
+
+    def stages(self) -> list[tuple[Callable[[Sequence[Planned]], None], "Part[Any]"]]:
+        """The stages that this run needs, each with the part of the model that it works with."""
+        pipe = self.pipe
+        if self.job.options.decode_latents:
+            return [(self.read_latents, pipe.vae), (self.finish, pipe.vae)]
+        last = (self.keep_latents, pipe.transformer) if self.job.options.save_latents else (self.finish, pipe.vae)
+        return [(self.encode, pipe.text), (self.sample, pipe.transformer), last]
+
+    def encode(self, batch: Sequence[Planned]) -> None:
+        for text in (self.job.options.negative_prompt, *(video.prompt for video in batch)):
+            if f"text {text}" not in self.shelf:
+                self.shelf.put(f"text {text}", *self.pipe.encode([text]))
+
+    def sample(self, batch: Sequence[Planned]) -> None:
+        sampling, upstream = self.job.sampling, self.job.options.upstream
+        texts = [self.shelf.get(f"text {video.prompt}") for video in batch]
+        embeds, mask = (np.concatenate(arrays) for arrays in zip(*texts, strict=True))
+        negative = self.shelf.get(f"text {self.job.options.negative_prompt}")
+        first, self.sampled = self.sampled + 1, self.sampled + len(batch)
+        span = f"{first}" if len(batch) == 1 else f"{first}-{self.sampled}"
+        progress = Progress(f"video {span} of {self.total}", evaluations(self.job))
+        seeds = [video.seed for video in batch]
+        latents = self.pipe.sample(sampling, (embeds, mask), (negative[0], negative[1]), seeds, upstream, progress.step)
+        for video, value in zip(batch, latents, strict=True):
+            self.shelf.put(f"latents {video.path}", value)
+            self.uses[video.prompt] -= 1
+            if not self.uses[video.prompt] and video.prompt != self.job.options.negative_prompt:
+                self.shelf.drop(f"text {video.prompt}")
+
+    def read_latents(self, batch: Sequence[Planned]) -> None:
+        for video in batch:
+            self.shelf.put(f"latents {video.path}", np.load(video.latents))
+
+    def keep_latents(self, batch: Sequence[Planned]) -> None:
+        for video in batch:
+            (latents,) = self.shelf.get(f"latents {video.path}")
+            write_json(video.sidecar, sidecar_content(video, self.job))
+            write_atomic(video.path, partial(np.save, arr=latents))
+            self.shelf.drop(f"latents {video.path}")
+            log.info("%s", video.path)
+
+    def finish(self, batch: Sequence[Planned]) -> None:
+        """Decode and write. The sidecar comes first and the video last: where there is a video, all of it is there."""
+        for video in batch:
+            (latents,) = self.shelf.get(f"latents {video.path}")
+            frames = self.pipe.decode(latents[None]).asnumpy()[0, : video.recipe["num_frames"]]
+            write_json(video.sidecar, sidecar_content(video, self.job))
+            if self.job.options.contact_sheet:
+                _write_sheet(video, frames)
+            write_video(video.path, frames, video.recipe["fps"])
+            self.shelf.drop(f"latents {video.path}")
+            log.info("%s", video.path)
+
+
+def evaluations(job: GenerateJob) -> int:
+    """How often the sampler calls the network."""
+    return len(make_sampler(job.sampling.sample_method, job.sampling.num_sampling_steps, job.options.upstream).timesteps)
+
+
+def _write_sheet(video: Planned, frames: np.ndarray) -> None:
+    write_video(video.sheet, contact_sheet(frames)[None])

@@ -1,0 +1,284 @@
+"""`Pipeline`: the three models of a folder as one object, loaded together or one after the other."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from opensora import runtime
+from opensora.data.tokenizer import Tokenizer
+from opensora.data.video import write_video
+from opensora.diffusion import make_sampler
+from opensora.diffusion.guidance import is_guided
+from opensora.models import CausalVAE, LatteT2V, T5Encoder, Tiling
+from opensora.models.causal_vae import CausalVAEConfig
+from opensora.models.latte import LatteConfig
+from opensora.options import Sampling, complete_sampling
+from opensora.pipeline.memory import estimate, free_memory
+from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
+from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
+from opensora.weights import ModelFolder, WeightsError, find_model, load_config
+
+ms = runtime.mindspore()
+log = logging.getLogger(__name__)
+
+BESIDE_THE_MODEL = "<model_path>/text_encoder"
+Array = Any  # a MindSpore tensor or a numpy array
+AfterStep = Callable[[np.ndarray], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Video:
+    """A generated video: frames uint8 (T, H, W, 3), frames per second, and what it was made from."""
+
+    frames: np.ndarray
+    fps: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Write an mp4, gif or webp, or a png of a single frame, by the ending of `path`. ValueError for a path that cannot be written."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, self.frames, self.fps)
+
+
+class Part(Generic[T]):
+    """A model that is loaded when it is first needed and can be let go again."""
+
+    def __init__(self, load: Callable[[], T]) -> None:
+        self._load = load
+        self._value: T | None = None
+
+    def get(self) -> T:
+        if self._value is None:
+            self._value = self._load()
+        return self._value
+
+    def release(self) -> None:
+        self._value = None
+
+
+class Pipeline:
+    """Prompts to videos with the models of one folder.
+
+    pipe = Pipeline.from_pretrained("demo")
+    pipe("an elephant on a sky blue background", seed=0).save("elephant.mp4")
+    """
+
+    def __init__(
+        self, model: ModelFolder, *, pretrained_ckpt: str | Path | None = None, precision: str = "fp32", resident: bool = True
+    ) -> None:
+        """model: where the parts lie. precision: the transformer's; text encoder and autoencoder compute in float32.
+
+        resident: whether the parts stay in memory together, or each is dropped after its work. Nothing is loaded yet.
+        """
+        self.model = model
+        self.resident = resident
+        self.tiling: Tiling | None = None
+        self._dtype = runtime.compute_dtype(precision)
+        self._max_length = int(load_config(model.transformer).get("model_max_length", 300))
+        self._vae_config = CausalVAEConfig.from_dict(load_config(model.vae))
+        self._compiled: set[tuple[Any, ...]] = set()
+        self.text = Part(self._load_text)
+        self.transformer = Part(lambda: self._load_transformer(pretrained_ckpt))
+        self.vae = Part(lambda: CausalVAE.from_pretrained(model.vae))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_path: str | Path = "demo",
+        version: str | None = None,
+        text_encoder: str | Path | None = BESIDE_THE_MODEL,
+        *,
+        pretrained_ckpt: str | Path | None = None,
+        precision: str = "fp32",
+        memory: int | None = None,
+    ) -> "Pipeline":
+        """The pipeline of a model folder in the release's layout, `<model_path>/<version>` and `<model_path>/vae`; "demo" ships.
+
+        text_encoder: folder of T5, or None for a pipeline that takes embeddings only. pretrained_ckpt: weights for the transformer
+        instead of the folder's. memory: bytes that may be used, by default what is free; the parts stay loaded while they fit,
+        else each is loaded for its stage. Raises WeightsError for folders or files that are missing, damaged or of another model.
+        """
+        named = None if text_encoder is None or str(text_encoder) == BESIDE_THE_MODEL else text_encoder
+        model = find_model(model_path, version, named)
+        if text_encoder is None:
+            model = ModelFolder(model.path, model.transformer, model.vae, None)
+        config = load_config(model.transformer)
+        rows, columns = config.get("sample_size", (64, 64))
+        needed = estimate(model, (int(config.get("video_length", 17)), rows, columns))
+        resident = needed <= (free_memory() if memory is None else memory)
+        pipe = cls(model, pretrained_ckpt=pretrained_ckpt, precision=precision, resident=resident)
+        parts: list[Part[Any]] = [pipe.transformer, pipe.vae]
+        pipe.load([*parts, pipe.text] if model.text_encoder else parts)
+        return pipe
+
+    def load(self, parts: Sequence[Part[Any]]) -> None:
+        """Load these parts, so that every fault of their files is found now; they stay in memory only if the pipeline is resident."""
+        for part in parts:
+            part.get()
+            self.release(part)
+
+    def release(self, part: Part[Any]) -> None:
+        """The work of a part is done for now: let it go where memory is short."""
+        if not self.resident:
+            part.release()
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        sampler: str | None = None,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        fps: int | None = None,
+        upstream: bool = False,
+        after_step: AfterStep | None = None,
+    ) -> Video:
+        """A video of the prompt; what is None is the model's default. `num_frames` 1 is a picture.
+
+        seed: of a numpy Generator, which draws the initial noise and then what the sampler adds. upstream: as the published script
+        samples, see `denoise`. Raises ValueError for values that this model cannot sample.
+        """
+        chosen = {"num_sampling_steps": steps, "guidance_scale": guidance_scale, "sample_method": sampler, "seed": seed, "fps": fps}
+        sampling = complete_sampling(self.model, **chosen, num_frames=num_frames, height=height, width=width)
+        embeds, mask = self.encode([negative_prompt, prompt])
+        self.release(self.text)
+        latents = self.sample(sampling, (embeds[1:], mask[1:]), (embeds[:1], mask[:1]), [sampling.seed], upstream, after_step)
+        self.release(self.transformer)
+        frames = self.decode(latents).asnumpy()[0, : sampling.num_frames]
+        self.release(self.vae)
+        metadata = {"prompt": prompt, "negative_prompt": negative_prompt, **asdict(sampling), "upstream": upstream}
+        return Video(frames, sampling.fps, {**metadata, "model": str(self.model.transformer)})
+
+    def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings float32 (B, L, D) and masks float32 (B, L), 1 for tokens. Raises ValueError in a pipeline without text encoder."""
+        tokenizer, encoder = self.text.get()
+        self._announce("the text encoder", self._max_length)
+        return encode_text(tokenizer, encoder, prompts, self._max_length)
+
+    def sample(
+        self,
+        sampling: Sampling,
+        text: tuple[np.ndarray, np.ndarray],
+        negative: tuple[np.ndarray, np.ndarray],
+        seeds: Sequence[int],
+        upstream: bool = False,
+        after_step: AfterStep | None = None,
+    ) -> np.ndarray:
+        """Latents float32 (B, C, T, h, w) of B videos, each from its own seed. text and negative: embeddings and masks of `encode`."""
+        generators = [np.random.default_rng(seed) for seed in seeds]
+        noise = draw(generators, self.latent_shape(sampling, upstream))
+        latents = self.denoise(
+            *text,
+            *negative,
+            noise,
+            sampler=sampling.sample_method,
+            steps=sampling.num_sampling_steps,
+            guidance_scale=sampling.guidance_scale,
+            temporal=sampling.num_frames > 1,
+            upstream=upstream,
+            generators=generators,
+            after_step=after_step,
+        )
+        return np.asarray(latents.asnumpy())
+
+    def denoise(
+        self,
+        text_embeds: Array,
+        text_mask: Array | None,
+        negative_embeds: Array | None,
+        negative_mask: Array | None,
+        latents: Array,
+        sampler: str = "PNDM",
+        steps: int = 5,
+        guidance_scale: float = 7.5,
+        temporal: bool = True,
+        upstream: bool = False,
+        generators: Sequence[np.random.Generator] | None = None,
+        after_step: AfterStep | None = None,
+    ) -> Any:
+        """Latents (B, C, T, h, w) as a tensor, from unit-variance noise of that shape. Inputs are tensors or arrays.
+
+        text_embeds (B, L, D), text_mask (B, L) or None for all tokens; the negative ones (B or 1, ...), read only for a
+        guidance_scale above 1. temporal: False leaves out what joins frames, for pictures. generators: one for each video, for samplers
+        that add noise (default: seeded with the video's row). after_step: gets the latents (numpy) after each evaluation.
+        upstream: the published script's behaviour instead of ours: the samplers' bare constructors, and both texts without a mask,
+        cut to the prompt's length (one prompt) or with zeros that are attended to (several).
+        """
+        x, embeds, mask = _host(latents), _host(text_embeds), _host(text_mask)
+        negative, negative_mask = (_host(negative_embeds), _host(negative_mask)) if is_guided(guidance_scale) else (None, None)
+        if negative is None and is_guided(guidance_scale):
+            raise ValueError(f"guidance_scale {guidance_scale} needs negative_embeds: pass those of an empty prompt, or guidance_scale=1")
+        if upstream:
+            embeds, negative = upstream_text(embeds, mask, negative)
+            mask = negative_mask = None
+        texts, masks = _stack(negative, embeds), _stack_masks(negative, negative_mask, embeds, mask)
+        transformer = self.transformer.get()
+        self._announce("the transformer", x.shape[2:], texts.shape[2], temporal)
+        network = Denoiser(transformer, texts, masks, temporal, self._dtype)
+        chosen = make_sampler(sampler, steps, upstream)
+        generators = generators or [np.random.default_rng(row) for row in range(len(x))]
+        return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))
+
+    def decode(self, latents: Array) -> Any:
+        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` of the pipeline is respected."""
+        vae = self.vae.get()
+        vae.tiling = self.tiling
+        x = _host(latents)
+        self._announce("the decoder", x.shape[2:])
+        return ms.Tensor(decode_frames(vae, x))
+
+    def latent_shape(self, sampling: Sampling, upstream: bool = False) -> tuple[int, int, int, int]:
+        """(C, T, h, w) of a video's latents."""
+        vae = self._vae_config
+        frames = latent_frames(sampling.num_frames, vae.time_stride, upstream)
+        return vae.embed_dim, frames, sampling.height // vae.space_stride, sampling.width // vae.space_stride
+
+    def _load_text(self) -> tuple[Tokenizer, T5Encoder]:
+        folder = self.model.text_encoder
+        if folder is None:
+            raise WeightsError(f"{self.model.path} was opened without a text encoder: name the folder of T5 with text_encoder=")
+        return Tokenizer.from_folder(folder), T5Encoder.from_pretrained(folder)
+
+    def _load_transformer(self, pretrained_ckpt: str | Path | None) -> LatteT2V:
+        transformer = LatteT2V(LatteConfig.from_dict(load_config(self.model.transformer)), {})
+        transformer.load_weights(pretrained_ckpt or self.model.transformer)
+        transformer.weights = {name: value.astype(self._dtype) for name, value in transformer.weights.items()}
+        return transformer
+
+    def _announce(self, stage: str, *shape: Any) -> None:
+        """Say that a stage compiles where it meets new shapes."""
+        if (stage, shape) not in self._compiled:
+            self._compiled.add((stage, shape))
+            log.info("compiling %s", stage)
+
+
+def _host(x: Array | None) -> Any:
+    return x.asnumpy() if isinstance(x, ms.Tensor) else x
+
+
+def _stack(negative: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
+    """(R, B, ...) of [negative, positive], R = 1 without a negative half; a single negative row serves all videos."""
+    if negative is None:
+        return positive[None]
+    if negative.shape[1:] != positive.shape[1:]:
+        raise ValueError(f"negative_embeds are {negative.shape[1:]} and text_embeds {positive.shape[1:]}: pad them to one length")
+    return np.stack([np.broadcast_to(negative, positive.shape), positive])
+
+
+def _stack_masks(
+    negative: np.ndarray | None, negative_mask: np.ndarray | None, positive: np.ndarray, mask: np.ndarray | None
+) -> np.ndarray | None:
+    if mask is None and negative_mask is None:
+        return None
+    ones = np.ones(positive.shape[:2], np.float32)
+    return _stack(None if negative is None else (ones if negative_mask is None else negative_mask), ones if mask is None else mask)

@@ -1,0 +1,55 @@
+"""How much memory the parts of a model need, and how much there is: decides whether they can stay loaded together."""
+
+from math import prod
+from pathlib import Path
+
+from opensora.models.tiling import Tiling
+from opensora.weights import ModelFolder, TensorFile, load_config
+
+FLOAT = 4
+FRAMEWORK = 2**30  # the process itself: libraries, compiled code, the allocator's slack
+# Activations that are alive at once, counted in the largest one of the network.
+DECODER_ACTIVATIONS = 8
+TRANSFORMER_ACTIVATIONS = 16
+XL_WIDTH = 1152
+UNKNOWN = 2**62
+
+
+def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: Tiling | None = None) -> int:
+    """Bytes that encoding, denoising and decoding one video need with all parts loaded.
+
+    latent_size: (T, h, w) of the latents. Weights are counted in float32 from the files' headers; of the activations, the larger
+    of the transformer's (its feed-forward, for both halves of the guidance) and of the decoder's last level.
+    """
+    frames, height, width = latent_size
+    transformer = load_config(model.transformer)
+    tokens = frames * height * width // int(transformer.get("patch_size", 2)) ** 2
+    denoising = TRANSFORMER_ACTIVATIONS * 2 * tokens * int(transformer.get("cross_attention_dim", XL_WIDTH)) * FLOAT
+    if tiling is not None:
+        frames, height, width = (
+            min(frames, tiling.latent_frames),
+            min(height, tiling.latent_size),
+            min(width, tiling.latent_size),
+        )
+    channels = int(load_config(model.vae).get("hidden_size", 128))
+    decoding = DECODER_ACTIVATIONS * channels * (4 * frames - 3) * 64 * height * width * FLOAT
+    parts = [part for part in (model.text_encoder, model.transformer, model.vae) if part is not None]
+    return FRAMEWORK + sum(map(weights_size, parts)) + max(denoising, decoding)
+
+
+def weights_size(folder: Path) -> int:
+    """Bytes of a folder's weights in float32."""
+    files = [TensorFile(path) for path in folder.glob("*.safetensors")]
+    return FLOAT * sum(prod(entry.shape) for file in files for entry in file.entries.values())
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that can still be used, by the machine and by a container's limit; a very large number where neither is told."""
+    free = UNKNOWN
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = control_group / "memory.max", control_group / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

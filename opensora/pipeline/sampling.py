@@ -1,0 +1,65 @@
+"""From noise to latents: the loop of a sampler around a network, on plain numpy arrays. No device is involved here."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from opensora.diffusion import Sampler
+from opensora.diffusion.guidance import guide
+
+# Scaled latents (B, C, T, H, W) and a timestep -> noise and variance (B, 2*C, T, H, W), or (2*B, ...) as [negative, positive].
+Network = Callable[[np.ndarray, float], np.ndarray]
+
+
+def sample(
+    network: Network,
+    sampler: Sampler,
+    latents: np.ndarray,
+    guidance_scale: float,
+    generators: Sequence[np.random.Generator],
+    after_step: Callable[[np.ndarray], None],
+) -> np.ndarray:
+    """Denoise unit-variance latents (B, C, T, H, W) to data.
+
+    generators: one for each video, for the samplers that add noise. after_step gets the latents after each evaluation.
+    Raises ValueError when the numbers do not stay finite.
+    """
+    x = latents * np.float32(sampler.init_noise_sigma)
+    for i, timestep in enumerate(sampler.timesteps):
+        output = network(sampler.scale_model_input(x, i), float(timestep))
+        eps = guide(output, guidance_scale)[:, : x.shape[1]]  # the other half of the channels is the variance
+        noise = draw(generators, x.shape[1:]) if sampler.needs_noise(i) else None
+        x = sampler.step(eps, i, x, noise)
+        after_step(x)
+    if not np.isfinite(x).all():
+        raise ValueError(f"sampling with guidance_scale {guidance_scale} left the range of numbers: use a smaller one, such as 7.5")
+    return x
+
+
+def draw(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal numbers, float32 (len(generators), *shape), each video's from its own generator."""
+    return np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators])
+
+
+def latent_frames(num_frames: int, stride: int, upstream: bool = False) -> int:
+    """Latent frames for a video of num_frames: its first frame alone, then one for every `stride`, rounded up.
+
+    `upstream`: for an even number the reference takes one fewer, and its video is shorter than asked (16 frames become 13).
+    """
+    if upstream and num_frames % 2 == 0:
+        return -(-num_frames // stride)
+    return -(-(num_frames - 1) // stride) + 1
+
+
+def upstream_text(embeds: np.ndarray, mask: np.ndarray | None, negative: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """(embeds, negative) as upstream hands them to the network, which then gets no mask. All (B, L, D), mask (B, L).
+
+    One prompt: both lose what lies beyond the prompt's own length. Several: padding of the prompts becomes zero and is
+    attended to, negative ones stay as they are.
+    """
+    if mask is None:
+        return embeds, negative
+    if len(embeds) > 1:
+        return embeds * mask[:, :, None].astype(embeds.dtype), negative
+    length = int(mask.sum())
+    return embeds[:, :length], None if negative is None else negative[:, :length]

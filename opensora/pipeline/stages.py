@@ -1,0 +1,77 @@
+"""The three stages, callables of plain numpy arrays in front of the models: text, one evaluation of the denoiser, pixels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from opensora import runtime
+from opensora.data.text import clean_caption
+from opensora.data.tokenizer import Tokenizer
+from opensora.models import CausalVAE, LatteT2V, T5Encoder
+
+ms = runtime.mindspore()
+
+# Standard deviation of the release's latents is 1 / 0.18215; the transformer works at unit scale.
+LATENT_SCALE = 0.18215
+
+
+def encode_text(tokenizer: Tokenizer, encoder: T5Encoder, prompts: Sequence[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings float32 (B, L, D) and masks float32 (B, L), 1 for tokens, of cleaned prompts; L is max_length.
+
+    One prompt at a time: the rounding of a matrix product depends on its number of rows, and the same prompt shall give the
+    same bytes in any company.
+    """
+    input_ids, mask = tokenizer([clean_caption(prompt, sampling=True) for prompt in prompts], max_length)
+    rows = [encoder(ms.Tensor(input_ids[i : i + 1]), ms.Tensor(mask[i : i + 1])).asnumpy() for i in range(len(prompts))]
+    return np.concatenate(rows).astype(np.float32), mask.astype(np.float32)
+
+
+class Denoiser:
+    """One evaluation of the transformer under fixed texts, whose keys and values are computed here, once.
+
+    text_embeds: (R, B, L, D), R = 2 for [negative, positive] or 1 without guidance; text_mask: (R, B, L) or None.
+    On a CPU each video is computed by itself, with its negative half: there a batch gains nothing, and the bytes of a video
+    do not depend on it. Other devices take the whole batch at once.
+    """
+
+    def __init__(self, transformer: LatteT2V, text_embeds: np.ndarray, text_mask: np.ndarray | None, temporal: bool, dtype: Any) -> None:
+        self.transformer = transformer
+        self.temporal = temporal
+        self.dtype = dtype
+        self.repeats, videos = text_embeds.shape[:2]
+        size = 1 if runtime.device() == "CPU" else videos
+        self.groups = [slice(start, start + size) for start in range(0, videos, size)]
+        self.texts = [self._text(text_embeds[:, group], None if text_mask is None else text_mask[:, group]) for group in self.groups]
+
+    def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Any, Any]:
+        keys_values = self.transformer.text_keys_values(ms.Tensor(_flat(embeds), self.dtype))
+        return keys_values, None if mask is None else ms.Tensor(_flat(mask), ms.float32)
+
+    def __call__(self, latents: np.ndarray, timestep: float) -> np.ndarray:
+        """Latents (B, C, T, H, W) -> noise and variance, float32 (R*B, 2*C, T, H, W), negative half first."""
+        outputs = []
+        for group, (keys_values, mask) in zip(self.groups, self.texts, strict=True):
+            part = np.concatenate([latents[group]] * self.repeats)
+            times = np.full(len(part), timestep, np.float32)
+            output = self.transformer(ms.Tensor(part, self.dtype), times, None, mask, temporal=self.temporal, text_kv=keys_values)
+            output = output.astype(ms.float32).asnumpy()
+            outputs.append(output.reshape(self.repeats, -1, *output.shape[1:]))
+        return _flat(np.concatenate(outputs, axis=1))
+
+
+def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
+    """Latents (B, C, T, h, w) -> frames uint8 (B, F, H, W, 3). Values are cut off below, not rounded, as in the reference.
+
+    One video at a time, which bounds the memory and keeps its bytes independent of the batch.
+    """
+    videos = []
+    for i in range(len(latents)):
+        video = vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy()[0]  # (3, F, H, W)
+        videos.append((np.clip(video / 2 + 0.5, 0.0, 1.0) * 255).astype(np.uint8).transpose(1, 2, 3, 0))
+    return np.stack(videos)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    """(R, B, ...) -> (R*B, ...)."""
+    return x.reshape(-1, *x.shape[2:])
