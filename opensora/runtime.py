@@ -40,8 +40,9 @@ def set_device(name: str) -> None:
     """Choose the device. Raises ValueError for a device that the framework cannot open here."""
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
+    ms = mindspore()
     try:
-        mindspore().set_device(name)
+        ms.set_device(name)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"device {name!r} cannot be used on this machine: pass --device CPU, or install the framework for it") from error
 

@@ -64,8 +64,8 @@ def _sentence(error: Exception) -> str:
 
 def _log_to_stderr() -> None:
     log = logging.getLogger("opensora")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    # In place of the handler of an earlier command in this process, whose stream may be closed.
+    log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
