@@ -8,6 +8,7 @@ from opensora.nn.activations import gelu, silu
 from opensora.nn.attention import attention
 from opensora.nn.block import Block
 from opensora.nn.linear import linear
+from opensora.nn.modulation import add_gated, modulate
 from opensora.nn.normalisation import layer_norm
 from opensora.runtime import mindspore
 
@@ -92,8 +93,8 @@ def _modulation(table: Any, conditioning: Any) -> Any:
 
 
 def _feed_forward(w: Any, x: Any, shift: Any, scale: Any, gate: Any, eps: float) -> Any:
-    y = layer_norm(x, eps) * (1.0 + scale) + shift
-    return x + gate * linear(w, "ff.net.2", gelu(linear(w, "ff.net.0.proj", y)))
+    y = modulate(layer_norm(x, eps), scale, shift)
+    return add_gated(x, gate, linear(w, "ff.net.2", gelu(linear(w, "ff.net.0.proj", y))))
 
 
 def _cross_attention(w: Any, x: Any, text: tuple[Any, Any], bias: Any, frames: int, heads: int) -> Any:
@@ -157,7 +158,7 @@ def _spatial(
     conditioning (B, 6*D), text_bias (B, 1+N, L) and latent_bias (B*F, keys) or None, cos and sin (S, d) or None.
     """
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = _modulation(w["scale_shift_table"], conditioning)
-    y = layer_norm(x, eps) * (1.0 + scale) + shift
+    y = modulate(layer_norm(x, eps), scale, shift)
     source = y
     if "attn1.sr.weight" in w:
         source = compress_space(w, y, grid, w["attn1.sr.weight"].shape[-1])
@@ -165,7 +166,7 @@ def _spatial(
     key = rotate(spatial_heads(linear(w, "attn1.to_k", source), heads), cos, sin, 2)
     value = spatial_heads(linear(w, "attn1.to_v", source), heads)
     y = from_spatial_heads(attention(query, key, value, _key_bias(latent_bias)), x.shape[0])  # (B, F, S, D)
-    x = x + gate * linear(w, "attn1.to_out.0", y)
+    x = add_gated(x, gate, linear(w, "attn1.to_out.0", y))
     x = x + _cross_attention(w, x, (keys, values), text_bias, frames, heads)
     return _feed_forward(w, x, shift_mlp, scale_mlp, gate_mlp, eps)
 
@@ -174,7 +175,7 @@ def _temporal(w: Any, x: Any, conditioning: Any, cos: Any, sin: Any, frames: int
     """Self-attention of every patch over the video's frames, feed-forward; images pass through. cos and sin (T, d) or None."""
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = _modulation(w["scale_shift_table"], conditioning)
     video = x[:, :frames]
-    y = layer_norm(video, eps) * (1.0 + scale) + shift
+    y = modulate(layer_norm(video, eps), scale, shift)
     source = y
     if "attn1.sr.weight" in w:
         source = compress_time(w, y, w["attn1.sr.weight"].shape[-1])
@@ -182,7 +183,7 @@ def _temporal(w: Any, x: Any, conditioning: Any, cos: Any, sin: Any, frames: int
     key = rotate(temporal_heads(linear(w, "attn1.to_k", source), heads), cos, sin, 1)
     value = temporal_heads(linear(w, "attn1.to_v", source), heads)
     y = from_temporal_heads(attention(query, key, value), x.shape[0])  # (B, T, S, D)
-    video = video + gate * linear(w, "attn1.to_out.0", y)
+    video = add_gated(video, gate, linear(w, "attn1.to_out.0", y))
     video = _feed_forward(w, video, shift_mlp, scale_mlp, gate_mlp, eps)
     return _with_images(video, x)
 
@@ -229,7 +230,7 @@ def _captions(w: Any, text_embeds: Any) -> Any:
 def _output(w: Any, x: Any, embedded_timestep: Any, grid: tuple[int, int], size: int) -> Any:
     """(B, F, S, D) -> (B, C, F, H, W)."""
     shift, scale = _modulation(w["scale_shift_table"], ops.tile(embedded_timestep, (1, 2)))
-    y = linear(w, "proj_out", layer_norm(x, OUTPUT_EPS) * (1.0 + scale) + shift)
+    y = linear(w, "proj_out", modulate(layer_norm(x, OUTPUT_EPS), scale, shift))
     batch, frames, _, width = y.shape
     rows, columns = grid
     channels = width // size**2

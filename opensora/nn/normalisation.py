@@ -2,23 +2,24 @@
 
 from typing import Any
 
-from opensora.runtime import mindspore
+from opensora import runtime
 
-ms = mindspore()
+ms = runtime.mindspore()
 ops = ms.ops
+ON_CPU = runtime.device() == "CPU"
 
 
 def layer_norm(x: Any, eps: float = 1e-6) -> Any:
     """LayerNorm over the last axis without affine parameters (the modulation of adaLN takes their place)."""
     y = x.astype(ms.float32)
-    y = y - ops.mean(y, -1, True)
-    return (y * ops.rsqrt(ops.mean(y * y, -1, True) + eps)).astype(x.dtype)
+    y = y - _row_mean(y)
+    return (y * ops.rsqrt(_row_mean(y * y) + eps)).astype(x.dtype)
 
 
 def rms_norm(x: Any, weight: Any, eps: float = 1e-6) -> Any:
     """Root-mean-square norm over the last axis (arXiv:1910.07467), as T5 uses it."""
     y = x.astype(ms.float32)
-    return (y * ops.rsqrt(ops.mean(y * y, -1, True) + eps)).astype(x.dtype) * weight
+    return (y * ops.rsqrt(_row_mean(y * y) + eps)).astype(x.dtype) * weight
 
 
 def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps: float = 1e-6) -> Any:
@@ -43,3 +44,12 @@ def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps
 def _per_row(statistic: Any, shape: tuple[int, ...]) -> Any:
     """(1, B, groups, 1 or C/groups) -> (T*B*C, 1)."""
     return ops.reshape(ops.broadcast_to(statistic, shape), (-1, 1))
+
+
+def _row_mean(x: Any) -> Any:
+    """(..., D) -> (..., 1). On a CPU a product with a vector of ones, whose gradient is several times faster than that of a mean."""
+    width = x.shape[-1]
+    if not ON_CPU:
+        return ops.mean(x, -1, True)
+    ones = ops.ones((width, 1), ms.float32) / width
+    return ops.reshape(ops.MatMul()(ops.reshape(x, (-1, width)), ones), (*x.shape[:-1], 1))
