@@ -13,6 +13,7 @@ from opensora.weights.folder import did_you_mean
 # A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and run(options).
 COMMANDS = {
     "generate": "turn sentences into videos",
+    "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
     "info": "what a model folder holds, and what the demo model knows",
 }
 HELP = ("-h", "--help")

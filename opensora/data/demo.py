@@ -152,14 +152,15 @@ class Renderer:
             phase, top, left = 0, room[0] // 2, room[1] // 2
         else:
             phase, top, left = (int(rng.integers(limit)) for limit in (count, room[0] + 1, room[1] + 1))
-        subject_frames = [_resize(source[(phase + i * stride) % count], height, width) for i in range(frames)]
+        subject_frames = [resize_premultiplied(source[(phase + i * stride) % count], height, width) for i in range(frames)]
         canvas = np.zeros((frames, size, size, 4), np.uint8)
         canvas[:, top : top + height, left : left + width] = subject_frames
         alpha = canvas[..., 3]
         return Clip(subject, colour, composite(canvas, demo_set().colours[colour]), alpha, (top, left, height, width), scale, phase)
 
 
-def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_premultiplied(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Premultiplied RGBA uint8 (h, w, 4) -> (height, width, 4)."""
     # Without negative lobes in the filter, premultiplied colours stay below alpha.
     image = Image.frombuffer("RGBa", (frame.shape[1], frame.shape[0]), np.ascontiguousarray(frame), "raw", "RGBa", 0, 1)
     return np.asarray(image.resize((width, height), Image.Resampling.HAMMING))
