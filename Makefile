@@ -26,14 +26,14 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(CASES)
 
-# MindSpore has wheels for Python 3.10 to 3.12.
+# MindSpore has wheels up to Python 3.12, PyAV 18 from 3.11.
 $(STAMP): pyproject.toml
 	@python="$(PYTHON)"; \
-	for candidate in python3.11 python3 python3.12 python3.10; do \
+	for candidate in python3.11 python3 python3.12; do \
 	  [ -n "$$python" ] && break; \
-	  $$candidate -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && python=$$candidate; \
+	  $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && python=$$candidate; \
 	done; \
-	[ -n "$$python" ] || { echo "Python 3.10, 3.11 or 3.12 is needed: install python3.11, or name one with PYTHON=" >&2; exit 2; }; \
+	[ -n "$$python" ] || { echo "Python 3.11 or 3.12 is needed: install python3.11, or name one with PYTHON=" >&2; exit 2; }; \
 	echo "$$python -m venv $(VENV)" && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
