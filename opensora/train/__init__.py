@@ -1,0 +1,1 @@
+"""Training: one loop, what a step is for each model, and checkpoints that survive anything."""

@@ -1,0 +1,154 @@
+"""The training loop: batches by step number, one step of the task, a log line, a checkpoint, a validation."""
+
+import math
+import signal
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+from opensora.train.checkpoint import Arrays, latest_checkpoint, load_checkpoint, save_checkpoint
+from opensora.train.monitor import Monitor
+
+STOPPED_BY_SIGNAL = 75
+"""Exit code of a run that was asked to stop, saved, and can be continued (EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How long to train and what to keep."""
+
+    output_dir: str = "runs/run"
+    """Run folder; a run that is already there continues from its newest complete checkpoint."""
+    max_train_steps: int = 1000
+    """Optimizer steps in all, those before a resume included."""
+    checkpointing_steps: int = 500
+    """A checkpoint every so many steps; one is always written at the end and on SIGTERM or SIGINT."""
+    ckpt_max_keep: int = 3
+    """Complete checkpoints to keep, newest first; 0 keeps all."""
+    log_interval: int = 10
+    """A line of metrics every so many steps."""
+    validation_steps: int = 0
+    """A validation every so many steps; 0 for none but at the end."""
+    prefetch: int = 4
+    """Batches made ahead of time, each by a thread of its own."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_train_steps", "checkpointing_steps", "log_interval", "prefetch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+
+
+class Task(Protocol):
+    """What is trained. Everything random in step n is drawn from a generator made from (seed, n): no generator has a state to save."""
+
+    def batch(self, step: int) -> Any:
+        """The batch of a step; called ahead of time, from another thread."""
+
+    def step(self, step: int, batch: Any) -> dict[str, float]:
+        """Train on one batch and return what to log."""
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """Measure on held-out data, leave samples in `folder`, and return what to log."""
+
+    def groups(self) -> Mapping[str, Arrays]:
+        """All that a resumed run needs, in groups that become files."""
+
+    def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
+        """The inverse of `groups`."""
+
+
+def train(task: Task, options: LoopOptions) -> int:
+    """Train until max_train_steps or a signal, resuming from the run folder. Returns the exit code: 0, or STOPPED_BY_SIGNAL."""
+    run = Path(options.output_dir)
+    first = _resume(task, run)
+    stopping = False
+    with (
+        closing(Monitor(run, first, options.max_train_steps, options.log_interval)) as monitor,
+        StopSignal() as stop,
+        Prefetch(task, first, options) as batches,
+    ):
+        for step in range(first + 1, options.max_train_steps + 1):
+            terms = task.step(step, batches.take(step))
+            _require_finite(step, terms)
+            monitor.step(step, terms)
+            last = step == options.max_train_steps
+            if last or (options.validation_steps and step % options.validation_steps == 0):
+                monitor.write(step, task.validate(step, run / "samples"))
+            stopping = stop.requested and not last  # read once: a signal from here on waits for the next step
+            if last or stopping or step % options.checkpointing_steps == 0:
+                save_checkpoint(run, step, task.groups(), {}, options.ckpt_max_keep)
+            if stopping:
+                break
+    return STOPPED_BY_SIGNAL if stopping else 0
+
+
+def _require_finite(step: int, terms: Mapping[str, float]) -> None:
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value} at step {step}: continue from the newest checkpoint with a lower learning_rate")
+
+
+def _resume(task: Task, run: Path) -> int:
+    folder = latest_checkpoint(run)
+    if folder is None:
+        return 0
+    groups, state = load_checkpoint(folder)
+    task.load_groups(groups, state)
+    return int(state["step"])
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGINT into a request to stop after the step; a second one interrupts as usual."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def __enter__(self) -> "StopSignal":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._event.set()
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+
+class Prefetch:
+    """Makes the next batches in threads while a step computes; the order and the content depend on the step numbers only."""
+
+    def __init__(self, task: Task, first: int, options: LoopOptions) -> None:
+        self._task = task
+        self._ahead, self._last = options.prefetch, options.max_train_steps
+        self._pool = ThreadPoolExecutor(options.prefetch)
+        self._pending: dict[int, Future[Any]] = {}
+        self._next = first + 1
+
+    def take(self, step: int) -> Any:
+        """The batch of `step`; steps are taken one after the other."""
+        while self._next <= min(step + self._ahead, self._last):
+            self._pending[self._next] = self._pool.submit(self._task.batch, self._next)
+            self._next += 1
+        return self._pending.pop(step).result()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)

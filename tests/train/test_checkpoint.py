@@ -1,0 +1,118 @@
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from opensora.train import checkpoint
+from opensora.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from opensora.weights import WeightsError
+
+GROUPS = {"model": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "scalar": np.array(3.5, np.float32)}, "ema": {"w": np.ones(2)}}
+
+
+class Killed(BaseException):
+    """What no handler in the code under test catches."""
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, 7, GROUPS, {"epoch": 2})
+    assert folder == tmp_path / "checkpoints" / "step-00000007" == latest_checkpoint(tmp_path)
+    assert names(folder) == {"model.safetensors", "ema.safetensors", "state.json", "manifest.json"}
+    assert (tmp_path / "checkpoints" / "LATEST").read_text() == "step-00000007\n"
+    groups, state = load_checkpoint(folder)
+    assert state == {"step": 7, "epoch": 2} and groups.keys() == GROUPS.keys()
+    for group, arrays in GROUPS.items():
+        assert groups[group].keys() == arrays.keys()
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(groups[group][name], value, strict=True)
+
+
+def test_arrays_of_any_memory_order(tmp_path: Path) -> None:
+    turned = np.arange(6.0).reshape(2, 3).T[:, ::-1]
+    groups, _ = load_checkpoint(save_checkpoint(tmp_path, 1, {"model": {"w": turned}}, {}))
+    np.testing.assert_array_equal(groups["model"]["w"], turned)
+
+
+def test_a_run_without_checkpoints_has_no_latest(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("keep", [1, 3, 0])
+def test_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
+    for step in (5, 10, 15, 20, 100000000):
+        save_checkpoint(tmp_path, step, GROUPS, {}, keep)
+    kept = ["step-00000005", "step-00000010", "step-00000015", "step-00000020", "step-100000000"]
+    assert names(tmp_path / "checkpoints") == {*kept[-keep:], "LATEST"}
+
+
+def calls_of(monkeypatch: pytest.MonkeyPatch, stop_at: int, error: type[BaseException]) -> itertools.count:
+    """Let the `stop_at`-th call that touches the disk fail."""
+    counter = itertools.count()
+
+    def counted(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(counter) == stop_at:
+                raise error("stopped here")
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("fsync", "replace", "rename"):
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
+    monkeypatch.setattr(checkpoint, "write_atomic", counted(checkpoint.write_atomic))
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", counted(checkpoint.shutil.rmtree))
+    return counter
+
+
+@pytest.mark.parametrize("error", [OSError, Killed])
+def test_a_save_that_ends_anywhere_leaves_a_complete_newest_checkpoint(tmp_path: Path, error: type[BaseException]) -> None:
+    finished = False
+    for stop_at in itertools.count():
+        run = tmp_path / str(stop_at)
+        save_checkpoint(run, 1, GROUPS, {}, keep=1)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            calls_of(monkeypatch, stop_at, error)
+            try:
+                save_checkpoint(run, 2, GROUPS, {}, keep=1)
+                finished = True
+            except error:
+                finished = False
+        latest = latest_checkpoint(run)
+        assert latest is not None
+        groups, state = load_checkpoint(latest)
+        assert state["step"] in (1, 2) and groups.keys() == GROUPS.keys()
+        pointed = (run / "checkpoints" / "LATEST").read_text().strip()
+        assert (run / "checkpoints" / pointed / "manifest.json").is_file()
+        save_checkpoint(run, 3, GROUPS, {}, keep=1)
+        assert names(run / "checkpoints") == {"step-00000003", "LATEST"}
+        if finished:
+            break
+    assert stop_at > 10
+
+
+def test_a_folder_without_its_manifest_does_not_count(tmp_path: Path) -> None:
+    first, second = (save_checkpoint(tmp_path, step, GROUPS, {}) for step in (1, 2))
+    (second / "manifest.json").unlink()
+    assert latest_checkpoint(tmp_path) == first
+    with pytest.raises(WeightsError, match=r"step-00000002 is not a complete checkpoint: it has no manifest\.json"):
+        load_checkpoint(second)
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "remove"])
+def test_a_changed_file_is_refused(tmp_path: Path, change: str) -> None:
+    folder = save_checkpoint(tmp_path, 1, GROUPS, {})
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    if change == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if change == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(WeightsError, match=r"model\.safetensors is missing or was changed after it was saved: resume from another"):
+        load_checkpoint(folder)

@@ -1,0 +1,179 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from opensora.train.checkpoint import latest_checkpoint, load_checkpoint
+from opensora.train.loop import STOPPED_BY_SIGNAL, LoopOptions, Prefetch, train
+from tests.train.toy import Toy
+
+ROOT = Path(__file__).parents[2]
+
+
+def options(run: Path, steps: int, **changes: Any) -> LoopOptions:
+    return LoopOptions(str(run), **{"max_train_steps": steps, "checkpointing_steps": 4, "log_interval": 1, **changes})
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def last_step(run: Path) -> int:
+    folder = latest_checkpoint(run)
+    assert folder is not None
+    return int(load_checkpoint(folder)[1]["step"])
+
+
+def assert_same(run: Path, other: Path, task: Toy, second: Toy) -> None:
+    np.testing.assert_array_equal(task.w, second.w)
+    np.testing.assert_array_equal(task.momentum, second.momentum)
+    assert losses(run) == losses(other)
+
+
+def test_a_run_in_two_parts_is_the_run_in_one(tmp_path: Path) -> None:
+    whole, first, second = Toy(), Toy(), Toy()
+    assert train(whole, options(tmp_path / "whole", 11)) == 0
+    assert train(first, options(tmp_path / "parts", 6)) == 0
+    assert train(second, options(tmp_path / "parts", 11)) == 0
+    assert second.steps == [7, 8, 9, 10, 11]
+    assert_same(tmp_path / "whole", tmp_path / "parts", whole, second)
+
+
+def test_a_crash_costs_the_steps_since_the_last_checkpoint_and_no_more(tmp_path: Path) -> None:
+    class Crashing(Toy):
+        def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
+            if step == 10:
+                raise RuntimeError("power cut")
+            return super().step(step, batch)
+
+    whole, again = Toy(), Toy()
+    train(whole, options(tmp_path / "whole", 12))
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(Crashing(), options(tmp_path / "crashed", 12))
+    assert last_step(tmp_path / "crashed") == 8
+    assert train(again, options(tmp_path / "crashed", 12)) == 0
+    assert_same(tmp_path / "whole", tmp_path / "crashed", whole, again)
+
+
+def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    train(Toy(), options(tmp_path, 3))
+    again = Toy()
+    assert train(again, options(tmp_path, 3)) == 0 and again.steps == []
+
+
+def test_checkpoints_and_validations_come_at_their_steps(tmp_path: Path) -> None:
+    train(Toy(), options(tmp_path, 10, validation_steps=3, ckpt_max_keep=0))
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"3.txt", "6.txt", "9.txt", "10.txt"}
+    steps = {path.name for path in (tmp_path / "checkpoints").glob("step-*")}
+    assert steps == {"step-00000004", "step-00000008", "step-00000010"}
+
+
+class Signalled(Toy):
+    """Sends itself a signal during one step."""
+
+    def __init__(self, at: int, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.at, self.number = at, number
+
+    def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
+        if step == self.at:
+            os.kill(os.getpid(), self.number)
+        return super().step(step, batch)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_step(tmp_path: Path, number: int) -> None:
+    before = signal.getsignal(number)
+    whole, stopped, rest = Toy(), Signalled(6, number), Toy()
+    train(whole, options(tmp_path / "whole", 9))
+    assert train(stopped, options(tmp_path / "stopped", 9)) == STOPPED_BY_SIGNAL == 75
+    assert stopped.steps == [1, 2, 3, 4, 5, 6] and last_step(tmp_path / "stopped") == 6
+    assert signal.getsignal(number) is before
+    assert train(rest, options(tmp_path / "stopped", 9)) == 0
+    assert_same(tmp_path / "whole", tmp_path / "stopped", whole, rest)
+
+
+def test_a_signal_in_the_last_step_finishes_the_run(tmp_path: Path) -> None:
+    assert train(Signalled(5), options(tmp_path, 5)) == 0
+    assert last_step(tmp_path) == 5
+
+
+def test_a_second_interrupt_is_not_held_back(tmp_path: Path) -> None:
+    class Impatient(Signalled):
+        def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
+            terms = super().step(step, batch)
+            if step == self.at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return terms
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Impatient(6, signal.SIGINT), options(tmp_path, 9))
+    assert last_step(tmp_path) == 4
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    class Diverging(Toy):
+        def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
+            return {**super().step(step, batch), **({"grad_norm": float("nan")} if step == 8 else {})}
+
+    with pytest.raises(ValueError, match="grad_norm is nan at step 8: continue from the newest checkpoint"):
+        train(Diverging(), options(tmp_path, 9))
+    assert last_step(tmp_path) == 4
+
+
+@pytest.mark.slow
+def test_a_process_that_is_asked_to_stop_saves_and_says_75(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.train.toy", str(tmp_path / "run"), "100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("step 3/"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert last_step(tmp_path / "run") == len(losses(tmp_path / "run")) >= 3
+
+
+def test_batches_arrive_by_step_whatever_thread_is_first() -> None:
+    task, made, lock = Toy(), [], threading.Lock()
+    original = task.batch
+
+    def batch(step: int) -> np.ndarray:
+        result = original(step)
+        with lock:
+            made.append(step)
+        return result
+
+    task.batch = batch  # type: ignore[method-assign]
+    with Prefetch(task, 5, LoopOptions(max_train_steps=20, prefetch=3)) as batches:
+        for step in range(6, 21):
+            np.testing.assert_array_equal(batches.take(step), Toy().batch(step))
+            assert max(made) <= step + 3
+    assert sorted(made) == list(range(6, 21))
+
+
+def test_an_error_in_a_batch_arrives_at_its_step() -> None:
+    class Broken(Toy):
+        def batch(self, step: int) -> np.ndarray:
+            if step == 3:
+                raise ValueError("clip 3 cannot be read")
+            return super().batch(step)
+
+    with Prefetch(Broken(), 0, LoopOptions(max_train_steps=9)) as batches:
+        batches.take(1), batches.take(2)
+        with pytest.raises(ValueError, match="clip 3 cannot be read"):
+            batches.take(3)
+
+
+@pytest.mark.parametrize("name", ["max_train_steps", "checkpointing_steps", "log_interval", "prefetch"])
+def test_counts_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} 0 must be at least 1"):
+        LoopOptions(**{name: 0})

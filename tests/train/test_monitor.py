@@ -1,0 +1,51 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opensora.train.monitor import Monitor, _duration
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def monitor(run: Path, first: int, last: int, interval: int = 2) -> None:
+    watcher = Monitor(run, first, last, interval)
+    for step in range(first + 1, last + 1):
+        watcher.step(step, {"loss": float(step)})
+    watcher.close()
+
+
+def test_a_line_every_interval_and_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monitor(tmp_path / "run", 0, 5)
+    written = lines(tmp_path / "run")
+    assert [(line["step"], line["loss"]) for line in written] == [(2, 1.5), (4, 3.5), (5, 5.0)]
+    assert all(line["seconds_per_step"] >= 0 for line in written)
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[:2] for line in shown] == [["step 2/5", "loss 1.5"], ["step 4/5", "loss 3.5"], ["step 5/5", "loss 5"]]
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    monitor(tmp_path, 0, 8)
+    monitor(tmp_path, 4, 6)
+    assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
+
+
+def test_a_line_that_a_kill_cut_short_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n{"step": 4, "lo')
+    monitor(tmp_path, 4, 6)
+    assert [line["step"] for line in lines(tmp_path)] == [2, 6]
+
+
+def test_values_of_a_validation_have_a_line_of_their_own(tmp_path: Path) -> None:
+    watcher = Monitor(tmp_path, 0, 10, 10)
+    watcher.write(3, {"validation_psnr": 25.0})
+    watcher.close()
+    assert lines(tmp_path) == [{"step": 3, "validation_psnr": 25.0}]
+
+
+def test_durations() -> None:
+    assert [_duration(seconds) for seconds in (0, 59.9, 61, 3599, 3600, 93784)] == ["0m00s", "0m59s", "1m01s", "59m59s", "1h00m", "26h03m"]
