@@ -30,6 +30,8 @@ class CausalVAEConfig:
     double_z: bool = True
     resolution: int = 256
     attn_resolutions: tuple[int, ...] = ()
+    norm_num_groups: int = 32
+    """Not a key of the release, whose norms have 32 groups: narrow models need fewer, since a norm of single channels loses all flat colour."""
     q_conv: str = "CausalConv3d"
     encoder_conv_in: str = "Conv2d"
     encoder_conv_out: str = "CausalConv3d"
@@ -50,7 +52,7 @@ class CausalVAEConfig:
     def from_dict(cls, values: dict[str, Any]) -> "CausalVAEConfig":
         """From a config.json's content; keys of the training loss and the like are passed over. ValueError for an unknown block."""
         names = {field.name for field in fields(cls)}
-        chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
         config = cls(**chosen)
         for layer in (*encoder_layers(config), *decoder_layers(config)):
             if layer.kind not in KINDS:
@@ -148,7 +150,7 @@ def weight_shapes(config: CausalVAEConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class Posterior:
-    """The Gaussian over latents that the encoder gives; `moments` is (B, 2*C, T, H, W), mean then log-variance as the network wrote them."""
+    """The Gaussian over latents that the encoder gives; `moments` (B, 2*C, T, H, W): mean, then log-variance as the network wrote them."""
 
     moments: Any
 
@@ -169,8 +171,14 @@ class Posterior:
 
     def kl(self) -> Any:
         """KL divergence to the unit Gaussian, summed over channels, time and height as the reference does: (B, W)."""
-        mean, logvar = self.mean, self.logvar
-        return 0.5 * ops.sum(mean * mean + ops.exp(logvar) - 1.0 - logvar, (1, 2, 3))
+        return gaussian_kl(self.moments)
+
+
+def gaussian_kl(moments: Any) -> Any:
+    """`Posterior.kl` of moments (B, 2*C, T, H, W): (B, W)."""
+    mean, logvar = ops.chunk(moments, 2, 1)
+    logvar = ops.clamp(logvar, -30.0, 20.0)
+    return 0.5 * ops.sum(mean * mean + ops.exp(logvar) - 1.0 - logvar, (1, 2, 3))
 
 
 def _frames_block(weights: Any, video: Any) -> Any:
@@ -206,8 +214,14 @@ class CausalVAE:
     def from_pretrained(cls, folder: str | Path, **overrides: Any) -> "CausalVAE":
         """Load `<folder>/config.json` and its safetensors; a published file's `loss.*` weights are ignored. Raises WeightsError."""
         config = CausalVAEConfig.from_dict({**load_config(folder), **overrides})
-        weights = load_weights(folder, expected=weight_shapes(config), ignore=("loss.",))
-        return cls(config, {name: ms.Tensor(value) for name, value in weights.items()})
+        vae = cls(config, {})
+        vae.load_weights(folder)
+        return vae
+
+    def load_weights(self, source: str | Path) -> None:
+        """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
+        arrays = load_weights(source, expected=weight_shapes(self.config), ignore=("loss.",))
+        self.weights = {name: ms.Tensor(value) for name, value in arrays.items()}
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
@@ -237,6 +251,11 @@ class CausalVAE:
             return Posterior(ms.Tensor(tiled_encode(lambda tile: self._encode(Forward(self.weights), tile), video, self.tiling)))
         return Posterior(self._encode(Forward(self.weights), video))
 
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the latents of a video (B, 3, F, H, W)."""
+        space, time = self.config.space_stride, self.config.time_stride
+        return shape[0], self.config.embed_dim, (shape[2] - 1) // time + 1, shape[3] // space, shape[4] // space
+
     def decode(self, latents: Any) -> Any:
         """(B, 4, T, h, w) -> (B, 3, 4*T-3, 8*h, 8*w), about [-1, 1]."""
         if self.tiling is not None and self.tiling.splits_latents(latents.shape):
@@ -265,10 +284,9 @@ class CausalVAE:
     def _decode(self, run: Forward, latents: Any) -> Any:
         return self._chain(run, self._decoder, latents)
 
-    @staticmethod
-    def _chain(run: Forward, layers: list[Layer], video: Any) -> Any:
+    def _chain(self, run: Forward, layers: list[Layer], video: Any) -> Any:
         batch = video.shape[0]
         x = run(_to_frames, "", video)
         for layer in layers:
-            x = run(KINDS[layer.kind].block, layer.prefix, x, batch)
+            x = run(KINDS[layer.kind].block, layer.prefix, x, batch, self.config.norm_num_groups)
         return run(_to_video, "", x, batch)

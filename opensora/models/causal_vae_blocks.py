@@ -1,6 +1,6 @@
-"""The blocks of CausalVAE under the release's class names: pure functions of (weights, x, batch) on frames-first videos.
+"""The blocks of CausalVAE under the release's class names: pure functions of (weights, x, batch, groups) on frames-first videos.
 
-x is (T*B, C, H, W), time outermost. `KINDS` maps each class name to its compiled block and to the shapes of its weights.
+x is (T*B, C, H, W), time outermost; groups are those of the norms. `KINDS` maps each class name to its compiled block and to the shapes of its weights.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,14 @@ from typing import Any
 from opensora.nn.activations import silu
 from opensora.nn.attention import attention
 from opensora.nn.block import Block
-from opensora.nn.convolution import causal_conv3d, conv2d, from_frames, repeat_first_frame, time_tap, to_frames
+from opensora.nn.convolution import NONE, causal_conv3d, conv2d, from_frames, repeat_first_frame, time_tap, to_frames
 from opensora.nn.normalisation import group_norm
 from opensora.runtime import mindspore
 
 ops = mindspore().ops
 
 Shapes = dict[str, tuple[int, ...]]
+BOTTOM_RIGHT = (0, 1, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -30,40 +31,40 @@ class Kind:
 # --- convolutions and norms by themselves ---
 
 
-def _conv2d(w: Any, x: Any, batch: int) -> Any:
+def _conv2d(w: Any, x: Any, batch: int, groups: int) -> Any:
     return conv2d(x, w["weight"], w["bias"])
 
 
-def _causal_conv3d(w: Any, x: Any, batch: int) -> Any:
+def _causal_conv3d(w: Any, x: Any, batch: int, groups: int) -> Any:
     return causal_conv3d(x, w["conv.weight"], w["conv.bias"], batch)
 
 
-def _quant_conv(w: Any, x: Any, batch: int) -> Any:
+def _quant_conv(w: Any, x: Any, batch: int, groups: int) -> Any:
     return _pointwise(w, "conv", x, batch)
 
 
-def _norm_silu(w: Any, x: Any, batch: int) -> Any:
-    return silu(group_norm(x, w["weight"], w["bias"], batch))
+def _norm_silu(w: Any, x: Any, batch: int, groups: int) -> Any:
+    return silu(group_norm(x, w["weight"], w["bias"], batch, groups))
 
 
 # --- residual blocks ---
 
 
-def _resnet_2d(w: Any, x: Any, batch: int) -> Any:
+def _resnet_2d(w: Any, x: Any, batch: int, groups: int) -> Any:
     """Every frame by itself, its statistics included."""
-    h = silu(group_norm(x, w["norm1.weight"], w["norm1.bias"], x.shape[0]))
+    h = silu(group_norm(x, w["norm1.weight"], w["norm1.bias"], x.shape[0], groups))
     h = conv2d(h, w["conv1.weight"], w["conv1.bias"])
-    h = silu(group_norm(h, w["norm2.weight"], w["norm2.bias"], x.shape[0]))
+    h = silu(group_norm(h, w["norm2.weight"], w["norm2.bias"], x.shape[0], groups))
     h = conv2d(h, w["conv2.weight"], w["conv2.bias"])
     if "nin_shortcut.weight" in w:
-        x = conv2d(x, w["nin_shortcut.weight"], w["nin_shortcut.bias"], 1, 0)
+        x = conv2d(x, w["nin_shortcut.weight"], w["nin_shortcut.bias"], 1, NONE)
     return x + h
 
 
-def _resnet_3d(w: Any, x: Any, batch: int) -> Any:
-    h = silu(group_norm(x, w["norm1.weight"], w["norm1.bias"], batch))
+def _resnet_3d(w: Any, x: Any, batch: int, groups: int) -> Any:
+    h = silu(group_norm(x, w["norm1.weight"], w["norm1.bias"], batch, groups))
     h = causal_conv3d(h, w["conv1.conv.weight"], w["conv1.conv.bias"], batch)
-    h = silu(group_norm(h, w["norm2.weight"], w["norm2.bias"], batch))
+    h = silu(group_norm(h, w["norm2.weight"], w["norm2.bias"], batch, groups))
     h = causal_conv3d(h, w["conv2.conv.weight"], w["conv2.conv.bias"], batch)
     if "nin_shortcut.conv.weight" in w:
         x = _pointwise(w, "nin_shortcut.conv", x, batch)
@@ -73,26 +74,26 @@ def _resnet_3d(w: Any, x: Any, batch: int) -> Any:
 # --- attention over the pixels of a frame ---
 
 
-def _attention_fixed(w: Any, x: Any, batch: int) -> Any:
+def _attention_fixed(w: Any, x: Any, batch: int, groups: int) -> Any:
     """AttnBlock3DFix: every frame attends to itself."""
     rows, channels, height, width = x.shape
-    q, k, v = _query_key_value(w, x, batch)
+    q, k, v = _query_key_value(w, x, batch, groups)
     h = attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v))  # (T*B, 1, H*W, C)
     h = ops.reshape(ops.transpose(h, (0, 1, 3, 2)), (rows, channels, height, width))
     return x + _pointwise(w, "proj_out.conv", h, batch)
 
 
-def _attention_mixed(w: Any, x: Any, batch: int) -> Any:
+def _attention_mixed(w: Any, x: Any, batch: int, groups: int) -> Any:
     """AttnBlock3D of the class default: (C, T) is read as (T, C), which mixes channels and frames; kept as it was trained."""
-    q, k, v = _query_key_value(w, x, batch)
+    q, k, v = _query_key_value(w, x, batch, groups)
     q, k, v = (_as_channels_first(part, batch) for part in (q, k, v))
     h = attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v))
     h = ops.reshape(ops.transpose(h, (0, 1, 3, 2)), (batch, x.shape[1], -1, *x.shape[2:]))  # (B, C, T, H, W)
     return x + _pointwise(w, "proj_out.conv", to_frames(h), batch)
 
 
-def _query_key_value(w: Any, x: Any, batch: int) -> tuple[Any, Any, Any]:
-    h = group_norm(x, w["norm.weight"], w["norm.bias"], batch)
+def _query_key_value(w: Any, x: Any, batch: int, groups: int) -> tuple[Any, Any, Any]:
+    h = group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups)
     return _pointwise(w, "q.conv", h, batch), _pointwise(w, "k.conv", h, batch), _pointwise(w, "v.conv", h, batch)
 
 
@@ -108,21 +109,21 @@ def _as_channels_first(x: Any, batch: int) -> Any:
 
 def _pointwise(w: Any, name: str, x: Any, batch: int) -> Any:
     """A 1x1x1 convolution."""
-    return causal_conv3d(x, w[name + ".weight"], w[name + ".bias"], batch, 1, 1, 0)
+    return causal_conv3d(x, w[name + ".weight"], w[name + ".bias"], batch, 1, 1, NONE)
 
 
 # --- down and up in space ---
 
 
-def _downsample(w: Any, x: Any, batch: int) -> Any:
-    return conv2d(ops.pad(x, (0, 1, 0, 1)), w["conv.weight"], w["conv.bias"], 2, 0)
+def _downsample(w: Any, x: Any, batch: int, groups: int) -> Any:
+    return conv2d(x, w["conv.weight"], w["conv.bias"], 2, BOTTOM_RIGHT)
 
 
-def _spatial_downsample(w: Any, x: Any, batch: int) -> Any:
-    return causal_conv3d(ops.pad(x, (0, 1, 0, 1)), w["conv.conv.weight"], w["conv.conv.bias"], batch, 1, 2, 0)
+def _spatial_downsample(w: Any, x: Any, batch: int, groups: int) -> Any:
+    return causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch, 1, 2, BOTTOM_RIGHT)
 
 
-def _spatial_upsample(w: Any, x: Any, batch: int) -> Any:
+def _spatial_upsample(w: Any, x: Any, batch: int, groups: int) -> Any:
     return causal_conv3d(_double_pixels(x), w["conv.conv.weight"], w["conv.conv.bias"], batch)
 
 
@@ -137,23 +138,25 @@ def _double_pixels(x: Any) -> Any:
 # --- down and up in time ---
 
 
-def _time_downsample(w: Any, x: Any, batch: int) -> Any:
+def _time_downsample(w: Any, x: Any, batch: int, groups: int) -> Any:
     """Mean of three frames at stride two, the first frame repeated: T -> ceil(T / 2)."""
     padded = repeat_first_frame(x, batch, 2)
     return (time_tap(padded, batch, 0, 3, 2) + time_tap(padded, batch, 1, 3, 2) + time_tap(padded, batch, 2, 3, 2)) / 3.0
 
 
-def _time_downsample_residual(w: Any, x: Any, batch: int) -> Any:
+def _time_downsample_residual(w: Any, x: Any, batch: int, groups: int) -> Any:
     mix = ops.sigmoid(w["mix_factor"])
-    return mix * _time_downsample(w, x, batch) + (1.0 - mix) * causal_conv3d(x, w["conv.weight"], w["conv.bias"], batch, 2)
+    return mix * _time_downsample(w, x, batch, groups) + (1.0 - mix) * causal_conv3d(x, w["conv.weight"], w["conv.bias"], batch, 2)
 
 
-def _time_upsample(w: Any, x: Any, batch: int) -> Any:
+def _time_upsample(w: Any, x: Any, batch: int, groups: int) -> Any:
     """The first frame stays; each of the others becomes two by linear interpolation with half-pixel centres: T -> 2T - 1."""
     if x.shape[0] == batch:
         return x
     rest = x[batch:]
     frames = rest.shape[0] // batch
+    if frames == 1:
+        return ops.concat((x, rest), 0)
     before = ops.concat((rest[:batch], rest[: (frames - 1) * batch]), 0)
     after = ops.concat((rest[batch:], rest[(frames - 1) * batch :]), 0)
     pairs = ops.stack((0.25 * before + 0.75 * rest, 0.75 * rest + 0.25 * after), 1)  # (T*B, 2, C, H, W)
@@ -161,9 +164,9 @@ def _time_upsample(w: Any, x: Any, batch: int) -> Any:
     return ops.concat((x[:batch], ops.reshape(pairs, (2 * frames * batch, *x.shape[1:]))), 0)
 
 
-def _time_upsample_residual(w: Any, x: Any, batch: int) -> Any:
+def _time_upsample_residual(w: Any, x: Any, batch: int, groups: int) -> Any:
     mix = ops.sigmoid(w["mix_factor"])
-    x = _time_upsample(w, x, batch)
+    x = _time_upsample(w, x, batch, groups)
     return mix * x + (1.0 - mix) * causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch)
 
 

@@ -5,6 +5,7 @@ GroupNorm sees one tile at a time, so the result differs from the untiled one; i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def time_chunks(length: int, frames: int) -> list[tuple[int, int]]:
     starts = list(range(0, length, frames - 1))
     if len(starts) == 1:
         return [(0, length)]
-    spans = [(start, min(after + 1, length)) for start, after in zip(starts, starts[1:], strict=False)]
+    spans = [(start, min(after + 1, length)) for start, after in pairwise(starts)]
     return spans if spans[-1][1] == length else [*spans, (starts[-1], length)]
 
 
@@ -106,7 +107,7 @@ def _blend(before: np.ndarray, after: np.ndarray, extent: int, axis: int) -> Non
     """Fade from the end of `before` into the start of `after`, in place: later tiles read what was blended already."""
     extent = min(before.shape[axis], after.shape[axis], extent)
     for i in range(extent):
-        here = (*[slice(None)] * axis, i)
-        there = (*[slice(None)] * axis, before.shape[axis] - extent + i)
         share = i / extent
-        after[here] = before[there] * np.float32(1 - share) + after[here] * np.float32(share)
+        # Views of one row or column of pixels.
+        here = np.moveaxis(after, axis, 0)[i]
+        here[...] = np.moveaxis(before, axis, 0)[before.shape[axis] - extent + i] * np.float32(1 - share) + here * np.float32(share)

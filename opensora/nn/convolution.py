@@ -7,12 +7,22 @@ from opensora.runtime import mindspore
 ops = mindspore().ops
 
 
-def conv2d(x: Any, weight: Any, bias: Any, stride: int = 1, padding: int = 1) -> Any:
+Padding = tuple[int, int, int, int]
+"""Zeros at the top, bottom, left and right. `ops.pad` is no way to add them: the CPU kernel of its gradient can loop for ever."""
+SAME: Padding = (1, 1, 1, 1)
+NONE: Padding = (0, 0, 0, 0)
+
+
+def conv2d(x: Any, weight: Any, bias: Any, stride: int = 1, padding: Padding = SAME) -> Any:
     """Convolution of every frame by itself; weight (out, in, kh, kw), bias (out,)."""
-    return ops.bias_add(ops.conv2d(x, weight, None, stride, "pad", padding), bias)
+    return ops.bias_add(_convolve(x, weight, stride, padding), bias)
 
 
-def causal_conv3d(x: Any, weight: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: int = 1) -> Any:
+def _convolve(x: Any, weight: Any, stride: int, padding: Padding) -> Any:
+    return ops.Conv2D(weight.shape[0], weight.shape[2:], 1, "pad", padding, stride)(x, weight)
+
+
+def causal_conv3d(x: Any, weight: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: Padding = SAME) -> Any:
     """3-D convolution that sees no later frame: the first frame is repeated before the video, and T becomes ceil(T / time_stride).
 
     weight (out, in, taps, kh, kw). Computed as the sum over the time taps of 2-D convolutions, the faster form on a CPU.
@@ -25,7 +35,7 @@ def causal_conv3d(x: Any, weight: Any, bias: Any, batch: int, time_stride: int =
     padded = repeat_first_frame(x, batch, taps - 1)
     y = conv2d(time_tap(padded, batch, 0, taps, time_stride), kernel[0], bias, stride, padding)
     for tap in range(1, taps):
-        y = y + ops.conv2d(time_tap(padded, batch, tap, taps, time_stride), kernel[tap], None, stride, "pad", padding)
+        y = y + _convolve(time_tap(padded, batch, tap, taps, time_stride), kernel[tap], stride, padding)
     return y
 
 

@@ -4,32 +4,35 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from opensora.nn.convolution import causal_conv3d, conv2d, from_frames, to_frames
+from opensora.nn.convolution import NONE, SAME, Padding, causal_conv3d, conv2d, from_frames, to_frames
+
+BOTTOM_RIGHT = (0, 1, 0, 1)
+Strides = tuple[int, int, Padding]
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
-def expected(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, time_stride: int, stride: int, padding: int) -> np.ndarray:
+def expected(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, time_stride: int, stride: int, padding: Padding) -> np.ndarray:
     """The definition: (B, C, T, H, W), the first frame repeated before the video, zeros around each frame."""
     _, _, taps, height, width = weight.shape
     x = np.concatenate([video[:, :, :1]] * (taps - 1) + [video], 2)
-    x = np.pad(x, ((0, 0), (0, 0), (0, 0), (padding, padding), (padding, padding)))
+    x = np.pad(x, ((0, 0), (0, 0), (0, 0), padding[:2], padding[2:]))
     windows = np.lib.stride_tricks.sliding_window_view(x, (taps, height, width), axis=(2, 3, 4))
     windows = windows[:, :, ::time_stride, ::stride, ::stride]  # (B, C, T', H', W', taps, kh, kw)
     return np.einsum("bcthwijk,ocijk->bothw", windows, weight) + bias[:, None, None, None]
 
 
-def run(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, *strides: int) -> np.ndarray:
+def run(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, *strides: Any) -> np.ndarray:
     x, w, b = (ms.Tensor(array.astype(np.float32)) for array in (video, weight, bias))
     return from_frames(causal_conv3d(to_frames(x), w, b, video.shape[0], *strides), video.shape[0]).asnumpy()
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 5, 6])
-@pytest.mark.parametrize("strides", [(1, 1, 1), (2, 1, 1), (1, 2, 0), (2, 2, 1)], ids=str)
-def test_causal_convolution(batch: int, frames: int, strides: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("strides", [(1, 1, SAME), (2, 1, SAME), (1, 2, NONE), (1, 2, BOTTOM_RIGHT), (2, 2, SAME)], ids=str)
+def test_causal_convolution(batch: int, frames: int, strides: Strides) -> None:
     video, weight, bias = random(batch, 3, frames, 7, 9), random(4, 3, 3, 3, 3), random(4)
     result = run(video, weight, bias, *strides)
     assert result.shape[2] == -(-frames // strides[0])
@@ -38,7 +41,7 @@ def test_causal_convolution(batch: int, frames: int, strides: tuple[int, int, in
 
 def test_kernels_of_one_tap_and_one_pixel() -> None:
     video, bias = random(2, 3, 4, 6, 6), random(5)
-    for kernel, padding in (((1, 1, 1), 0), ((1, 3, 3), 1), ((3, 1, 1), 0)):
+    for kernel, padding in (((1, 1, 1), NONE), ((1, 3, 3), SAME), ((3, 1, 1), NONE)):
         weight = random(5, 3, *kernel)
         np.testing.assert_allclose(
             run(video, weight, bias, 1, 1, padding), expected(video, weight, bias, 1, 1, padding), rtol=1e-5, atol=2e-5
@@ -56,8 +59,8 @@ def test_no_frame_sees_a_later_one() -> None:
 
 def test_convolution_of_frames() -> None:
     x, weight, bias = random(2, 3, 1, 6, 8), random(4, 3, 1, 3, 3), random(4)
-    result = conv2d(*(ms.Tensor(array.astype(np.float32)) for array in (x[:, :, 0], weight[:, :, 0], bias)), 2, 1)
-    np.testing.assert_allclose(result.asnumpy(), expected(x, weight, bias, 1, 2, 1)[:, :, 0], rtol=1e-5, atol=2e-5)
+    result = conv2d(*(ms.Tensor(array.astype(np.float32)) for array in (x[:, :, 0], weight[:, :, 0], bias)), 2, BOTTOM_RIGHT)
+    np.testing.assert_allclose(result.asnumpy(), expected(x, weight, bias, 1, 2, BOTTOM_RIGHT)[:, :, 0], rtol=1e-5, atol=2e-5)
 
 
 def test_frames_first_and_back() -> None:
@@ -67,8 +70,8 @@ def test_frames_first_and_back() -> None:
     np.testing.assert_array_equal(from_frames(frames, 2).asnumpy(), video)
 
 
-@pytest.mark.parametrize(("frames", "strides"), [(1, (1, 1, 1)), (5, (1, 1, 1)), (5, (2, 1, 1)), (3, (1, 2, 0))])
-def test_gradients_of_the_causal_convolution(frames: int, strides: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(("frames", "strides"), [(1, (1, 1, SAME)), (5, (1, 1, SAME)), (5, (2, 1, SAME)), (3, (1, 2, BOTTOM_RIGHT))])
+def test_gradients_of_the_causal_convolution(frames: int, strides: Strides) -> None:
     # The convolution is linear in each of its arguments: a step of any size gives the exact slope.
     arrays = [random(2, 3, frames, 5, 5), random(4, 3, 3, 3, 3), random(4)]
     by_output = random(*expected(*arrays, *strides).shape, seed=1)  # type: ignore[call-arg]
