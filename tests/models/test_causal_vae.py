@@ -87,11 +87,12 @@ def test_numbers_are_the_reference(vae: CausalVAE, case: str) -> None:
 
 
 @pytest.mark.usefixtures("operator_mode")
-@pytest.mark.parametrize("case", ["video", "image", "wide"])
+@pytest.mark.parametrize("case", ["video", pytest.param("image", marks=pytest.mark.slow), pytest.param("wide", marks=pytest.mark.slow)])
 def test_numbers_are_the_reference_operator_by_operator(vae: CausalVAE, case: str) -> None:
     assert_is_the_reference(vae, case)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
 def test_every_stage_is_the_reference(vae: CausalVAE) -> None:
     tensors = reference.load("vae/full")
@@ -105,6 +106,7 @@ def test_every_stage_is_the_reference(vae: CausalVAE) -> None:
         assert_close(run.outputs[f"{TAPS[half]}.{rest}"], tensors[name][0].swapaxes(0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
 def test_the_default_layout_is_the_reference() -> None:
     weights = {name: ms.Tensor(value) for name, value in reference.load("vae_default/weights").items()}
@@ -155,6 +157,7 @@ def test_weights_that_do_not_fit_the_config_are_named(release: Path) -> None:
         CausalVAE.from_pretrained(release, num_res_blocks=3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
 @pytest.mark.parametrize(("frames", "latent_frames"), [(1, 1), (2, 1), (4, 1), (5, 2), (8, 2), (9, 3), (16, 4), (17, 5)])
 def test_frames_to_latents_and_back(frames: int, latent_frames: int) -> None:
@@ -164,6 +167,7 @@ def test_frames_to_latents_and_back(frames: int, latent_frames: int) -> None:
     assert vae.decode(latents).shape == (1, 3, 4 * latent_frames - 3, 8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
 @pytest.mark.parametrize("config", [TINY, DEFAULT], ids=["release", "default"])
 def test_a_batch_is_its_videos_one_by_one(config: CausalVAEConfig) -> None:
