@@ -165,17 +165,26 @@ class LatteT2V:
         save_weights(folder, self.config.to_dict(), arrays, dtype=dtype)
 
     def __call__(
-        self, latents: Any, timestep: Any, text_embeds: Any, text_mask: Any = None, latent_mask: Any = None, **options: Any
+        self,
+        latents: Any,
+        timestep: Any,
+        text_embeds: Any,
+        text_mask: Any = None,
+        latent_mask: Any = None,
+        num_images: int = 0,
+        temporal: bool = True,
+        text_kv: list[TextKeysValues] | None = None,
     ) -> Any:
         """Predicted noise and variance logits (B, 8, T, H, W) of latents (B, 4, T, H, W), N images after the video on T.
 
         timestep: (B,), may be fractional. text_embeds: (B, L, C), or (B, 1+N, L, C) with a caption for each image.
         text_mask: (B, L) or (B, 1+N, L), latent_mask: (B, T, H, W); 1 keeps, None keeps all.
-        Options: num_images (N, 0), temporal (True; False leaves out what joins frames), text_kv (from `text_keys_values`, in place of
-        text_embeds, which is not read then). Frames other than video_length interpolate the time positions.
+        num_images: N. temporal: False leaves out the blocks that join frames. text_kv: from `text_keys_values`, in place of
+        text_embeds, which is not read then. Counts of frames other than video_length interpolate the time positions.
         Raises ValueError for shapes that do not fit.
         """
-        return self._forward(Forward(self.weights), latents, timestep, text_embeds, text_mask, latent_mask, **options)
+        inputs = latents, timestep, text_embeds, text_mask, latent_mask
+        return self._forward(Forward(self.weights), *inputs, num_images=num_images, temporal=temporal, text_kv=text_kv)
 
     def forward_with_tape(self, *inputs: Any, **options: Any) -> tuple[Any, Tape]:
         """The output of a call with these inputs, and the tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`."""
@@ -218,7 +227,7 @@ class LatteT2V:
             self._check_text(text_embeds, num_images)
             text_kv = self._text_keys_values(run, text_embeds)
         table = embeddings.timestep_embedding(_host(timestep), TIMESTEP_CHANNELS)
-        embedded_timestep, conditioning = run(latte_blocks.timesteps, "adaln_single", ms.Tensor(table, latents.dtype))
+        embedded_timestep, conditioning = run(latte_blocks.timesteps, "adaln_single", ms.Tensor(table))
         text_bias = None if text_mask is None else latte_blocks.text_bias({}, text_mask.astype(ms.float32))
         latent_biases = self._latent_biases(latent_mask)
         space, time = _rope_tables(config, frames, grid) if config.use_rope else ((None, None), (None, None))

@@ -207,7 +207,7 @@ def _patches(w: Any, latents: Any, positions: Any) -> Any:
     width, channels, size, _ = kernel.shape
     batch, _, frames, height, columns = latents.shape
     rows, columns = height // size, columns // size
-    x = ops.reshape(ops.transpose(latents, (0, 2, 3, 1, 4)), (batch * frames * rows, size, channels, columns, size))
+    x = ops.reshape(ops.transpose(latents.astype(kernel.dtype), (0, 2, 3, 1, 4)), (batch * frames * rows, size, channels, columns, size))
     x = ops.reshape(ops.transpose(x, (0, 3, 2, 1, 4)), (batch * frames * rows * columns, channels * size * size))
     x = ops.MatMul(transpose_b=True)(x, ops.reshape(kernel, (width, channels * size * size))) + w["proj.bias"]
     x = ops.reshape(x, (batch, frames, rows * columns, width))
@@ -216,19 +216,21 @@ def _patches(w: Any, latents: Any, positions: Any) -> Any:
 
 def _timesteps(w: Any, embedding: Any) -> Any:
     """adaLN-single (arXiv:2310.00426, section 2.3): (B, 256) -> the embedded timestep (B, D), and what all blocks share (B, 6*D)."""
-    y = linear(w, "emb.timestep_embedder.linear_1", ops.stop_gradient(embedding))
+    embedding = ops.stop_gradient(embedding).astype(w["linear.weight"].dtype)
+    y = linear(w, "emb.timestep_embedder.linear_1", embedding)
     y = linear(w, "emb.timestep_embedder.linear_2", silu(y))
     return y, linear(w, "linear", silu(y))
 
 
 def _captions(w: Any, text_embeds: Any) -> Any:
     """(B, L, C) or (B, 1+N, L, C) -> (B, 1+N, L, D)."""
+    text_embeds = text_embeds.astype(w["caption_projection.linear_1.weight"].dtype)
     y = linear(w, "caption_projection.linear_2", gelu(linear(w, "caption_projection.linear_1", text_embeds)))
     return y if y.ndim == 4 else ops.expand_dims(y, 1)
 
 
 def _output(w: Any, x: Any, embedded_timestep: Any, grid: tuple[int, int], size: int) -> Any:
-    """(B, F, S, D) -> (B, C, F, H, W)."""
+    """(B, F, S, D) -> (B, C, F, H, W) in float32, whatever the weights are in."""
     shift, scale = _modulation(w["scale_shift_table"], ops.tile(embedded_timestep, (1, 2)))
     y = linear(w, "proj_out", modulate(layer_norm(x, OUTPUT_EPS), scale, shift))
     batch, frames, _, width = y.shape
@@ -237,7 +239,7 @@ def _output(w: Any, x: Any, embedded_timestep: Any, grid: tuple[int, int], size:
     y = ops.transpose(ops.reshape(y, (batch * frames * rows, columns, size, size, channels)), (0, 4, 2, 1, 3))
     y = ops.reshape(y, (batch, frames, rows, channels, size * columns * size))
     y = ops.transpose(y, (0, 3, 1, 2, 4))  # (B, C, F, rows, size*W)
-    return ops.reshape(y, (batch, channels, frames, rows * size, columns * size))
+    return ops.reshape(y, (batch, channels, frames, rows * size, columns * size)).astype(ms.float32)
 
 
 def _text_bias(w: Any, mask: Any) -> Any:

@@ -10,9 +10,10 @@ from opensora.runtime import mindspore
 
 ms = mindspore()
 ops = ms.ops
+Cell: Any = ms.nn.Cell
 
 
-class _Modulate(ms.nn.Cell):
+class _Modulate(Cell):
     def construct(self, x: Any, scale: Any, shift: Any) -> Any:
         return x * (1.0 + scale) + shift
 
@@ -20,7 +21,7 @@ class _Modulate(ms.nn.Cell):
         return gradient * (1.0 + scale), _sum_of_tokens(gradient * x), _sum_of_tokens(gradient)
 
 
-class _AddGated(ms.nn.Cell):
+class _AddGated(Cell):
     def construct(self, x: Any, gate: Any, y: Any) -> Any:
         return x + gate * y
 

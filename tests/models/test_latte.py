@@ -39,7 +39,8 @@ def tensors(name: str) -> dict[str, Any]:
 
 def call(model: LatteT2V, tensors: dict[str, Any], case: str, **options: Any) -> np.ndarray:
     names = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask", "attention_mask")
-    return model(*(tensors.get(f"{case}.{name}") for name in names), **options).asnumpy()
+    inputs: Any = [tensors.get(f"{case}.{name}") for name in names]
+    return model(*inputs, **options).asnumpy()
 
 
 def assert_close(actual: np.ndarray, expected: Any, absolute: float = ABSOLUTE) -> None:
@@ -98,19 +99,21 @@ def test_wholly_masked_frame_is_within_the_rounding_of_its_scores(model: LatteT2
     assert_close(call(model, video, "latmask_fullframe"), video["latmask_fullframe.output"], absolute=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ROPE)
 def test_rotary_and_scaled_positions_are_the_references(case: str) -> None:
     cases = tensors("latte/rope")
     assert_close(call(build("latte", **ROPE[case]["config_overrides"]), cases, case), cases[f"{case}.output"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", COMPRESS)
 def test_compressed_keys_are_the_references(case: str) -> None:
     cases = tensors("latte_compress/cases")
     assert_close(call(build("latte_compress", **COMPRESS[case]["config_overrides"]), cases, case), cases[f"{case}.output"])
 
 
-def joint_inputs(joint: dict[str, Any], mask: str) -> tuple[Any, ...]:
+def joint_inputs(joint: dict[str, Any], mask: str) -> Any:
     names = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask", f"attention_mask_{mask}")
     return tuple(joint[name] for name in names)
 
@@ -137,7 +140,7 @@ def test_joint_training_has_the_references_output_loss_and_gradients(model: Latt
 def test_time_positions_are_added_in_joint_training_though_the_reference_forgot_them_without_checkpointing(
     model: LatteT2V, joint: dict[str, Any]
 ) -> None:
-    output = model(*joint_inputs(joint, "ones"), num_images=2).asnumpy()
+    output = model.forward_with_tape(*joint_inputs(joint, "ones"), num_images=2)[0].asnumpy()
     assert_close(output, joint["ckpt.output"])
     assert np.abs(output - joint["nockpt.output"].asnumpy()).max() > 1.0
 
@@ -179,11 +182,9 @@ def test_precomputed_text_keys_and_values_give_the_same_output(model: LatteT2V, 
     text = video["padmask.encoder_hidden_states"]
     text_kv = model.text_keys_values(text)
     assert len(text_kv) == model.config.num_layers
-    names = ("hidden_states", "timestep")
-    inputs = [video[f"padmask.{name}"] for name in names]
-    mask = video["padmask.encoder_attention_mask"]
-    precomputed = model(*inputs, None, mask, text_kv=text_kv).asnumpy()
-    np.testing.assert_array_equal(precomputed, model(*inputs, text, mask).asnumpy())
+    latents, timestep, mask = (video[f"padmask.{name}"] for name in ("hidden_states", "timestep", "encoder_attention_mask"))
+    precomputed = model(latents, timestep, None, mask, text_kv=text_kv).asnumpy()
+    np.testing.assert_array_equal(precomputed, model(latents, timestep, text, mask).asnumpy())
 
 
 def test_masks_of_ones_change_nothing(tiny: LatteT2V) -> None:
@@ -218,6 +219,13 @@ def test_other_frame_counts_give_as_many_frames(tiny: LatteT2V, frames: int) -> 
     output = tiny(*tiny_inputs(frames=frames))
     assert output.shape == (2, 8, frames, 4, 4)
     assert np.isfinite(output.asnumpy()).all()
+
+
+def test_half_precision_weights_take_and_give_float32(tiny: LatteT2V) -> None:
+    half = LatteT2V(TINY, {name: value.astype(ms.float16) for name, value in tiny.weights.items()})
+    output, expected = half(*tiny_inputs()), tiny(*tiny_inputs()).asnumpy()
+    assert output.dtype == ms.float32
+    np.testing.assert_allclose(output.asnumpy(), expected, rtol=0, atol=1e-2 * np.abs(expected).max())
 
 
 def test_weights_of_the_release_have_its_names_and_shapes() -> None:
