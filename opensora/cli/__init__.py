@@ -14,15 +14,20 @@ from opensora.weights.folder import did_you_mean
 COMMANDS = {
     "generate": "turn sentences into videos",
     "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
+    "prepare-data": "make a data set ready for training",
+    "train-vae": "train the autoencoder",
+    "encode-latents": "what the autoencoder makes of a data set, computed once for training",
+    "train": "train the transformer and its text encoder",
+    "export": "make a model folder of what runs have trained",
     "info": "what a model folder holds, and what the demo model knows",
 }
 HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    """Run a command and return its exit code, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
     try:
-        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         print("opensora: interrupted; what was finished is complete on the disk", file=sys.stderr)
         return 130
@@ -31,13 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"opensora: {_sentence(error)}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _dispatch(arguments: list[str]) -> None:
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in HELP:
         print(_overview())
-        return
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
         raise ValueError(f"command {name!r} is unknown{did_you_mean(name, COMMANDS)}: choose one of {', '.join(COMMANDS)}")
@@ -45,7 +49,8 @@ def _dispatch(arguments: list[str]) -> None:
     options = parse(command.OPTIONS, rest, f"opensora {name}", COMMANDS[name], command.POSITIONAL)
     if options is not None:
         _log_to_stderr()
-        command.run(options)
+        return command.run(options) or 0
+    return 0
 
 
 def _overview() -> str:
@@ -65,8 +70,13 @@ def _sentence(error: Exception) -> str:
 
 def _log_to_stderr() -> None:
     log = logging.getLogger("opensora")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    # In place of the handler of an earlier command in this process, whose stream may be closed.
-    log.handlers[:] = [handler]
+    if not log.handlers:
+        log.addHandler(_ToStderr())
     log.setLevel(logging.INFO)
+
+
+class _ToStderr(logging.Handler):
+    """Plain lines on what is stderr now: it may change between two commands in one process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)

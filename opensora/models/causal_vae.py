@@ -17,6 +17,8 @@ from opensora.weights import load_config, load_weights, save_weights
 ms = mindspore()
 ops = ms.ops
 
+INITIAL_LOGVAR = -6.0
+
 
 @dataclass(frozen=True)
 class CausalVAEConfig:
@@ -31,7 +33,7 @@ class CausalVAEConfig:
     resolution: int = 256
     attn_resolutions: tuple[int, ...] = ()
     norm_num_groups: int = 32
-    """Not a key of the release, whose norms have 32 groups: narrow models need fewer, since a norm of single channels loses all flat colour."""
+    """Not in the release, whose norms have 32 groups. A narrow model needs fewer: norms of single channels would lose all flat colour."""
     q_conv: str = "CausalConv3d"
     encoder_conv_in: str = "Conv2d"
     encoder_conv_out: str = "CausalConv3d"
@@ -225,7 +227,8 @@ class CausalVAE:
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
-        """Fresh weights: He-uniform convolutions as PyTorch's default, unit norms, mix factors of 2."""
+        """Fresh weights: uniform convolutions as PyTorch's default, unit norms, mix factors of 2, and latents with little noise,
+        since with unit noise a fresh autoencoder has to learn to be heard before it learns anything else."""
         weights = {}
         for name, shape in weight_shapes(config).items():
             if name.endswith("mix_factor"):
@@ -235,6 +238,8 @@ class CausalVAE:
             else:
                 fan_in = np.prod(weight_shapes(config)[name.removesuffix("bias") + "weight"][1:] if name.endswith("bias") else shape[1:])
                 value = rng.uniform(-1.0, 1.0, shape) / np.sqrt(fan_in)
+            if name == "quant_conv.conv.bias":
+                value[config.embed_dim :] = INITIAL_LOGVAR
             weights[name] = ms.Tensor(value.astype(np.float32))
         return cls(config, weights)
 

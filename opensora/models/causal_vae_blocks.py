@@ -1,6 +1,7 @@
 """The blocks of CausalVAE under the release's class names: pure functions of (weights, x, batch, groups) on frames-first videos.
 
-x is (T*B, C, H, W), time outermost; groups are those of the norms. `KINDS` maps each class name to its compiled block and to the shapes of its weights.
+x is (T*B, C, H, W), time outermost; groups are those of the norms. `KINDS` maps each class name to its compiled block and to the
+shapes of its weights.
 """
 
 from collections.abc import Callable
@@ -205,10 +206,6 @@ def _conv_shapes(name: str, *kernel: int) -> Callable[[int, int], Shapes]:
 
 def _mixed_shapes(name: str) -> Callable[[int, int], Shapes]:
     return lambda channels_in, channels_out: _conv(name, channels_in, channels_out, 3, 3, 3) | {"mix_factor": (1,)}
-
-
-
-
 
 
 KINDS: dict[str, Kind] = {

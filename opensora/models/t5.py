@@ -150,10 +150,16 @@ class T5Encoder:
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "T5Encoder":
         """Load `<folder>/config.json` and `model.safetensors` or its shards; a decoder in the file is ignored. Raises WeightsError."""
-        config = T5Config.from_dict(load_config(folder))
-        arrays = _load(folder, weight_shapes(config))
+        encoder = cls(T5Config.from_dict(load_config(folder)), {})
+        encoder.load_weights(folder)
+        return encoder
+
+    def load_weights(self, source: str | Path) -> None:
+        """Take the weights of an encoder's folder or of a safetensors file. Raises WeightsError."""
+        arrays = _load(source, weight_shapes(self.config))
+        arrays = {EMBEDDING if name == TIED_EMBEDDING else name: value for name, value in arrays.items()}
         # XXL takes 19 GB: each array is let go as soon as its tensor stands.
-        return cls(config, {name: ms.Tensor(arrays.pop(name)) for name in list(arrays)})
+        self.weights = {name: ms.Tensor(arrays.pop(name)) for name in list(arrays)}
 
     @classmethod
     def initialise(cls, config: T5Config, rng: np.random.Generator) -> "T5Encoder":
@@ -205,13 +211,13 @@ class T5Encoder:
         return run(FINAL_NORM, "encoder.final_layer_norm", x, config.layer_norm_epsilon)
 
 
-def _load(folder: str | Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def _load(source: str | Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """The weights of a file that holds the embedding under either of its names, or under both."""
     try:
-        return load_weights(folder, "model", expected=shapes, ignore=UNUSED)
+        return load_weights(source, "model", expected=shapes, ignore=UNUSED)
     except WeightsError as error:
         tied = {TIED_EMBEDDING if name == EMBEDDING else name: shape for name, shape in shapes.items()}
         try:
-            return load_weights(folder, "model", expected=tied, ignore=UNUSED)
+            return load_weights(source, "model", expected=tied, ignore=UNUSED)
         except WeightsError:
             raise error from None

@@ -1,9 +1,11 @@
 """An exponential moving average of the weights, which samples better than the weights themselves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from opensora.nn.flat import Layout
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -15,18 +17,31 @@ class EMA:
     The decay of step n is at most (1 + n) / (10 + n), so that the average of a young run is not its random start.
     """
 
-    def __init__(self, weights: dict[str, Any], decay: float = 0.9999) -> None:
+    def __init__(self, weights: Mapping[str, Any], decay: float = 0.9999) -> None:
+        """Raises ValueError for a decay outside [0, 1)."""
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"ema_decay {decay} is not in [0, 1)")
         self.decay = decay
-        self.weights = dict(weights)
+        self.load(weights)
 
-    def update(self, weights: dict[str, Any], step: int) -> None:
+    def load(self, weights: Mapping[str, Any]) -> None:
+        """Make these the average."""
+        self._layout = Layout(weights)
+        self._vector = self._layout.pack(weights)
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The average, as a dict like the weights."""
+        return self._layout.unpack(self._vector)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The same on the host."""
+        return self._layout.unpack_arrays(self._vector)
+
+    def update(self, weights: Mapping[str, Any], step: int) -> None:
         """Take in the weights after optimizer step `step`, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        share = ms.Tensor(np.float32(1.0 - decay))
-        for name, weight in weights.items():
-            self.weights[name] = _blend(self.weights[name], weight, share)
+        share = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        self._vector = _blend(self._vector, self._layout.pack(weights), ms.Tensor(np.float32(share)))
 
 
 @ms.jit

@@ -6,41 +6,16 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from opensora.train.checkpoint import Arrays, latest_checkpoint, load_checkpoint, save_checkpoint
 from opensora.train.monitor import Monitor
+from opensora.train.options import LoopOptions
 
 STOPPED_BY_SIGNAL = 75
 """Exit code of a run that was asked to stop, saved, and can be continued (EX_TEMPFAIL)."""
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """How long to train and what to keep."""
-
-    output_dir: str = "runs/run"
-    """Run folder; a run that is already there continues from its newest complete checkpoint."""
-    max_train_steps: int = 1000
-    """Optimizer steps in all, those before a resume included."""
-    checkpointing_steps: int = 500
-    """A checkpoint every so many steps; one is always written at the end and on SIGTERM or SIGINT."""
-    ckpt_max_keep: int = 3
-    """Complete checkpoints to keep, newest first; 0 keeps all."""
-    log_interval: int = 10
-    """A line of metrics every so many steps."""
-    validation_steps: int = 0
-    """A validation every so many steps; 0 for none but at the end."""
-    prefetch: int = 4
-    """Batches made ahead of time, each by a thread of its own."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_train_steps", "checkpointing_steps", "log_interval", "prefetch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
 
 
 class Task(Protocol):
@@ -135,8 +110,8 @@ class Prefetch:
 
     def __init__(self, task: Task, first: int, options: LoopOptions) -> None:
         self._task = task
-        self._ahead, self._last = options.prefetch, options.max_train_steps
-        self._pool = ThreadPoolExecutor(options.prefetch)
+        self._ahead, self._last = options.dataloader_prefetch_size, options.max_train_steps
+        self._pool = ThreadPoolExecutor(options.dataloader_prefetch_size)
         self._pending: dict[int, Future[Any]] = {}
         self._next = first + 1
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from opensora.train.checkpoint import latest_checkpoint, load_checkpoint
-from opensora.train.loop import STOPPED_BY_SIGNAL, LoopOptions, Prefetch, train
+from opensora.train.loop import STOPPED_BY_SIGNAL, Prefetch, train
+from opensora.train.options import LoopOptions
 from tests.train.toy import Toy
 
 ROOT = Path(__file__).parents[2]
 
 
 def options(run: Path, steps: int, **changes: Any) -> LoopOptions:
-    return LoopOptions(str(run), **{"max_train_steps": steps, "checkpointing_steps": 4, "log_interval": 1, **changes})
+    return LoopOptions(output_dir=str(run), **{"max_train_steps": steps, "checkpointing_steps": 4, "log_interval": 1, **changes})
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
@@ -153,7 +154,7 @@ def test_batches_arrive_by_step_whatever_thread_is_first() -> None:
         return result
 
     task.batch = batch  # type: ignore[method-assign]
-    with Prefetch(task, 5, LoopOptions(max_train_steps=20, prefetch=3)) as batches:
+    with Prefetch(task, 5, LoopOptions(max_train_steps=20, dataloader_prefetch_size=3)) as batches:
         for step in range(6, 21):
             np.testing.assert_array_equal(batches.take(step), Toy().batch(step))
             assert max(made) <= step + 3
@@ -173,7 +174,7 @@ def test_an_error_in_a_batch_arrives_at_its_step() -> None:
             batches.take(3)
 
 
-@pytest.mark.parametrize("name", ["max_train_steps", "checkpointing_steps", "log_interval", "prefetch"])
+@pytest.mark.parametrize("name", ["max_train_steps", "checkpointing_steps", "log_interval", "dataloader_prefetch_size"])
 def test_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} 0 must be at least 1"):
         LoopOptions(**{name: 0})

@@ -5,7 +5,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from opensora.train.optim import AdamW, OptimizerOptions, clip_scale, global_norm, learning_rate
+from opensora.train.optim import AdamW, clip_scale, learning_rate
+from opensora.train.options import OptimizerOptions
 
 SHAPES = {"proj.weight": (3, 4), "proj.bias": (4,), "conv.weight": (2, 3, 1, 2)}
 
@@ -87,8 +88,7 @@ def test_a_saved_optimizer_goes_on_as_if_never_stopped() -> None:
         np.testing.assert_array_equal(weights_again[name].asnumpy(), value.asnumpy())
 
 
-def test_global_norm_and_clipping() -> None:
-    assert global_norm(tensors({"a": np.full((2, 2), 2.0, np.float32), "b": np.full(9, 1.0, np.float32)})) == pytest.approx(5.0)
+def test_clipping() -> None:
     assert clip_scale(4.0, 1.0) == pytest.approx(0.25, rel=1e-5)
     assert clip_scale(0.5, 1.0) == 1.0 and clip_scale(4.0, 0.0) == 1.0 and clip_scale(0.0, 1.0) == 1.0
 
@@ -111,7 +111,7 @@ def test_schedules(schedule: str, rates: list[float]) -> None:
     ("changes", "message"),
     [
         ({"lr_scheduler": "polynomial"}, "lr_scheduler 'polynomial' is unknown: choose one of constant, cosine, linear"),
-        ({"group_strategy": "none"}, "group_strategy 'none' is unknown: choose norm_and_bias or all"),
+        ({"group_strategy": "none"}, "group_strategy 'none' is unknown: choose one of norm_and_bias, all"),
         ({"learning_rate": -1.0}, "learning_rate -1.0 must not be negative"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm nan must not be negative"),
     ],

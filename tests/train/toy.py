@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from opensora.train.checkpoint import Arrays
-from opensora.train.loop import LoopOptions, train
+from opensora.train.loop import train
+from opensora.train.options import LoopOptions
 
 
 class Toy:
@@ -45,5 +46,5 @@ class Toy:
 
 
 if __name__ == "__main__":
-    options = LoopOptions(sys.argv[1], max_train_steps=int(sys.argv[2]), checkpointing_steps=100000, log_interval=1)
+    options = LoopOptions(output_dir=sys.argv[1], max_train_steps=int(sys.argv[2]), checkpointing_steps=100000, log_interval=1)
     sys.exit(train(Toy(pause=0.01), options))

@@ -1,0 +1,184 @@
+"""One training step of text-to-video: noise a batch of latents, predict, walk back, update (Open-Sora-Plan v1.1.0)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from opensora.data.cache import LatentCache
+from opensora.data.tokenizer import Tokenizer
+from opensora.diffusion import GaussianDiffusion
+from opensora.diffusion.loss import loss_terms
+from opensora.models.latte import LatteT2V
+from opensora.models.t5 import T5Encoder
+from opensora.nn.block import Block
+from opensora.runtime import mindspore
+from opensora.train.checkpoint import Arrays
+from opensora.train.ema import EMA
+from opensora.train.optim import AdamW, clip_scale
+from opensora.train.options import TrainOptions
+
+ms = mindspore()
+ops = ms.ops
+
+TEXT = "text_encoder."
+"""Prefix that keeps a jointly trained text encoder's names apart from the transformer's in one dict."""
+
+
+class Batch(TypedDict, total=False):
+    """What a step is computed from. Arrays of the host or of the device; the masks and num_images may be absent."""
+
+    latents: Any  # (B, 4, T+N, H, W), scaled to unit variance
+    timestep: Any  # (B,) whole numbers below 1000
+    noise: Any  # as latents
+    text_embeds: Any  # (B, L, D) or (B, 1+N, L, D)
+    text_mask: Any  # (B, L) or (B, 1+N, L), 1 = keep
+    latent_mask: Any  # (B, T+N, H, W), 1 = keep
+    num_images: int
+
+
+def _weighted_loss(weights: Any, output: Any, latents: Any, noise: Any, coefficients: Any, mask: Any) -> Any:
+    loss, mse, vb = loss_terms(output, latents, noise, coefficients, mask)
+    return ops.mean(loss), loss, mse, vb
+
+
+_loss = Block(_weighted_loss)
+
+
+def step_gradients(model: LatteT2V, batch: Batch) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """(loss terms, gradients by weight, gradient by text_embeds) of the mean loss over a batch; terms are `loss`, `mse`, `vb`, (B,)."""
+    diffusion = GaussianDiffusion()
+    latents, noise, text_embeds = _tensor(batch["latents"]), _tensor(batch["noise"]), _tensor(batch["text_embeds"])
+    timestep = np.asarray(batch["timestep"].asnumpy() if isinstance(batch["timestep"], ms.Tensor) else batch["timestep"])
+    mask = _tensor(batch.get("latent_mask"))
+    noised = diffusion.q_sample(latents, timestep, noise)
+    output, tape = model.forward_with_tape(
+        noised, timestep, text_embeds, _tensor(batch.get("text_mask")), mask, num_images=batch.get("num_images", 0)
+    )
+    inputs = (output, latents, noise, diffusion.loss_coefficients(timestep), mask)
+    mean, loss, mse, vb = _loss({}, *inputs)
+    outward = (ops.ones_like(mean), ops.zeros_like(loss), ops.zeros_like(mse), ops.zeros_like(vb))
+    _, by_input = _loss.gradient({}, inputs, outward)
+    gradients, (by_text,) = tape.gradients([(output, by_input[0])], wanted=[text_embeds])
+    return {"loss": loss, "mse": mse, "vb": vb}, gradients, by_text
+
+
+def train_step(model: LatteT2V, batch: Batch, optimizer: AdamW) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """One step in place: (loss terms, gradients as the optimizer took them, their global norm before clipping)."""
+    terms, gradients, _ = step_gradients(model, batch)
+    norm, _ = optimizer.update(model.weights, gradients)
+    scale = clip_scale(norm, optimizer.options.max_grad_norm)
+    return terms, {name: gradient * scale for name, gradient in gradients.items()}, norm
+
+
+def _tensor(value: Any) -> Any:
+    return ms.Tensor(value) if isinstance(value, np.ndarray) else value
+
+
+class T2VTask:
+    """Trains a transformer and, with it, its text encoder, on cached latents; everything random in step n comes from (seed, n)."""
+
+    def __init__(
+        self,
+        model: LatteT2V,
+        text_encoder: T5Encoder,
+        tokenizer: Tokenizer,
+        latents: LatentCache,
+        held_out: LatentCache,
+        options: TrainOptions,
+    ) -> None:
+        self.model, self.text_encoder, self.tokenizer = model, text_encoder, tokenizer
+        self.latents, self.held_out = latents, held_out
+        self.optimizer = AdamW(options, options.max_train_steps)
+        self.batch_size, self.caption_dropout, self.seed = options.batch_size, options.caption_dropout, options.seed
+        self.weights = {**model.weights, **{TEXT + name: value for name, value in text_encoder.weights.items()}}
+        self.ema = EMA(self.weights, options.ema_decay)
+        self.length = model.config.model_max_length
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Latents, captions' ids, timesteps and noise of a step."""
+        rng = np.random.default_rng([self.seed, step])
+        numbers = range((step - 1) * self.batch_size, step * self.batch_size)
+        samples = [self.latents.sample(number, self.seed) for number in numbers]
+        captions = ["" if rng.random() < self.caption_dropout else self.latents.captions[i] for i in samples]
+        return self._batch(self.latents, samples, captions, rng)
+
+    def _batch(self, source: LatentCache, samples: list[int], captions: list[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        latents = np.stack([source.latents(i, rng) for i in samples])
+        input_ids, mask = self.tokenizer(captions, self.length)
+        # One timestep from each of B equal parts: uniform for every sample, and evenly spread over a batch.
+        share = (rng.permutation(len(samples)) + rng.random(len(samples))) / len(samples)
+        return {
+            "latents": latents,
+            "noise": rng.standard_normal(latents.shape, np.float32),
+            "timestep": (share * 1000).astype(np.int64),
+            "input_ids": input_ids,
+            "text_mask": mask,
+        }
+
+    def step(self, step: int, batch: dict[str, np.ndarray]) -> dict[str, float]:
+        """Forward and backward through both networks, clipping, AdamW, EMA."""
+        terms, gradients = self._gradients(batch)
+        norm, rate = self.optimizer.update(self.weights, gradients)
+        self._share_weights(self.weights)
+        self.ema.update(self.weights, step)
+        return {**terms, "grad_norm": norm, "learning_rate": rate}
+
+    def _gradients(self, batch: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, Any]]:
+        mask = ms.Tensor(batch["text_mask"])
+        text_embeds, tape = self.text_encoder.forward_with_tape(ms.Tensor(batch["input_ids"]), mask)
+        inputs = Batch(latents=batch["latents"], noise=batch["noise"], timestep=batch["timestep"], text_embeds=text_embeds, text_mask=mask)
+        terms, gradients, by_text = step_gradients(self.model, inputs)
+        text_gradients, _ = tape.gradients([(text_embeds, by_text)])
+        gradients.update({TEXT + name: value for name, value in text_gradients.items()})
+        return {name: float(value.asnumpy().mean()) for name, value in terms.items()}, gradients
+
+    def _share_weights(self, weights: Mapping[str, Any]) -> None:
+        self.model.weights = {name: value for name, value in weights.items() if not name.startswith(TEXT)}
+        self.text_encoder.weights = {name.removeprefix(TEXT): value for name, value in weights.items() if name.startswith(TEXT)}
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """The EMA's loss on held-out latents, always with the same noise and timesteps."""
+        self._share_weights(self.ema.weights)
+        losses = []
+        for first in range(0, len(self.held_out.captions) - self.batch_size + 1, self.batch_size):
+            rng = np.random.default_rng([self.seed, first])
+            samples = list(range(first, first + self.batch_size))
+            batch = self._batch(self.held_out, samples, [self.held_out.captions[i] for i in samples], rng)
+            losses.append(self._loss(batch))
+        self._share_weights(self.weights)
+        return {"validation_mse": float(np.mean(losses))}
+
+    def _loss(self, batch: dict[str, np.ndarray]) -> float:
+        mask = ms.Tensor(batch["text_mask"])
+        text_embeds = self.text_encoder(ms.Tensor(batch["input_ids"]), mask)
+        latents, noise = ms.Tensor(batch["latents"]), ms.Tensor(batch["noise"])
+        noised = GaussianDiffusion().q_sample(latents, batch["timestep"], noise)
+        output = self.model(noised, batch["timestep"], text_embeds, mask)
+        return float(np.mean(np.square(output.asnumpy()[:, : latents.shape[1]] - batch["noise"])))
+
+    def groups(self) -> Mapping[str, Arrays]:
+        return {
+            **_as_groups("model", "text_encoder", {name: value.asnumpy() for name, value in self.weights.items()}),
+            **_as_groups("ema", "text_encoder_ema", self.ema.arrays()),
+            "optimizer-0-of-1": self.optimizer.state_arrays(),
+        }
+
+    def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
+        self.weights = _from_groups(groups["model"], groups["text_encoder"])
+        self.ema.load(_from_groups(groups["ema"], groups["text_encoder_ema"]))
+        self._share_weights(self.weights)
+        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"], int(state["step"]))
+
+
+def _as_groups(model: str, text: str, arrays: Arrays) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        model: {name: value for name, value in arrays.items() if not name.startswith(TEXT)},
+        text: {name.removeprefix(TEXT): value for name, value in arrays.items() if name.startswith(TEXT)},
+    }
+
+
+def _from_groups(model: Arrays, text: Arrays) -> dict[str, Any]:
+    both = {**model, **{TEXT + name: value for name, value in text.items()}}
+    return {name: ms.Tensor(value) for name, value in both.items()}

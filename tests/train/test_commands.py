@@ -1,0 +1,110 @@
+"""From a data set to a model folder by the commands a user types, at toy size; and a run in two parts against a run in one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from opensora.cli import main
+from opensora.models.causal_vae import CausalVAEConfig
+from opensora.models.latte import LatteConfig
+from opensora.models.t5 import T5Config
+from opensora.weights import load_config, save_weights
+from opensora.weights.folder import DEMO
+from tests.data.demo_cache import make_cache
+
+pytestmark = pytest.mark.slow
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+
+VAE = CausalVAEConfig(
+    hidden_size=16, hidden_size_mult=(1, 1, 1, 1), num_res_blocks=1, norm_num_groups=4, decoder_resnet_blocks=("ResnetBlock2D",) * 4
+)
+LATTE = LatteConfig(
+    num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=8, sample_size=(4, 4),
+    video_length=2, model_max_length=12,
+)  # fmt: skip
+T5 = T5Config(vocab_size=32128, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set and the config.json files of a model."""
+    place = tmp_path_factory.mktemp("training")
+    (place / "data").mkdir()
+    make_cache(place / "data")
+    for part, config in (("vae", VAE), ("5x32x32", LATTE), ("text_encoder", T5)):
+        save_weights(place / "model" / part, {key: value for key, value in vars(config).items()}, {})
+        next((place / "model" / part).glob("*.safetensors")).unlink()
+    shutil.copy(DEMO / "text_encoder" / "spiece.model", place / "model" / "text_encoder")
+    return place
+
+
+def command(name: str, **options: object) -> None:
+    assert main([name, *(f"--{key}={value}" for key, value in options.items())]) == 0
+
+
+def train_vae(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
+    command(
+        "train-vae", demo_data=place / "data", model_config=place / "model" / "vae", output_dir=place / run, max_train_steps=steps,
+        video_num_frames=5, resolution=32, batch_size=1, num_validation_clips=1, lr_warmup_steps=2, learning_rate=1e-3, log_interval=1,
+        ema_decay=0.9,
+    )  # fmt: skip
+    return load_file(place / run / "checkpoints" / f"step-{steps:08d}" / "ema.safetensors")
+
+
+def train(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
+    command(
+        "train", model_path=place / "model", vae_latent_folder=place / "latents", validation_latent_folder=place / "latents",
+        output_dir=place / run, max_train_steps=steps, batch_size=2, lr_warmup_steps=2, learning_rate=1e-3, log_interval=1, ema_decay=0.9,
+    )  # fmt: skip
+    return {
+        f"{group}/{name}": value
+        for group in ("model", "ema", "text_encoder", "text_encoder_ema", "optimizer-0-of-1")
+        for name, value in load_file(place / run / "checkpoints" / f"step-{steps:08d}" / f"{group}.safetensors").items()
+    }
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_data_set_to_video(place: Path) -> None:
+    train_vae(place, "vae-parts", 2)
+    parts, whole = train_vae(place, "vae-parts", 4), train_vae(place, "vae-whole", 4)
+    assert all(np.array_equal(parts[name], value) for name, value in whole.items())
+    assert losses(place / "vae-parts") == losses(place / "vae-whole")
+    assert (place / "vae-whole" / "samples" / "step-00000004.png").is_file()
+
+    command("export", model_path=place / "model", vae_run=place / "vae-whole", demo_data=place / "data")
+    command(
+        "encode-latents", demo_data=place / "data", vae=place / "model" / "vae", output_path=place / "latents", num_clips=4, num_frames=5,
+        resolution=32, batch_size=2,
+    )  # fmt: skip
+    moments = np.load(place / "latents" / "moments.npy")
+    assert moments.shape == (4, 8, 2, 4, 4) and np.isfinite(moments).all()
+
+    train(place, "parts", 2)
+    resumed, straight = train(place, "parts", 4), train(place, "whole", 4)
+    for name, value in straight.items():
+        # Some of the framework's threads flush numbers below the smallest normal one to zero, others keep them.
+        np.testing.assert_allclose(resumed[name], value, rtol=0, atol=SMALLEST_NORMAL, err_msg=name)
+    assert losses(place / "parts") == losses(place / "whole")
+
+    command("export", model_path=place / "model", run=place / "whole")
+    assert load_config(place / "model" / "5x32x32")["video_length"] == 2
+    video = place / "videos"
+    assert (
+        main(["generate", "an elephant", "--model_path", str(place / "model"), "--save_img_path", str(video), "--num_sampling_steps=2"])
+        == 0
+    )
+    assert len(list(video.glob("*.mp4"))) == 1
+
+
+def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--vae_latent_folder=nowhere", "--validation_latent_folder=nowhere", f"--model_path={place / 'model'}"]
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err == "opensora: nowhere holds no complete latent cache: make it with `opensora encode-latents`\n"

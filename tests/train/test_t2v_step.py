@@ -1,0 +1,71 @@
+"""One training step against the reference's: loss terms, gradients, norm, and where AdamW moves the weights."""
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from opensora.models.latte import LatteConfig, LatteT2V
+from opensora.train.optim import AdamW
+from opensora.train.options import OptimizerOptions
+from opensora.train.t2v import Batch, train_step
+from tests import reference
+
+OPTIONS = OptimizerOptions(learning_rate=2e-5, lr_warmup_steps=0, group_strategy="all")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, np.ndarray]:
+    return reference.load("diffusion/train_step")
+
+
+@pytest.fixture(scope="module")
+def step(tensors: dict[str, np.ndarray]) -> Any:
+    """(terms, gradients, norm, how far each weight moved)."""
+    config = LatteConfig.from_dict(reference.read_json("latte/config"))
+    model = LatteT2V(config, {name: ms.Tensor(value) for name, value in reference.load("latte/weights").items()})
+    before = {name: value.asnumpy().copy() for name, value in model.weights.items()}
+    batch = Batch(
+        latents=tensors["x_start"],
+        timestep=tensors["t"],
+        noise=tensors["noise"],
+        text_embeds=tensors["encoder_hidden_states"],
+        text_mask=tensors["encoder_attention_mask"],
+        latent_mask=tensors["attention_mask"],
+        num_images=2,
+    )
+    terms, gradients, norm = train_step(model, batch, AdamW(OPTIONS))
+    moved = {name: value.asnumpy() - before[name] for name, value in model.weights.items()}
+    return terms, gradients, norm, moved, before
+
+
+def named(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    assert len(found) == 16
+    return found
+
+
+def test_loss_terms(step: Any, tensors: dict[str, np.ndarray]) -> None:
+    for name, value in step[0].items():
+        np.testing.assert_allclose(value.asnumpy(), tensors[name], rtol=1e-5, err_msg=name)
+
+
+def test_gradients_and_their_norm(step: Any, tensors: dict[str, np.ndarray]) -> None:
+    _, gradients, norm, _, _ = step
+    assert norm == pytest.approx(float(tensors["grad_norm"]), rel=1e-5)
+    for name, expected in named(tensors, "grad.").items():
+        np.testing.assert_allclose(gradients[name].asnumpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+
+
+def test_where_the_optimizer_moves_the_weights(step: Any, tensors: dict[str, np.ndarray]) -> None:
+    _, _, _, moved, before = step
+    for name, expected in named(tensors, "after_step.").items():
+        np.testing.assert_allclose(moved[name], expected - before[name], rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_every_weight_that_the_forward_reads_has_a_gradient(step: Any) -> None:
+    _, gradients, _, _, before = step
+    assert set(before) - set(gradients) == {"caption_projection.y_embedding"} & set(before)
+    assert all(isinstance(value, ms.Tensor) and value.shape == before[name].shape for name, value in gradients.items())
