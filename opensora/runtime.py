@@ -40,9 +40,11 @@ def set_device(name: str) -> None:
     """Choose the device. Raises ValueError for a device that the framework cannot open here."""
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
-    ms = mindspore()
+    # The framework refuses to be told twice, even the same, once it has computed.
+    if device() == name:
+        return
     try:
-        ms.set_device(name)
+        mindspore().set_device(name)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"device {name!r} cannot be used on this machine: pass --device CPU, or install the framework for it") from error
 

@@ -142,8 +142,9 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     height, width = frames.shape[1:3]
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
-        # More threads would cut the frames differently, and the bytes would depend on the machine.
-        options = {"crf": "17", "preset": "medium", "threads": "1", "colorspace": "smpte170m"}
+        # More threads would cut the frames differently, and the bytes would depend on the machine. Macroblock trees are summed in
+        # code that reads past small frames: one in about thirty encodings of 32x32 pixels came out different.
+        options = {"crf": "17", "preset": "medium", "threads": "1", "mbtree": "0", "colorspace": "smpte170m"}
         stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
         for pixels in even:

@@ -8,9 +8,10 @@ from opensora.weights import ModelFolder, TensorFile, load_config
 
 FLOAT = 4
 FRAMEWORK = 2**30  # the process itself: libraries, compiled code, the allocator's slack
-# Activations that are alive at once, counted in the largest one of the network.
-DECODER_ACTIVATIONS = 8
-TRANSFORMER_ACTIVATIONS = 16
+# Measured on a CPU, where every compiled block keeps the workspace of its operators: memory of one decode in units of
+# channels * frames * height * width of the last level, of one evaluation in units of tokens * width.
+DECODER_ACTIVATIONS = 140
+TRANSFORMER_ACTIVATIONS = 270
 XL_WIDTH = 1152
 UNKNOWN = 2**62
 
@@ -19,7 +20,7 @@ def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: Tili
     """Bytes that encoding, denoising and decoding one video need with all parts loaded.
 
     latent_size: (T, h, w) of the latents. Weights are counted in float32 from the files' headers; of the activations, the larger
-    of the transformer's (its feed-forward, for both halves of the guidance) and of the decoder's last level.
+    of the transformer's, for both halves of the guidance, and of the decoder's.
     """
     frames, height, width = latent_size
     transformer = load_config(model.transformer)
