@@ -224,7 +224,7 @@ class Pipeline:
         texts, masks = _stack(negative, embeds), _stack_masks(negative, negative_mask, embeds, mask)
         transformer = self.transformer.get()
         self._announce("the transformer", x.shape[2:], texts.shape[2], temporal)
-        network = Denoiser(transformer, texts, masks, temporal, self._dtype)
+        network = Denoiser(transformer, texts, masks, temporal)
         chosen = make_sampler(sampler, steps, upstream)
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
         return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))

@@ -35,17 +35,16 @@ class Denoiser:
     do not depend on it. Other devices take the whole batch at once.
     """
 
-    def __init__(self, transformer: LatteT2V, text_embeds: np.ndarray, text_mask: np.ndarray | None, temporal: bool, dtype: Any) -> None:
+    def __init__(self, transformer: LatteT2V, text_embeds: np.ndarray, text_mask: np.ndarray | None, temporal: bool) -> None:
         self.transformer = transformer
         self.temporal = temporal
-        self.dtype = dtype
         self.repeats, videos = text_embeds.shape[:2]
         size = 1 if runtime.device() == "CPU" else videos
         self.groups = [slice(start, start + size) for start in range(0, videos, size)]
         self.texts = [self._text(text_embeds[:, group], None if text_mask is None else text_mask[:, group]) for group in self.groups]
 
     def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Any, Any]:
-        keys_values = self.transformer.text_keys_values(ms.Tensor(_flat(embeds), self.dtype))
+        keys_values = self.transformer.text_keys_values(ms.Tensor(_flat(embeds)))
         return keys_values, None if mask is None else ms.Tensor(_flat(mask), ms.float32)
 
     def __call__(self, latents: np.ndarray, timestep: float) -> np.ndarray:
@@ -54,9 +53,8 @@ class Denoiser:
         for group, (keys_values, mask) in zip(self.groups, self.texts, strict=True):
             part = np.concatenate([latents[group]] * self.repeats)
             times = np.full(len(part), timestep, np.float32)
-            output = self.transformer(ms.Tensor(part, self.dtype), times, None, mask, temporal=self.temporal, text_kv=keys_values)
-            output = output.astype(ms.float32).asnumpy()
-            outputs.append(output.reshape(self.repeats, -1, *output.shape[1:]))
+            output = self.transformer(ms.Tensor(part), times, None, mask, temporal=self.temporal, text_kv=keys_values)
+            outputs.append(output.asnumpy().reshape(self.repeats, -1, *output.shape[1:]))
         return _flat(np.concatenate(outputs, axis=1))
 
 
