@@ -65,7 +65,7 @@ def _say_what_is_unusual(job: GenerateJob) -> None:
         elif job.model.path == DEMO and not names_a_subject(cleaned):
             known = demo_set()
             log.info(
-                "%r names nothing that the demo model knows, which is: %s; on a background of %s",
+                "%r names no subject of the demo model, which are: %s; the demo model knows backgrounds of %s",
                 prompt[:80],
                 ", ".join(known.subjects),
                 ", ".join(known.colours),

@@ -172,7 +172,7 @@ def test_the_demo_model_says_what_it_knows(model: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(command, "DEMO", Path("model"))
     assert run("a locomotive", "An Elephant on a sky blue background", "--num_sampling_steps", "1") == 0
     lines = [line for line in capfd.readouterr().err.splitlines() if "the demo model knows" in line]
-    assert len(lines) == 1 and lines[0].startswith("'a locomotive' names nothing") and "elephant" in lines[0] and "sky blue" in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("'a locomotive' names no subject") and "elephant" in lines[0] and "sky blue" in lines[0]
     assert len(contents("out")) == 2
 
 
