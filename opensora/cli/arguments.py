@@ -16,14 +16,16 @@ T = TypeVar("T")
 
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+PRESETS = Path(__file__).parent.parent / "presets"
 
 
 def parse(options: type[T], words: Sequence[str], command: str, summary: str, positional: str | None = None) -> T | None:
     """The options that `words` ask for, or None after printing the help.
 
     A word is `--name value`, `--name=value`, `--name` alone for a truth value, `--name a b c` for a list, or belongs to the
-    list `positional`. `--config file.yaml` gives values under the same names, which words override. Options of a nested
-    dataclass are `--outer.name`. Raises ValueError for an unknown name, a value of another type, or a file that cannot be read.
+    list `positional`. `--config file.yaml` gives values under the same names, which words override; where there is no such file,
+    it names a packaged preset, such as train/vae-5. Options of a nested dataclass are `--outer.name`. Raises ValueError for an
+    unknown name, a value of another type, or a file that cannot be read.
     """
     kinds = dict(_kinds(options))
     parser = _parser(options, command, summary, positional, kinds)
@@ -32,7 +34,7 @@ def parse(options: type[T], words: Sequence[str], command: str, summary: str, po
         return None
     given = _read_words(words, kinds | {"config": str}, command, positional)
     config = given.pop("config", None)
-    values = (_read_config(Path(config), kinds) if config is not None else {}) | given
+    values = (_read_config(config, kinds) if config is not None else {}) | given
     nested = Namespace()
     for name, value in values.items():
         nested[name] = value
@@ -61,7 +63,8 @@ def _parser(options: type, command: str, summary: str, positional: str | None, k
     usage = f"{command} [{positional} ...] [--option value ...]" if positional else f"{command} [--option value ...]"
     parser = ArgumentParser(prog=command, usage=usage, description=f"{summary[0].upper()}{summary[1:]}.", exit_on_error=False)
     # Read by `_read_config`; declared here for the help only.
-    parser.add_argument("--config", metavar="FILE.yaml", help="Options from a file, under the same names; the command line wins.")
+    help_text = "Options from a file or a packaged preset such as train/vae-5, under the same names; the command line wins."
+    parser.add_argument("--config", metavar="FILE.yaml", help=help_text)
     parser.add_class_arguments(options)
     for action in parser._actions:
         if _is_list(kinds.get(action.dest)):
@@ -101,10 +104,13 @@ def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, posit
     return values
 
 
-def _read_config(path: Path, kinds: dict[str, Any]) -> dict[str, Any]:
-    """The options in a YAML file, nested or dotted, under dotted names."""
-    if not path.is_file():
-        raise ValueError(f"configuration file {path} does not exist: check the path after --config")
+def _read_config(name: str, kinds: dict[str, Any]) -> dict[str, Any]:
+    """The options in a YAML file or in a packaged preset, nested or dotted, under dotted names."""
+    presets = {file.relative_to(PRESETS).with_suffix("").as_posix(): file for file in PRESETS.rglob("*.yaml")}
+    path = Path(name) if Path(name).is_file() else presets.get(name)
+    if path is None:
+        hint = did_you_mean(name, presets)
+        raise ValueError(f"configuration file {name} does not exist{hint}: check the path after --config, or name a packaged preset")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,12 +1,15 @@
 """Words and files become options; every fault is one sentence."""
 
+import importlib
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 
-from opensora.cli.arguments import parse
+from opensora.cli.arguments import PRESETS, parse
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,23 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     assert read("--config", str(config)) == Options()
 
 
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("train/*.yaml")), ids=lambda path: path.stem)
+def test_the_command_that_opens_a_preset_gives_its_options(preset: Path) -> None:
+    program, name, *words = shlex.split(preset.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
+    assert program == "opensora" and words[:2] == ["--config", f"train/{preset.stem}"]
+    command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
+    options = parse(command.OPTIONS, words, name, "test")
+    for option, value in yaml.safe_load(preset.read_text(encoding="utf-8")).items():
+        assert getattr(options, option) == value
+
+
+def test_a_file_comes_before_a_preset_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train").mkdir()
+    Path("train/demo").write_text("seed: 3")
+    assert read("--config", "train/demo").seed == 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -95,7 +115,8 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
         (["--enable_tiling=maybe"], "option enable_tiling is 'maybe', but it must be true or false"),
         (["--optimizer.learning_rate", "x"], "option optimizer.learning_rate is 'x', but it must be a number"),
         (["--sizes", "2", "x"], "option sizes is ['2', 'x'], but it must be a list"),
-        (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
+        (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist: check the path after --config"),
+        (["--config", "train/vae-6"], "configuration file train/vae-6 does not exist (did you mean 'train/vae-5'?)"),
     ],
 )
 def test_faults_in_words(words: list[str], message: str) -> None:
