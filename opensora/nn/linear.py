@@ -13,5 +13,5 @@ def linear(weights: Any, name: str, x: Any) -> Any:
     rows = ops.reshape(x, (-1, x.shape[-1]))
     y = ops.MatMul(transpose_b=True)(rows, weight)  # (rows, out)
     if name + ".bias" in weights:
-        y = y + weights[name + ".bias"]
+        y = ops.bias_add(y, weights[name + ".bias"])
     return ops.reshape(y, (*x.shape[:-1], weight.shape[0]))

@@ -6,27 +6,33 @@ on a CPU than the product with a row of ones, which is what `bprop` uses.
 
 from typing import Any
 
-from opensora.runtime import mindspore
+from opensora import runtime
 
-ms = mindspore()
+ms = runtime.mindspore()
 ops = ms.ops
+ON_CPU = runtime.device() == "CPU"
 Cell: Any = ms.nn.Cell
 
 
 class _Modulate(Cell):
     def construct(self, x: Any, scale: Any, shift: Any) -> Any:
-        return x * (1.0 + scale) + shift
+        return x * _for_tokens(1.0 + scale, x) + _for_tokens(shift, x)
 
     def bprop(self, x: Any, scale: Any, shift: Any, out: Any, gradient: Any) -> Any:
-        return gradient * (1.0 + scale), _sum_of_tokens(gradient * x), _sum_of_tokens(gradient)
+        return gradient * _for_tokens(1.0 + scale, x), _sum_of_tokens(gradient * x), _sum_of_tokens(gradient)
 
 
 class _AddGated(Cell):
     def construct(self, x: Any, gate: Any, y: Any) -> Any:
-        return x + gate * y
+        return x + _for_tokens(gate, x) * y
 
     def bprop(self, x: Any, gate: Any, y: Any, out: Any, gradient: Any) -> Any:
-        return gradient, _sum_of_tokens(gradient * y), gradient * gate
+        return gradient, _sum_of_tokens(gradient * y), gradient * _for_tokens(gate, x)
+
+
+def _for_tokens(value: Any, x: Any) -> Any:
+    """(B, 1, 1, D) -> (B, F, S, D) on a CPU, where operators that broadcast by themselves keep large index tables."""
+    return ops.tile(value, (1, x.shape[1], x.shape[2], 1)) if ON_CPU else value
 
 
 def _sum_of_tokens(x: Any) -> Any:

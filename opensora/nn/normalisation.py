@@ -3,6 +3,7 @@
 from typing import Any
 
 from opensora import runtime
+from opensora.nn.broadcast import expand
 
 ms = runtime.mindspore()
 ops = ms.ops
@@ -12,14 +13,14 @@ ON_CPU = runtime.device() == "CPU"
 def layer_norm(x: Any, eps: float = 1e-6) -> Any:
     """LayerNorm over the last axis without affine parameters (the modulation of adaLN takes their place)."""
     y = x.astype(ms.float32)
-    y = y - _row_mean(y)
-    return (y * ops.rsqrt(_row_mean(y * y) + eps)).astype(x.dtype)
+    y = y - expand(_row_mean(y), x.shape[-1])
+    return (y * expand(ops.rsqrt(_row_mean(y * y) + eps), x.shape[-1])).astype(x.dtype)
 
 
 def rms_norm(x: Any, weight: Any, eps: float = 1e-6) -> Any:
     """Root-mean-square norm over the last axis (arXiv:1910.07467), as T5 uses it."""
     y = x.astype(ms.float32)
-    return (y * ops.rsqrt(_row_mean(y * y) + eps)).astype(x.dtype) * weight
+    return (y * expand(ops.rsqrt(_row_mean(y * y) + eps), x.shape[-1])).astype(x.dtype) * weight
 
 
 def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps: float = 1e-6) -> Any:
@@ -34,11 +35,11 @@ def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps
     ones = ops.ones((height * width, 1), ms.float32) / (height * width)
     y = ops.reshape(x.astype(ms.float32), (rows * channels, height * width))
     mean = ops.mean(ops.reshape(ops.matmul(y, ones), shape), (0, 3), True)  # (1, B, groups, 1)
-    y = y - _per_row(mean, shape)
+    y = y - expand(_per_row(mean, shape), height * width)
     variance = ops.mean(ops.reshape(ops.matmul(y * y, ones), shape), (0, 3), True)
     scale = ops.rsqrt(variance + eps) * ops.reshape(weight.astype(ms.float32), (1, 1, groups, -1))  # (1, B, groups, C/groups)
     shift = ops.reshape(ops.tile(bias.astype(ms.float32), (rows,)), (rows * channels, 1))
-    return ops.reshape(y * _per_row(scale, shape) + shift, x.shape).astype(x.dtype)
+    return ops.reshape(y * expand(_per_row(scale, shape), height * width) + expand(shift, height * width), x.shape).astype(x.dtype)
 
 
 def _per_row(statistic: Any, shape: tuple[int, ...]) -> Any:

@@ -17,7 +17,7 @@ def test_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert main([]) == 0
     shown = capsys.readouterr().out
     for name in COMMANDS:
-        assert shown.count(f"  {name} ") == 2
+        assert shown.count(f"\n  {name} ") == 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)
