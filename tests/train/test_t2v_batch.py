@@ -1,0 +1,80 @@
+"""The batches of a text-to-video run: order, captions left out, timesteps, and draws from the latents' distribution."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opensora.data.cache import LATENT_SCALE, LatentCache, write_latents
+from opensora.data.tokenizer import Tokenizer
+from opensora.models.latte import LatteConfig, LatteT2V
+from opensora.models.t5 import T5Config, T5Encoder
+from opensora.train.options import TrainOptions
+from opensora.train.t2v import T2VTask
+from opensora.weights.folder import DEMO
+
+CAPTIONS = [f"a {animal} on a {colour} background" for animal in ("cat", "dog face", "cow") for colour in ("red", "blue")]
+MEANS = np.arange(len(CAPTIONS), dtype=np.float32)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> LatentCache:
+    """Clip i has latents of mean i and deviation 0.1."""
+    moments = np.empty((len(CAPTIONS), 8, 2, 4, 4), np.float32)
+    moments[:, :4] = MEANS[:, None, None, None, None]
+    moments[:, 4:] = 2 * np.log(0.1)
+    write_latents(tmp_path / "latents", CAPTIONS, [moments[:4], moments[4:]])
+    return LatentCache(tmp_path / "latents")
+
+
+def task(cache: LatentCache, **changes: object) -> T2VTask:
+    rng = np.random.default_rng(0)
+    latte = LatteConfig(
+        num_layers=1,
+        num_attention_heads=1,
+        attention_head_dim=8,
+        cross_attention_dim=8,
+        caption_channels=8,
+        sample_size=(4, 4),
+        video_length=2,
+        model_max_length=10,
+    )
+    text = T5Config(vocab_size=32000, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=1)
+    settings = {"model_path": "", "vae_latent_folder": "", "validation_latent_folder": "", "batch_size": 4, **changes}
+    options = TrainOptions(**settings)  # type: ignore[arg-type]
+    tokenizer = Tokenizer.from_folder(DEMO / "text_encoder")
+    return T2VTask(LatteT2V.initialise(latte, rng), T5Encoder.initialise(text, rng), tokenizer, cache, cache, options)
+
+
+def test_every_clip_comes_once_an_epoch_with_its_caption(cache: LatentCache) -> None:
+    run = task(cache, caption_dropout=0.0)
+    batches = [run.batch(step) for step in (1, 2, 3)]  # two epochs of six clips
+    clips = np.concatenate([np.rint(batch["latents"].mean((1, 2, 3, 4)) / LATENT_SCALE).astype(int) for batch in batches])
+    assert sorted(clips[:6]) == sorted(clips[6:]) == list(range(6))
+    ids, _ = run.tokenizer([CAPTIONS[i] for i in clips], 10)
+    np.testing.assert_array_equal(np.concatenate([batch["input_ids"] for batch in batches]), ids)
+
+
+def test_a_batch_depends_on_seed_and_step_only(cache: LatentCache) -> None:
+    first, again, other = task(cache).batch(5), task(cache).batch(5), task(cache, seed=1).batch(5)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["noise"], other["noise"])
+
+
+def test_latents_are_drawn_anew_each_time(cache: LatentCache) -> None:
+    draws = np.stack([cache.latents(3, np.random.default_rng(i)) for i in range(50)]) / LATENT_SCALE
+    assert draws.mean() == pytest.approx(3.0, abs=0.01) and draws.std() == pytest.approx(0.1, rel=0.05)
+
+
+def test_captions_are_left_out_at_the_given_rate(cache: LatentCache) -> None:
+    run = task(cache, caption_dropout=0.25, batch_size=50)
+    empty = np.concatenate([run.batch(step)["text_mask"].sum(1) == 1 for step in range(1, 41)])  # the end token alone
+    assert empty.mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_timesteps_are_spread_over_a_batch_and_uniform_over_batches(cache: LatentCache) -> None:
+    run = task(cache, batch_size=10)
+    steps = np.stack([run.batch(step)["timestep"] for step in range(1, 201)])  # (200, 10)
+    assert steps.min() >= 0 and steps.max() <= 999
+    np.testing.assert_array_equal(np.sort(steps // 100, axis=1), np.tile(np.arange(10), (200, 1)))
+    assert steps[:, 0].mean() == pytest.approx(499.5, abs=60)
