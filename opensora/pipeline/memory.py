@@ -10,8 +10,8 @@ FLOAT = 4
 FRAMEWORK = 2**30  # the process itself: libraries, compiled code, the allocator's slack
 # Measured on a CPU, where every compiled block keeps the workspace of its operators: memory of one decode in units of
 # channels * frames * height * width of the last level, of one evaluation in units of tokens * width.
-DECODER_ACTIVATIONS = 140
-TRANSFORMER_ACTIVATIONS = 270
+DECODER_ACTIVATIONS = 40
+TRANSFORMER_ACTIVATIONS = 110
 XL_WIDTH = 1152
 UNKNOWN = 2**62
 
