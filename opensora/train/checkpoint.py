@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from opensora.weights import WeightsError, write_atomic
+from opensora.weights import WeightsError, sync_folder, write_atomic
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -42,7 +42,7 @@ def save_checkpoint(run: Path, step: int, groups: Mapping[str, Arrays], state: M
     except OSError:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    _sync(root)
+    sync_folder(root)
     write_atomic(root / "LATEST", lambda file: file.write(f"{final.name}\n".encode()))
     if keep:
         for old in sorted(root.glob("step-*"))[:-keep]:
@@ -80,11 +80,3 @@ def _facts(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,7 @@
 from opensora.weights.files import TensorFile, WeightsError
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.release import load_config, load_weights
-from opensora.weights.saving import atomic_path, save_weights, write_atomic
+from opensora.weights.saving import atomic_path, save_weights, sync_folder, write_atomic
 
 __all__ = [
     "ModelFolder",
@@ -15,5 +15,6 @@ __all__ = [
     "load_config",
     "load_weights",
     "save_weights",
+    "sync_folder",
     "write_atomic",
 ]

@@ -34,7 +34,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def save_weights(
@@ -86,7 +86,8 @@ def _stored(name: str, value: np.ndarray, kind: str) -> np.ndarray:
     return to_bfloat16(value) if kind == "BF16" else np.ascontiguousarray(value, DTYPES[kind])
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as durable as the files they name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
