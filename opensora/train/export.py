@@ -7,13 +7,13 @@ import numpy as np
 
 from opensora.data.cache import LATENT_SCALE
 from opensora.data.demo import DemoClips, Renderer
+from opensora.data.video import to_pixels
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder
 from opensora.runtime import mindspore
 from opensora.train.checkpoint import latest_checkpoint, load_checkpoint
 from opensora.train.options import ExportOptions
-from opensora.train.vae import to_pixels
 from opensora.weights import WeightsError, find_model, load_config
 
 ms = mindspore()
