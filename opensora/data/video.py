@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from opensora.weights.saving import atomic_path, write_atomic
 
-PICTURE_SUFFIXES = (".gif", ".webp", ".png", ".jpg", ".jpeg")
+STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
+PICTURE_SUFFIXES = (".gif", ".webp", *STILL_SUFFIXES)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts", ".3gp")
 DEFAULT_FPS = 24
 # The scaler's default arithmetic darkens decoded pixels by one or two levels.
@@ -65,7 +66,7 @@ def read_video(path: str | Path, num_frames: int | None = None, sample_rate: int
 
 
 def iter_frames(path: str | Path, sample_rate: int = 1, start: int = 0) -> Iterator[np.ndarray]:
-    """Frames start, start + sample_rate, ... to the end, uint8 (H, W, 3), one at a time. Raises ValueError naming a file that cannot be read."""
+    """Frames start, start + sample_rate, ... to the end, uint8 (H, W, 3), one at a time; ValueError names a file that cannot be read."""
     path = Path(path)
     read = _picture_frames if path.suffix.lower() in PICTURE_SUFFIXES else _video_frames
     return read(path, start, sample_rate)
@@ -139,7 +140,7 @@ def _rate(stream: Any) -> Fraction:
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
-    """Write uint8 frames (T, H, W, 3) in the format that the suffix names: .mp4, .gif, .webp, or .png for a single frame.
+    """Write uint8 frames (T, H, W, 3) in the format that the suffix names: .mp4, .gif, .webp, or .png and .jpg for a single frame.
 
     The same frames give the same bytes. mp4 is H.264 that browsers play; an odd height or width gets one more row or
     column, a copy of the last. Gif and webp store a run of identical frames once, with a longer duration.
@@ -150,7 +151,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
         raise ValueError(f"{path}: frames must be uint8 (T, H, W, 3) with T > 0, got {frames.dtype} {frames.shape}")
     if path.suffix.lower() not in WRITERS:
         raise ValueError(f"{path} cannot be written: choose a name that ends in {', '.join(WRITERS)}")
-    if path.suffix.lower() == ".png" and len(frames) > 1:
+    if path.suffix.lower() in STILL_SUFFIXES and len(frames) > 1:
         raise ValueError(f"{path} cannot hold {len(frames)} frames: choose .mp4, .gif or .webp")
     try:
         with atomic_path(path) as temporary:
@@ -191,11 +192,16 @@ def _write_png(path: Path, frames: np.ndarray, fps: float) -> None:
     Image.fromarray(frames[0]).save(path, "PNG")
 
 
+def _write_jpeg(path: Path, frames: np.ndarray, fps: float) -> None:
+    Image.fromarray(frames[0]).save(path, "JPEG", quality=95)
+
+
 WRITERS: dict[str, Callable[[Path, np.ndarray, float], None]] = {
     ".mp4": _write_mp4,
     ".gif": _write_gif,
     ".webp": _write_webp,
     ".png": _write_png,
+    ".jpg": _write_jpeg,
 }
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNBOUNDED_TILE = 2**20
-
 
 def generate(job: GenerateJob, memory: int | None = None) -> None:
     """Make the videos of a job. memory: bytes that may be used, by default what is free.
@@ -79,11 +77,12 @@ def names_a_subject(prompt: str) -> bool:
 
 def _open(pipeline: type["Pipeline"], job: GenerateJob, memory: int | None) -> "Pipeline":
     """The pipeline with the parts that this run needs loaded, or at least found faultless."""
+    from opensora.models import Tiling
     from opensora.pipeline.memory import estimate, free_memory
 
     options = job.options
     pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision)
-    pipe.tiling = _tiling(job)
+    pipe.tiling = Tiling.chosen(options.enable_tiling, options.enable_time_chunk, options.tile_overlap_factor)
     needed = estimate(job.model, pipe.latent_shape(job.sampling, options.upstream)[1:], pipe.tiling)
     free = free_memory() if memory is None else memory
     pipe.resident = needed <= free or options.decode_latents
@@ -98,18 +97,6 @@ def _open(pipeline: type["Pipeline"], job: GenerateJob, memory: int | None) -> "
         parts.insert(0, pipe.vae)
     pipe.load(parts)
     return pipe
-
-
-def _tiling(job: GenerateJob) -> Any:
-    """The reference's: tiles of 256 pixels and 65 frames, or with --enable_time_chunk alone only the frames are split."""
-    from opensora.models import Tiling
-
-    options = job.options
-    if options.enable_tiling:
-        return Tiling(overlap=options.tile_overlap_factor)
-    if options.enable_time_chunk:
-        return Tiling(size=UNBOUNDED_TILE, overlap=options.tile_overlap_factor)
-    return None
 
 
 def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
