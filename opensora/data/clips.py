@@ -113,9 +113,12 @@ def _read_list(listing: Path) -> list[str]:
     if listing.suffix == ".csv":
         rows = csv.DictReader(text.splitlines())
         column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), (rows.fieldnames or ("",))[0])
-        return [row[column] for row in rows]
+        return [row[column] for row in rows if row[column]]
     if listing.suffix == ".json":
-        return [_path_of(item) for item in json.loads(text)]
+        content = json.loads(text)
+        if not isinstance(content, list):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return [_path_of(item) for item in content]
     if listing.suffix != ".txt":
         raise ValueError("its ending is unknown")
     return [line.strip() for line in text.splitlines() if line.strip()]
