@@ -2,18 +2,22 @@
 
 from opensora.weights.files import TensorFile, WeightsError
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
-from opensora.weights.release import load_config, load_weights
+from opensora.weights.half import HalfStorage
+from opensora.weights.release import TensorSource, load_config, load_weights, open_weights
 from opensora.weights.saving import atomic_path, save_weights, sync_folder, write_atomic
 
 __all__ = [
+    "HalfStorage",
     "ModelFolder",
     "TensorFile",
+    "TensorSource",
     "WeightsError",
     "atomic_path",
     "did_you_mean",
     "find_model",
     "load_config",
     "load_weights",
+    "open_weights",
     "save_weights",
     "sync_folder",
     "write_atomic",

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -62,18 +62,36 @@ class TensorFile:
         Raises WeightsError for a storage type that numpy cannot hold, and for NaN or infinite values.
         """
         entry = self.entries[name]
-        if entry.dtype not in DTYPES:
-            raise WeightsError(f"{self.path}: {name} is stored as {entry.dtype}, which cannot be read: save it as F32, F16 or BF16")
-        dtype = np.dtype(DTYPES[entry.dtype])
+        dtype = self._dtype(name)
         count = int(np.prod(entry.shape, dtype=np.int64))
         values = np.fromfile(self.path, dtype, count, offset=self._data_start + entry.offset)
-        if entry.dtype == "BF16":
+        return self._converted(name, values).reshape(entry.shape)
+
+    def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """The rows (N,) of a table (R, ...), as `read` would give them, without reading the others: (N, ...)."""
+        entry = self.entries[name]
+        dtype = self._dtype(name)
+        rows = np.empty((len(numbers), *entry.shape[1:]), dtype)
+        with open(self.path, "rb") as file:
+            for row, number in zip(rows, numbers, strict=True):
+                file.seek(self._data_start + entry.offset + int(number) * row.nbytes)
+                row[...] = np.fromfile(file, dtype, row.size).reshape(row.shape)
+        return self._converted(name, rows)
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        stored = self.entries[name].dtype
+        if stored not in DTYPES:
+            raise WeightsError(f"{self.path}: {name} is stored as {stored}, which cannot be read: save it as F32, F16 or BF16")
+        return np.dtype(DTYPES[stored])
+
+    def _converted(self, name: str, values: np.ndarray) -> np.ndarray:
+        if self.entries[name].dtype == "BF16":
             values = from_bfloat16(values)
         if values.dtype.kind == "f":
             if not is_finite(values):
                 raise WeightsError(f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again")
             values = values.astype(np.float32, copy=False)
-        return values.reshape(entry.shape)
+        return values
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from opensora.weights.files import TensorFile, WeightsError
 log = logging.getLogger(__name__)
 
 NAMES_SHOWN = 10
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
@@ -28,32 +30,71 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     return _read_object(path)
 
 
+class TensorSource(Mapping[str, np.ndarray]):
+    """The tensors of a release, already checked by name and shape, each read when it is asked for: floating ones become float32."""
+
+    def __init__(self, where: Mapping[str, tuple[TensorFile, str]]) -> None:
+        """where: for every tensor its file, and its name there."""
+        self._where = where
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        file, stored = self._where[name]
+        return file.read(stored)
+
+    def rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """These rows (N,) of a table (R, ...), the others unread: (N, ...)."""
+        file, stored = self._where[name]
+        return file.read_rows(stored, numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
 def load_weights(
     source: str | Path,
     stem: str = "diffusion_pytorch_model",
     *,
     expected: Mapping[str, tuple[int, ...]],
     ignore: Iterable[str] = (),
+    aliases: Mapping[str, str] = EMPTY,
 ) -> dict[str, np.ndarray]:
-    """The tensors of a release, in the order of `expected`, floating ones as float32.
+    """The tensors that `open_weights` finds, all read."""
+    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases))
+
+
+def open_weights(
+    source: str | Path,
+    stem: str = "diffusion_pytorch_model",
+    *,
+    expected: Mapping[str, tuple[int, ...]],
+    ignore: Iterable[str] = (),
+    aliases: Mapping[str, str] = EMPTY,
+) -> TensorSource:
+    """The tensors of a release, in the order of `expected`, floating ones as float32, none of them read yet.
 
     source: a folder with `<stem>.safetensors` or its shards and `<stem>.safetensors.index.json`, or one .safetensors file.
     expected: name and shape of every tensor that the model has. ignore: prefixes of names that may lie in the file unused.
-    Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message), damaged files, NaN.
+    aliases: for some names, another under which a file may hold the same tensor.
+    Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message) and for damaged files; reading
+    a tensor raises it for NaN.
     """
     source, prefixes = Path(source), tuple(ignore)
     files = _open_all(source, stem)
-    where = {name: file for file in files for name in file.entries}
-    ignored = sorted(name for name in where if name not in expected and name.startswith(prefixes))
+    held = {name: file for file in files for name in file.entries}
+    stored = {name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected}
+    ignored = sorted(name for name in set(held) - set(stored.values()) if name.startswith(prefixes))
     if ignored:
         log.info("%s: %d tensors that this model does not use were left out (%s)", source, len(ignored), _some(ignored))
 
-    missing = [name for name in expected if name not in where]
-    unexpected = sorted(set(where) - set(expected) - set(ignored))
+    missing = [name for name in expected if stored[name] not in held]
+    unexpected = sorted(set(held) - set(stored.values()) - set(ignored))
     misshapen = [
-        f"{name} {list(where[name].entries[name].shape)} instead of {list(shape)}"
+        f"{name} {list(held[stored[name]].entries[stored[name]].shape)} instead of {list(shape)}"
         for name, shape in expected.items()
-        if name in where and where[name].entries[name].shape != tuple(shape)
+        if name not in missing and held[stored[name]].entries[stored[name]].shape != tuple(shape)
     ]
     faults = [f"{len(found)} {what}: {_some(found)}" for found, what in ((missing, "missing"), (unexpected, "unexpected")) if found]
     if misshapen:
@@ -62,7 +103,7 @@ def load_weights(
         place = files[0].path if len(files) == 1 else source
         remedy = "use the file that belongs to config.json"
         raise WeightsError(f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}")
-    return {name: where[name].read(name) for name in expected}
+    return TensorSource({name: (held[stored[name]], stored[name]) for name in expected})
 
 
 def _open_all(source: Path, stem: str) -> list[TensorFile]:
