@@ -12,8 +12,9 @@ from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_la
 from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
+from opensora.nn.on_demand import tensors
 from opensora.runtime import mindspore
-from opensora.weights import load_config, load_weights, save_weights
+from opensora.weights import load_config, open_weights, save_weights
 
 ms = mindspore()
 ops = ms.ops
@@ -103,8 +104,7 @@ class CausalVAE:
 
     def load_weights(self, source: str | Path) -> None:
         """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
-        arrays = load_weights(source, expected=weight_shapes(self.config), ignore=("loss.",))
-        self.weights = {name: ms.Tensor(value) for name, value in arrays.items()}
+        self.weights = tensors(open_weights(source, expected=weight_shapes(self.config), ignore=("loss.",)))
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":

@@ -60,7 +60,7 @@ class MindSporeFile(WeightsFile):
         with open(self.path, "rb") as file:
             for offset, length in self._parts[name]:
                 file.seek(offset)
-                file.readinto(values.view(np.uint8)[done : done + length])  # type: ignore[attr-defined]
+                file.readinto(values.view(np.uint8)[done : done + length].data)
                 done += length
         return values.reshape(self.entries[name].shape)
 

@@ -35,7 +35,7 @@ class Storage(NamedTuple):
 
     dtype: str
     key: str
-    count: int
+    items: int
 
 
 class Described(NamedTuple):
@@ -70,8 +70,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Des
         raise _Refused("a tensor whose strides do not fit its shape")
     count = prod(shape)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if count else offset
-    if last >= storage.count + (not count) or count > storage.count:
-        raise _Refused(f"a tensor of shape {list(shape)} that reaches beyond its storage of {storage.count} items")
+    if last >= storage.items + (not count) or count > storage.items:
+        raise _Refused(f"a tensor of shape {list(shape)} that reaches beyond its storage of {storage.items} items")
     return Described(storage, offset, shape, strides)
 
 

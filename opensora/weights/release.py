@@ -86,7 +86,7 @@ def open_weights(
     a tensor raises it for NaN.
     """
     files = [open_file(path) for path in weight_files(source, stem)]
-    place = files[0].path if len(files) == 1 else source
+    place = files[0].path if len(files) == 1 else Path(source)
     held = _by_release_name(files, place, set(expected) | set(aliases.values()))
     chosen = {name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected}
     found = {name: held[chosen[name]] for name in expected if chosen[name] in held}

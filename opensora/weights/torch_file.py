@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from opensora.weights.files import DTYPES, Entry, WeightsError, WeightsFile
-from opensora.weights.pickled import LONGEST, Described, Machine
+from opensora.weights.pickled import LONGEST, Described, Machine, Storage
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class TorchFile(WeightsFile):
         for name, tensor in self._state_dict(content).items():
             item_size = np.dtype(DTYPES[tensor.storage.dtype]).itemsize
             offset, length = stored.get(tensor.storage.key, (0, -1))
-            if tensor.storage.count * item_size > length:
+            if tensor.storage.items * item_size > length:
                 raise self._damaged(f"the values of {name} are missing")
             self.entries[name] = Entry(tensor.storage.dtype, tensor.shape, offset + tensor.offset * item_size)
             self._views[name] = tensor
@@ -110,7 +110,8 @@ class TorchFile(WeightsFile):
         """Five pickles (a number, the protocol, facts about the machine, the content, the keys of the storages), then the storages."""
         stored: Stored = {}
         with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            position, results, storages = 0, [], {}
+            position, results = 0, []
+            storages: dict[str, Storage] = {}
             for _ in range(5):
                 machine = Machine(data, position)
                 results.append(machine.run(self.path))
