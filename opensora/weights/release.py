@@ -35,18 +35,19 @@ def load_config(folder: str | Path) -> dict[str, Any]:
 class TensorSource(Mapping[str, np.ndarray]):
     """The tensors of a release, already checked by name and shape, each read when it is asked for: floating ones become float32."""
 
-    def __init__(self, where: Mapping[str, tuple[WeightsFile, str, tuple[int, ...]]]) -> None:
-        """where: for every tensor its file, its name there, and its shape."""
+    def __init__(self, where: Mapping[str, tuple[WeightsFile | None, str, tuple[int, ...]]]) -> None:
+        """where: for every tensor its file (None for one of zeros), its name there, and its shape."""
         self._where = where
+        self.shapes = {name: tuple(shape) for name, (_, _, shape) in where.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
         file, stored, shape = self._where[name]
-        return file.read(stored).reshape(shape)
+        return np.zeros(shape, np.float32) if file is None else file.read(stored).reshape(shape)
 
     def rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
         """These rows (N,) of a table (R, ...), the others unread: (N, ...)."""
         file, stored, _ = self._where[name]
-        return file.read_rows(stored, numbers)
+        return self[name][numbers] if file is None else file.read_rows(stored, numbers)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -63,9 +64,10 @@ def load_weights(
     ignore: Iterable[str] = (),
     aliases: Mapping[str, str] = EMPTY,
     floating: bool = True,
+    unused: Iterable[str] = (),
 ) -> dict[str, np.ndarray]:
     """The tensors that `open_weights` finds, all read."""
-    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases, floating=floating))
+    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases, floating=floating, unused=unused))
 
 
 def open_weights(
@@ -76,12 +78,14 @@ def open_weights(
     ignore: Iterable[str] = (),
     aliases: Mapping[str, str] = EMPTY,
     floating: bool = True,
+    unused: Iterable[str] = (),
 ) -> TensorSource:
     """The tensors of a release, in the order of `expected`, floating ones as float32, none of them read yet.
 
     source: what `weight_files` takes. Names of other trainers and of the published MindSpore version become the release's.
     expected: name and shape of every tensor that the model has. ignore: prefixes of names that may lie in the file unused.
     aliases: for some names, another under which a file may hold the same tensor. floating: whether all must be of a floating type.
+    unused: names of the release that nothing computes with; files of other trainers may lack them, and they become zeros.
     Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message) and for damaged files; reading
     a tensor raises it for NaN.
     """
@@ -98,10 +102,12 @@ def open_weights(
     ignored = [name for name in left if name not in unexpected]
     if ignored:
         log.info("%s: %d tensors that this model does not use were left out (%s)", place, len(ignored), _some(ignored))
-    if faults := _faults(found, expected, unexpected, floating):
+    zeros = [] if all(isinstance(file, TensorFile) for file in files) else [name for name in unused if name not in found]
+    missing = [name for name in expected if name not in found and name not in zeros]
+    if faults := _faults(found, expected, missing, unexpected, floating):
         remedy = "use the file that belongs to config.json"
         raise WeightsError(f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}")
-    return TensorSource({name: (file, stored, expected[name]) for name, (file, stored) in found.items()})
+    return TensorSource({name: (*found.get(name, (None, "")), shape) for name, shape in expected.items()})
 
 
 def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> dict[str, tuple[WeightsFile, str]]:
@@ -120,7 +126,11 @@ def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> 
 
 
 def _faults(
-    found: Mapping[str, tuple[WeightsFile, str]], expected: Mapping[str, tuple[int, ...]], unexpected: list[str], floating: bool
+    found: Mapping[str, tuple[WeightsFile, str]],
+    expected: Mapping[str, tuple[int, ...]],
+    missing: list[str],
+    unexpected: list[str],
+    floating: bool,
 ) -> list[str]:
     misshapen, mistyped = [], []
     for name, (file, stored) in found.items():
@@ -130,7 +140,7 @@ def _faults(
         if floating and entry.dtype in DTYPES and entry.dtype not in FLOATING:
             mistyped.append(f"{name} {entry.dtype} instead of F32, F16 or BF16")
     kinds = (
-        ([name for name in expected if name not in found], "missing"),
+        (missing, "missing"),
         (unexpected, "unexpected"),
         (misshapen, "of another shape"),
         (mistyped, "of another type"),
