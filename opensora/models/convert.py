@@ -1,86 +1,26 @@
 """From any file of weights that was published, or that a run left, to the release's layout or to MindSpore's .ckpt."""
 
 import logging
-import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from opensora.models.latte_config import LatteConfig, open_latte
-from opensora.models.t5_config import T5Config, open_t5
-from opensora.weights import (
-    TensorSource,
-    WeightsError,
-    find_model,
-    load_config,
-    open_file,
-    save_config,
-    save_tensors,
-    weight_files,
-    write_atomic,
-)
+from opensora.models.kinds import KINDS, WITHOUT_CONFIG, find_kind
+from opensora.weights import WeightsError, find_model, load_config, save_config, save_tensors, weight_files, write_atomic
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import mindspore_name
 from opensora.weights.sources import SUFFIXES, read_object
-from opensora.weights.vae_2d import is_vae_2d, open_vae_2d
 
 log = logging.getLogger(__name__)
 
 Weights = Mapping[str, np.ndarray]
 Change = Callable[[dict[str, Any], Weights], Weights]
 # Small files that belong to a part or to a whole model, and are copied as they are.
-BESIDE = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "generate.yaml")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A network: what it is called, how its files are called, the published configuration, and how weights are checked against one."""
-
-    title: str
-    stem: str
-    published: Callable[[], dict[str, Any]]
-    open: Callable[[Path, dict[str, Any]], TensorSource]
-
-
-def _open_vae(source: Path, config: dict[str, Any]) -> TensorSource:
-    from opensora.models.causal_vae import CausalVAEConfig, open_causal_vae  # brings MindSpore in
-
-    return open_causal_vae(source, CausalVAEConfig.from_dict(config))
-
-
-def _published_vae() -> dict[str, Any]:
-    from opensora.models.causal_vae_config import CausalVAEConfig
-
-    return asdict(CausalVAEConfig())
-
-
-def _open_lpips(source: Path, config: dict[str, Any]) -> TensorSource:
-    files = [open_file(path) for path in weight_files(source)]
-    # VGG16's classifier is most of its file, and no distance needs it.
-    where = {name: (file, name, file.entries[name].shape) for file in files for name in file.entries if not name.startswith("classifier.")}
-    return TensorSource(where)
-
-
-DIFFUSERS = "diffusion_pytorch_model"
-KINDS = {
-    "transformer": Kind(
-        "LatteT2V", DIFFUSERS, lambda: LatteConfig().to_dict(), lambda source, config: open_latte(source, LatteConfig.from_dict(config))
-    ),
-    "vae": Kind("CausalVAE", DIFFUSERS, _published_vae, _open_vae),
-    "text_encoder": Kind(
-        "T5 encoder",
-        "model",
-        lambda: {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(T5Config())},
-        lambda source, config: open_t5(source, T5Config.from_dict(config)),
-    ),
-    "vae_2d": Kind("autoencoder of images", DIFFUSERS, dict, lambda source, config: open_vae_2d(source)),
-    "lpips": Kind("LPIPS", DIFFUSERS, dict, _open_lpips),
-}
-WITHOUT_CONFIG = ("vae_2d", "lpips")
+BESIDE = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "generate.yaml", "data_set.json")
 
 
 @dataclass(frozen=True)
@@ -120,25 +60,6 @@ def convert(source: Path, target: Path, how: Conversion) -> None:
             log.info("the text encoder in %s was left out: convert that file by itself", trained_with)
 
 
-def find_kind(source: Path) -> str:
-    """Which of KINDS the weights of `source` belong to, by their names. Raises WeightsError where none fits."""
-    stem = "model" if source.is_dir() and not any(source.glob("diffusion_pytorch_model*")) else DIFFUSERS
-    files = [open_file(path) for path in weight_files(source, stem)]
-    names = [name for file in files for name in file.entries]
-    for kind, pattern in (
-        ("transformer", r"(^|\.)(transformer_blocks\.\d+\.attn1|blocks\.\d+\.spatial_block)\."),
-        ("text_encoder", r"(^|\.)encoder\.block\.\d+\.layer\.0\.SelfAttention\."),
-        ("lpips", r"(^|\.)(lin\d\.model|net\.slice\d|features)\.\d+\."),
-    ):
-        if any(re.search(pattern, name) for name in names):
-            return kind
-    if any(map(is_vae_2d, files)):
-        return "vae_2d"
-    if any("encoder.mid.block_1." in name for name in names):
-        return "vae"
-    raise WeightsError(f"{source} holds none of the known models ({', '.join(kind.title for kind in KINDS.values())}): check the file")
-
-
 def _place(kind: str, folder: Any) -> Path:
     if kind in WITHOUT_CONFIG:
         raise WeightsError(f"{folder.path} is a model folder, which has no place for {KINDS[kind].title}: name a file for --target")
@@ -159,7 +80,7 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
         tensors = KINDS[kind].open(source, config)
     except WeightsError as error:
         raise error if known else WeightsError(f"{error}, or name the folder of its config.json with --model_config") from None
-    weights = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
+    weights: Weights = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
     path.parent.mkdir(parents=True, exist_ok=True)
     if to_mindspore:
         rename = str if kind in WITHOUT_CONFIG else mindspore_name

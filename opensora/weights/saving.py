@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from opensora.weights.files import DTYPES, WeightsError, is_finite, to_bfloat16
-from opensora.weights.release import TensorSource
+from opensora.weights.release import FLOATING, TensorSource
 
 STORAGE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 LARGEST = {"F32": 3.4028234e38, "F16": 65504.0, "BF16": 3.3895313e38}
@@ -67,7 +67,8 @@ def save_tensors(path: Path, weights: Mapping[str, np.ndarray], dtype: str = "fl
     if dtype not in STORAGE:
         raise ValueError(f"dtype {dtype!r} is unknown: choose one of {', '.join(STORAGE)}")
     if isinstance(weights, TensorSource):
-        entries = {name: (STORAGE[dtype], shape) for name, shape in weights.shapes.items()}
+        kinds = {name: STORAGE[dtype] if kind in FLOATING else kind for name, kind in weights.dtypes.items()}
+        entries = {name: (kinds[name], shape) for name, shape in weights.shapes.items()}
     else:
         entries = {name: (STORAGE[dtype] if a.dtype.kind == "f" else CODES[a.dtype], a.shape) for name, a in weights.items()}
     write_atomic(path, lambda file: _write_tensors(file, entries, weights))
