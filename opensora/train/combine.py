@@ -70,8 +70,8 @@ def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path
     path = target / "rank_0" / FULL
     if path.exists():
         raise WeightsError(f"{path} exists: choose another --dest, or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = _JoinedRanks(files, whole)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, lambda file: write_checkpoint(file, weights))
     log.info("%s: %d parameters from %d ranks", path, len(weights), len(files))
     return path
@@ -109,9 +109,8 @@ class _JoinedRanks(Mapping[str, np.ndarray]):
         count = full[0] // part[0] if part and full and part[0] else 0
         same = all(name in file.entries and file.entries[name].shape == part for file in files[:count])
         if not 0 < count <= len(files) or (part[0] * count, *part[1:]) != full or not same:
-            raise WeightsError(
-                f"{files[0].path}: {name} has shape {list(part)}, of which the ranks cannot make {list(full)}: copy all again"
-            )
+            remedy = "copy all ranks again, or name the right --model_config"
+            raise WeightsError(f"{files[0].path}: {name} has shape {list(part)}, which cannot make {list(full)}: {remedy}")
         return count
 
     def __getitem__(self, name: str) -> np.ndarray:
