@@ -7,6 +7,10 @@ POSITIONAL = None
 
 
 def run(options: ReconstructOptions) -> int:
+    from opensora.pipeline.reconstruct_plan import plan
+
+    work = plan(options)
+    # Brings MindSpore in, which takes seconds: only after the options were found good.
     from opensora.pipeline.reconstruct import reconstruct
 
-    return reconstruct(options)
+    return reconstruct(work)

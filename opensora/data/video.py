@@ -211,6 +211,15 @@ def write_json(path: str | Path, content: Any) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no such file or it holds something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def contact_sheet(frames: np.ndarray, columns: int | None = None) -> np.ndarray:
     """Frames (T, H, W, 3) side by side, row by row -> one picture, uint8 (rows*H, columns*W, 3); empty places are white.
 

@@ -1,6 +1,5 @@
 """`opensora evaluate`: how alike the videos of two folders are."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,13 +10,14 @@ import numpy as np
 
 from opensora import runtime
 from opensora.data.clips import ClipShape, media_files, read_ahead
-from opensora.data.video import write_json
+from opensora.data.video import read_json, write_json
 from opensora.metrics.options import EvaluateOptions
 from opensora.metrics.report import table
 from opensora.metrics.scores import METRICS, Scores, check_metrics
 
 log = logging.getLogger(__name__)
 
+COMMAND = "opensora evaluate"
 NAMES_SHOWN = 5
 
 
@@ -51,7 +51,7 @@ def evaluate(options: EvaluateOptions) -> int:
         raise ValueError(f"none of {len(pairs)} pairs could be measured, the first because {skipped[0]['reason']}")
     total = scores.total([{name: item[name] for name in METRICS if name in item} for item in files])
     print(table(files, total))
-    write_json(output, {"command": "opensora evaluate", "options": asdict(options), "total": total, "files": files, "skipped": skipped})
+    write_json(output, {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped})
     log.info("%s", output)
     return 1 if skipped else 0
 
@@ -72,7 +72,8 @@ def _prepare(options: EvaluateOptions) -> tuple[list[Pair], Path]:
     output = Path(options.output) if options.output is not None else Path(options.generated_video_dir) / "evaluation.json"
     if output.suffix != ".json" or not output.absolute().parent.is_dir():
         raise ValueError(f"output {output} cannot be written: name a .json file in a folder that exists")
-    if output.exists() and not _is_same(output, options):
+    earlier = read_json(output)
+    if output.exists() and (earlier.get("command"), earlier.get("options")) != (COMMAND, asdict(options)):
         raise ValueError(f"{output} exists and holds something else: move it away, or name another file with --output")
     return pairs, output
 
@@ -121,12 +122,3 @@ def _read(pair: Pair, shape: ClipShape) -> tuple[np.ndarray, np.ndarray]:
     if len(real) != len(generated):
         log.info("%s has %d frames and %s %d: the first %d are compared", pair.real, len(real), pair.generated, len(generated), frames)
     return real[:frames], generated[:frames]
-
-
-def _is_same(output: Path, options: EvaluateOptions) -> bool:
-    """Whether a file holds an earlier evaluation that was asked for in the same words, which this one may replace."""
-    try:
-        content = json.loads(output.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("command") == "opensora evaluate" and content.get("options") == asdict(options)

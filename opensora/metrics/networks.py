@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from opensora.data.video import to_pixels
 from opensora.models import I3D, LPIPS
 from opensora.models.i3d import LEAST_FRAMES, SIZE
 from opensora.runtime import mindspore
-from opensora.weights import TensorFile
+from opensora.weights import open_file
 
 ms = mindspore()
 
@@ -68,7 +67,11 @@ def _bilinear(length: int, target: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(length))).astype(np.float32)
 
 
-def _tensors(path: Path) -> dict[str, Any]:
-    """All tensors of a weights file. Raises WeightsError."""
-    file = TensorFile(path)
-    return {name: file.read(name) for name in file.entries}
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a weights file of any kind, but for VGG16's classifier and norms' counters.
+
+    Raises WeightsError.
+    """
+    file = open_file(path)
+    unused = ("classifier.", "num_batches_tracked")
+    return {name: file.read(name) for name in file.entries if not name.startswith(unused) and not name.endswith(unused)}

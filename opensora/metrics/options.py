@@ -15,9 +15,9 @@ class EvaluateOptions:
     metric: list[str] = field(default_factory=lambda: ["psnr", "ssim"])
     """Some of psnr, ssim, lpips, fvd."""
     lpips_weights: str | None = None
-    """File (.safetensors) with the weights of LPIPS and its VGG16."""
+    """File (.safetensors, .ckpt, .pt) with the weights of LPIPS and its VGG16."""
     i3d_weights: str | None = None
-    """File (.safetensors) with the weights of I3D, for FVD."""
+    """File (.safetensors, .ckpt, .pt) with the weights of I3D, for FVD."""
     num_frames: int = 100
     """Frames of each video at most; a shorter one is compared as far as it goes."""
     sample_rate: int = 1

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 METRICS = ("psnr", "ssim", "lpips", "fvd")
 LEAST_SIDE = {"ssim": WINDOW, "lpips": 16}  # pixels; the network of LPIPS halves the size four times
 LPIPS_SOURCE = (
-    "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, or torchvision's VGG16 joined with "
-    "the vgg.pth of https://github.com/richzhang/PerceptualSimilarity"
+    "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, or in one file torchvision's VGG16 and "
+    "lpips/weights/v0.1/vgg.pth of https://github.com/richzhang/PerceptualSimilarity"
 )
 I3D_SOURCE = "fvd/videogpt/i3d_pretrained_400.pt of https://github.com/JunyaoHu/common_metrics_on_video_quality"
 
@@ -26,7 +26,7 @@ I3D_SOURCE = "fvd/videogpt/i3d_pretrained_400.pt of https://github.com/JunyaoHu/
 class Scores:
     """Measures pairs of videos by the named metrics and keeps what the Frechet video distance of all needs.
 
-    lpips_weights, i3d_weights: .safetensors files. Raises ValueError for an unknown metric, missing weights or a wrong file.
+    lpips_weights, i3d_weights: files that `open_file` reads. Raises ValueError for an unknown metric, missing weights or a wrong file.
     """
 
     def __init__(
@@ -100,6 +100,6 @@ def check_metrics(metrics: Sequence[str], lpips_weights: str | None, i3d_weights
     needs = (("lpips", "lpips_weights", lpips_weights, LPIPS_SOURCE), ("fvd", "i3d_weights", i3d_weights, I3D_SOURCE))
     for name, option, path, source in needs:
         if name in metrics and path is None:
-            raise ValueError(f"{name} needs --{option}, a .safetensors file of the weights in {source}")
+            raise ValueError(f"{name} needs --{option}, the file {source}")
         if name in metrics and path is not None and not Path(path).is_file():
             raise ValueError(f"{option} {path} does not exist: check the path; the weights come from {source}")

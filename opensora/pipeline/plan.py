@@ -5,7 +5,6 @@ was interrupted continue where it stopped; a file whose recipe differs belongs t
 """
 
 import hashlib
-import json
 import logging
 import platform
 import shlex
@@ -14,15 +13,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from opensora.data.video import safe_name
+from opensora.data.video import read_json, safe_name
 from opensora.options import GenerateJob
-from opensora.weights import ModelFolder
+from opensora.weights import ModelFolder, weight_files
 
 log = logging.getLogger(__name__)
 
 LATENTS = ".latents"
 SHEET = ".contact.png"
-HASHED = ("config.json", "*.safetensors", "spiece.model")
+HASHED = ("config.json", "*.safetensors", "*.bin", "spiece.model")
 BLOCK = 2**22
 PACKAGES = ("opensora", "mindspore", "numpy", "av", "pillow")
 
@@ -160,8 +159,7 @@ def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dic
     """sha256 of every file that determines a part of the model, by part and file name."""
     hashes = {"transformer": hash_folder(model.transformer), "vae": hash_folder(model.vae)}
     if pretrained_ckpt is not None:
-        path = Path(pretrained_ckpt)
-        replaced = hash_folder(path) if path.is_dir() else {path.name: hash_file(path)}
+        replaced = {path.name: hash_file(path) for path in weight_files(pretrained_ckpt)}
         hashes["transformer"] = {"config.json": hashes["transformer"]["config.json"], **replaced}
     if model.text_encoder is not None:
         hashes["text_encoder"] = hash_folder(model.text_encoder)
@@ -184,9 +182,5 @@ def hash_file(path: Path) -> str:
 
 def read_recipe(sidecar: Path) -> dict[str, Any] | None:
     """The recipe in a sidecar, or None where there is none or it is not ours."""
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    recipe = content.get("recipe") if isinstance(content, dict) else None
+    recipe = read_json(sidecar).get("recipe")
     return recipe if isinstance(recipe, dict) else None

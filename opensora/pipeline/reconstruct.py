@@ -1,6 +1,5 @@
 """`opensora reconstruct`: files through the autoencoder and back, each written and measured as soon as it is finished."""
 
-import json
 import logging
 import zlib
 from collections.abc import Iterator
@@ -18,22 +17,18 @@ from opensora.metrics.scores import Scores, least_side, mean_of_files
 from opensora.models import CausalVAE, Tiling
 from opensora.pipeline.plan import versions
 from opensora.pipeline.reconstruct_options import ReconstructOptions
-from opensora.pipeline.reconstruct_plan import COMMAND, Plan, Planned, plan
+from opensora.pipeline.reconstruct_plan import COMMAND, Plan, Planned
 
 ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
-SUMMARY = "reconstruct.json"
 
-
-def reconstruct(options: ReconstructOptions) -> int:
+def reconstruct(work: Plan) -> int:
     """Make and measure the reconstructions, print the table. Returns 0, or 1 where files of a folder could not be read; they are named.
 
-    Raises ValueError, before anything is computed or written, for files that would be overwritten and options that do not fit.
-    A single file that cannot be read raises, too.
+    Raises ValueError for a single file that cannot be read, for a folder of such files, and for weights that do not fit.
     """
-    work = plan(options)
-    summary = _summary_path(work)
+    options = work.options
     todo = [planned for planned in work.files if planned.figures is None]
     if len(todo) < len(work.files):
         log.info("%d of %d are finished and are skipped", len(work.files) - len(todo), len(work.files))
@@ -51,9 +46,9 @@ def reconstruct(options: ReconstructOptions) -> int:
         raise ValueError(f"none of {len(work.files)} files could be reconstructed, the first because {skipped[0]['reason']}")
     total = mean_of_files([{name: item[name] for name in work.metrics} for item in files])
     print(table(files, total))
-    if summary is not None:
-        write_json(summary, {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped})
-        log.info("%s", summary)
+    if work.summary is not None:
+        write_json(work.summary, {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped})
+        log.info("%s", work.summary)
     return 1 if skipped else 0
 
 
@@ -93,7 +88,7 @@ def _batches(work: Plan, todo: list[Planned], skipped: list[dict[str, str]]) -> 
         try:
             video = clip()
         except ValueError as error:
-            if not work.is_folder:
+            if work.summary is None:
                 raise
             log.info("%s is skipped: %s", planned.name, error)
             skipped.append({"file": planned.name, "reason": str(error)})
@@ -142,21 +137,3 @@ def _finish(work: Plan, planned: Planned, clip: np.ndarray, result: np.ndarray, 
     write_video(planned.target, np.concatenate([clip, result], axis=2) if work.options.grid else result, fps)
     log.info("%s", planned.target)
     return figures
-
-
-def _summary_path(work: Plan) -> Path | None:
-    """Where a folder run's figures go. Raises ValueError for a file there that no such run wrote."""
-    if not work.is_folder:
-        return None
-    path = Path(str(work.options.generated_video_dir)) / SUMMARY
-    if path.exists() and not _is_ours(path):
-        raise ValueError(f"{path} exists and is not from `{COMMAND}`: move it away, or name another folder with --generated_video_dir")
-    return path
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("command") == COMMAND

@@ -53,7 +53,7 @@ class ReconstructOptions:
     num_workers: int = 1
     """Files that are read ahead while another is reconstructed."""
     lpips_weights: str | None = None
-    """File (.safetensors) with the weights of LPIPS and its VGG16: LPIPS is measured as well."""
+    """File (.safetensors, .ckpt, .pt) with the weights of LPIPS and its VGG16: LPIPS is measured as well."""
     device: Literal["CPU", "Ascend"] = "CPU"
     """Where to compute."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"

@@ -4,22 +4,22 @@ Beside each result lies `<result>.json`: the recipe (all that determines the fra
 makes an interrupted run continue where it stopped; a file whose recipe differs belongs to another request and is never touched.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opensora.data.clips import ClipShape, listed_files, media_files
-from opensora.data.video import PICTURE_SUFFIXES, WRITERS, probe
+from opensora.data.video import PICTURE_SUFFIXES, WRITERS, probe, read_json
 from opensora.metrics.scores import check_metrics
-from opensora.models.causal_vae import CausalVAEConfig
+from opensora.models.causal_vae_config import CausalVAEConfig
 from opensora.options import check_writable
-from opensora.pipeline.plan import hash_file, hash_folder, read_recipe
+from opensora.pipeline.plan import hash_file, hash_folder
 from opensora.pipeline.reconstruct_options import ReconstructOptions
 from opensora.weights import WeightsError, load_config
 from opensora.weights.folder import DEMO
 
 ORIGIN = "origin"
+SUMMARY = "reconstruct.json"
 COMMAND = "opensora reconstruct"
 
 
@@ -50,17 +50,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked request: the files in order, how they are read, and the autoencoder's folder."""
+    """A checked request: the files in order, how they are read, and the autoencoder's folder.
+
+    `summary` is the file for the figures of a folder run, None for a single file.
+    """
 
     options: ReconstructOptions
     files: list[Planned]
     shape: ClipShape
     autoencoder: Path
     metrics: list[str]
-
-    @property
-    def is_folder(self) -> bool:
-        return self.options.real_video_dir is not None
+    summary: Path | None
 
 
 def plan(options: ReconstructOptions) -> Plan:
@@ -79,7 +79,7 @@ def plan(options: ReconstructOptions) -> Plan:
     check_metrics(metrics, options.lpips_weights, None)
     settings = _settings(options, folder)
     files = [_planned(name, source, target, settings, options) for name, source, target in _sources(options)]
-    return Plan(options, files, shape, folder, metrics)
+    return Plan(options, files, shape, folder, metrics, _summary(options))
 
 
 def find_autoencoder(options: ReconstructOptions) -> Path:
@@ -172,10 +172,18 @@ def _planned(name: str, source: Path, target: Path, settings: dict[str, Any], op
     in_the_way = next((path for path in places if path.exists()), None)
     if in_the_way is None:
         return planned
-    if not source.is_file() or read_recipe(planned.sidecar) != planned.recipe():
+    content = read_json(planned.sidecar)
+    if not source.is_file() or content.get("recipe") != planned.recipe():
         option = "--generated_video_dir" if options.real_video_dir is not None else "--rec_path"
         raise ValueError(f"{in_the_way} exists and was made otherwise: move it away, or name another place with {option}")
-    if not target.is_file():
-        return planned
-    figures = json.loads(planned.sidecar.read_text(encoding="utf-8"))["figures"]
-    return Planned(name, source, target, settings, figures)
+    return Planned(name, source, target, settings, content["figures"] if target.is_file() else None)
+
+
+def _summary(options: ReconstructOptions) -> Path | None:
+    """Raises ValueError for a file in its place that no such run wrote."""
+    if options.generated_video_dir is None:
+        return None
+    path = Path(options.generated_video_dir) / SUMMARY
+    if path.exists() and read_json(path).get("command") != COMMAND:
+        raise ValueError(f"{path} exists and is not from `{COMMAND}`: move it away, or name another folder with --generated_video_dir")
+    return path
