@@ -32,7 +32,8 @@ def evaluate(options: EvaluateOptions) -> int:
     Raises ValueError, before anything is measured, for options, missing partners and a file in the way.
     """
     pairs, output = _prepare(options)
-    if set(options.metric) - {"psnr", "ssim"}:
+    networks = not {"lpips", "fvd"}.isdisjoint(options.metric)
+    if networks:
         runtime.set_device(options.device)
     scores = Scores(options.metric, options.lpips_weights, options.i3d_weights, options.batch_size)
     shape = _shape(options)
@@ -47,6 +48,8 @@ def evaluate(options: EvaluateOptions) -> int:
         except ValueError as error:
             log.info("%s is left out: %s", pair.real.name, error)
             skipped.append({"file": pair.real.name, "reason": str(error)})
+        if networks:
+            log.info("%s (%d of %d)", pair.real.name, len(files) + len(skipped), len(pairs))
     if not files:
         raise ValueError(f"none of {len(pairs)} pairs could be measured, the first because {skipped[0]['reason']}")
     total = scores.total([{name: item[name] for name in METRICS if name in item} for item in files])

@@ -1,7 +1,7 @@
 """The metrics that need a network: LPIPS of frames and the features of the Frechet video distance, on weights that the user has."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ ms = mindspore()
 class FrameDistance:
     """LPIPS of frames; `batch_size` frames go through the network at once. Raises ValueError for a file that is not LPIPS's."""
 
-    def __init__(self, weights: Path, batch_size: int) -> None:
-        self.network = LPIPS.from_weights(_tensors(weights))
+    def __init__(self, weights: Sequence[str | Path], batch_size: int) -> None:
+        """weights: one file, or VGG16's and that of the heads."""
+        self.network = LPIPS.from_weights({name: value for path in weights for name, value in _tensors(path).items()})
         self.batch_size = batch_size
 
     def __call__(self, frames: np.ndarray, target: np.ndarray) -> float:
@@ -40,7 +41,7 @@ class FrameDistance:
 class VideoFeatures:
     """I3D's class scores of a video, prepared as the published evaluation does. Raises ValueError for a file that is not I3D's."""
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: str | Path) -> None:
         self.network = I3D.from_weights(_tensors(weights))
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -67,7 +68,7 @@ def _bilinear(length: int, target: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(length))).astype(np.float32)
 
 
-def _tensors(path: Path) -> dict[str, np.ndarray]:
+def _tensors(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a weights file of any kind, but for VGG16's classifier and norms' counters.
 
     Raises WeightsError.

@@ -14,8 +14,8 @@ class EvaluateOptions:
     """Folder of the generated ones; each has the name of its real partner, endings may differ."""
     metric: list[str] = field(default_factory=lambda: ["psnr", "ssim"])
     """Some of psnr, ssim, lpips, fvd."""
-    lpips_weights: str | None = None
-    """File (.safetensors, .ckpt, .pt) with the weights of LPIPS and its VGG16."""
+    lpips_weights: list[str] = field(default_factory=list)
+    """File (.safetensors, .ckpt, .pth) with the weights of LPIPS and its VGG16, or one of each."""
     i3d_weights: str | None = None
     """File (.safetensors, .ckpt, .pt) with the weights of I3D, for FVD."""
     num_frames: int = 100

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 METRICS = ("psnr", "ssim", "lpips", "fvd")
 LEAST_SIDE = {"ssim": WINDOW, "lpips": 16}  # pixels; the network of LPIPS halves the size four times
 LPIPS_SOURCE = (
-    "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, or in one file torchvision's VGG16 and "
-    "lpips/weights/v0.1/vgg.pth of https://github.com/richzhang/PerceptualSimilarity"
+    "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, or the two files torchvision's "
+    "vgg16-397923af.pth and lpips/weights/v0.1/vgg.pth of https://github.com/richzhang/PerceptualSimilarity"
 )
 I3D_SOURCE = "fvd/videogpt/i3d_pretrained_400.pt of https://github.com/JunyaoHu/common_metrics_on_video_quality"
 
@@ -30,7 +30,7 @@ class Scores:
     """
 
     def __init__(
-        self, metrics: Sequence[str], lpips_weights: str | None = None, i3d_weights: str | None = None, batch_size: int = 4
+        self, metrics: Sequence[str], lpips_weights: Sequence[str] = (), i3d_weights: str | None = None, batch_size: int = 4
     ) -> None:
         check_metrics(metrics, lpips_weights, i3d_weights)
         self.metrics = metrics
@@ -38,9 +38,9 @@ class Scores:
         self._distance: networks.FrameDistance | None = None
         self._network: networks.VideoFeatures | None = None
         if "lpips" in metrics:
-            self._distance = _networks().FrameDistance(Path(str(lpips_weights)), batch_size)
+            self._distance = _networks().FrameDistance(lpips_weights, batch_size)
         if "fvd" in metrics:
-            self._network = _networks().VideoFeatures(Path(str(i3d_weights)))
+            self._network = _networks().VideoFeatures(i3d_weights)
 
     def pair(self, real: np.ndarray, generated: np.ndarray) -> dict[str, float]:
         """The figures of two videos, uint8 (T, H, W, 3) of one shape, means over the frames. Raises ValueError for frames too small."""
@@ -84,7 +84,7 @@ def mean_of_files(figures: Iterable[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
 
 
-def check_metrics(metrics: Sequence[str], lpips_weights: str | None, i3d_weights: str | None) -> None:
+def check_metrics(metrics: Sequence[str], lpips_weights: Sequence[str], i3d_weights: str | None) -> None:
     """Raises ValueError for a metric that is unknown or lacks its weights."""
     if not metrics:
         raise ValueError(f"there is no metric: name some of {', '.join(METRICS)}")
@@ -97,9 +97,13 @@ def check_metrics(metrics: Sequence[str], lpips_weights: str | None, i3d_weights
             raise ValueError(f"metric {name!r} is unknown{did_you_mean(name, METRICS)}: choose some of {', '.join(METRICS)}")
     if len(set(metrics)) < len(metrics):
         raise ValueError(f"metrics {' '.join(metrics)} name one twice: name each once")
-    needs = (("lpips", "lpips_weights", lpips_weights, LPIPS_SOURCE), ("fvd", "i3d_weights", i3d_weights, I3D_SOURCE))
-    for name, option, path, source in needs:
-        if name in metrics and path is None:
+    needs = (
+        ("lpips", "lpips_weights", list(lpips_weights), LPIPS_SOURCE),
+        ("fvd", "i3d_weights", [i3d_weights] if i3d_weights else [], I3D_SOURCE),
+    )
+    for name, option, paths, source in needs:
+        if name in metrics and not paths:
             raise ValueError(f"{name} needs --{option}, the file {source}")
-        if name in metrics and path is not None and not Path(path).is_file():
-            raise ValueError(f"{option} {path} does not exist: check the path; the weights come from {source}")
+        for path in paths:
+            if name in metrics and not Path(path).is_file():
+                raise ValueError(f"{option} {path} does not exist: check the path; the weights come from {source}")

@@ -37,10 +37,15 @@ def reconstruct(work: Plan) -> int:
     if todo:
         vae = open_autoencoder(options, work.autoencoder)
         scores = Scores(work.metrics, options.lpips_weights)
+        compiled: set[tuple[int, ...]] = set()
         for batch in _batches(work, todo, skipped):
-            results = reconstruct_frames(vae, np.stack([clip for _, clip in batch]))
-            for (planned, clip), result in zip(batch, results, strict=True):
+            clips = np.stack([clip for _, clip in batch])
+            if clips.shape not in compiled:
+                compiled.add(clips.shape)
+                log.info("compiling the autoencoder for %d frames of %dx%d", *clips.shape[1:4])
+            for (planned, clip), result in zip(batch, reconstruct_frames(vae, clips), strict=True):
                 figures[planned.name] = _finish(work, planned, clip, result, scores)
+                log.info("%s (%d of %d)", planned.target, len(figures) + len(skipped), len(work.files))
     files = [{"file": planned.name, **figures[planned.name]} for planned in work.files if planned.name in figures]
     if not files:
         raise ValueError(f"none of {len(work.files)} files could be reconstructed, the first because {skipped[0]['reason']}")
@@ -135,5 +140,4 @@ def _finish(work: Plan, planned: Planned, clip: np.ndarray, result: np.ndarray, 
         planned.origin.parent.mkdir(exist_ok=True)
         write_video(planned.origin, clip, fps)
     write_video(planned.target, np.concatenate([clip, result], axis=2) if work.options.grid else result, fps)
-    log.info("%s", planned.target)
     return figures

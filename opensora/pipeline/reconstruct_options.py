@@ -1,6 +1,6 @@
 """What `opensora reconstruct` is asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -52,8 +52,8 @@ class ReconstructOptions:
     """Videos of one size that go through the autoencoder together; on a CPU each goes by itself."""
     num_workers: int = 1
     """Files that are read ahead while another is reconstructed."""
-    lpips_weights: str | None = None
-    """File (.safetensors, .ckpt, .pt) with the weights of LPIPS and its VGG16: LPIPS is measured as well."""
+    lpips_weights: list[str] = field(default_factory=list)
+    """File (.safetensors, .ckpt, .pth) with the weights of LPIPS and its VGG16, or one of each: LPIPS is measured as well."""
     device: Literal["CPU", "Ascend"] = "CPU"
     """Where to compute."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"

@@ -75,7 +75,7 @@ def plan(options: ReconstructOptions) -> Plan:
         crop_size=options.crop_size,
         multiple=stride,
     )
-    metrics = ["psnr", "ssim"] + (["lpips"] if options.lpips_weights is not None else [])
+    metrics = ["psnr", "ssim"] + (["lpips"] if options.lpips_weights else [])
     check_metrics(metrics, options.lpips_weights, None)
     settings = _settings(options, folder)
     files = [_planned(name, source, target, settings, options) for name, source, target in _sources(options)]
@@ -151,8 +151,8 @@ def _settings(options: ReconstructOptions, folder: Path) -> dict[str, Any]:
     """What of the options determines a result, the same for all files."""
     split = options.enable_tiling or options.enable_time_chunk
     weights = {"vae": hash_folder(folder)}
-    if options.lpips_weights is not None:
-        weights["lpips"] = {Path(options.lpips_weights).name: hash_file(Path(options.lpips_weights))}
+    if options.lpips_weights:
+        weights["lpips"] = {Path(path).name: hash_file(Path(path)) for path in options.lpips_weights}
     names = ("num_frames", "sample_rate", "dynamic_start_index", "resolution", "crop_size", "grid", "output_origin", "precision")
     return {
         **{name: getattr(options, name) for name in names},

@@ -77,6 +77,7 @@ def test_broken_files_are_named_and_left_out(capfd: pytest.CaptureFixture[str]) 
     assert "none of 2 pairs could be measured, the first because made/a.png cannot be read" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_lpips_and_fvd_with_the_user_s_weights(lpips_weights: Path, i3d_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features: list[np.ndarray] = []
     original = VideoFeatures.__call__
