@@ -1,8 +1,6 @@
-"""Strict loading of a model folder in the release's layout: config.json beside one weights file or its shards."""
+"""Strict loading of a model: config.json of its folder, and weights by name and shape from whatever files hold them."""
 
-import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from opensora.weights.files import TensorFile, WeightsError
+from opensora.weights.files import DTYPES, TensorFile, WeightsError, WeightsFile
+from opensora.weights.mindspore_file import MindSporeFile
+from opensora.weights.names import BESIDE, release_name
+from opensora.weights.sources import open_file, read_object, require_folder, weight_files
 
 log = logging.getLogger(__name__)
 
 NAMES_SHOWN = 10
+FLOATING = ("F16", "BF16", "F32", "F64")
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -22,28 +24,28 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     """The object in `folder`/config.json. Raises WeightsError where folder or file is missing or is not such an object."""
     folder = Path(folder)
     path = folder / "config.json"
-    _require_folder(folder)
+    require_folder(folder)
     if not path.is_file():
         inside = sorted(item.parent.name for item in folder.glob("*/config.json"))
         remedy = f"name one of the folders inside it: {', '.join(inside)}" if inside else "check the path, or download the folder again"
         raise WeightsError(f"{folder} has no config.json: {remedy}")
-    return _read_object(path)
+    return read_object(path)
 
 
 class TensorSource(Mapping[str, np.ndarray]):
     """The tensors of a release, already checked by name and shape, each read when it is asked for: floating ones become float32."""
 
-    def __init__(self, where: Mapping[str, tuple[TensorFile, str]]) -> None:
-        """where: for every tensor its file, and its name there."""
+    def __init__(self, where: Mapping[str, tuple[WeightsFile, str, tuple[int, ...]]]) -> None:
+        """where: for every tensor its file, its name there, and its shape."""
         self._where = where
 
     def __getitem__(self, name: str) -> np.ndarray:
-        file, stored = self._where[name]
-        return file.read(stored)
+        file, stored, shape = self._where[name]
+        return file.read(stored).reshape(shape)
 
     def rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
         """These rows (N,) of a table (R, ...), the others unread: (N, ...)."""
-        file, stored = self._where[name]
+        file, stored, _ = self._where[name]
         return file.read_rows(stored, numbers)
 
     def __iter__(self) -> Iterator[str]:
@@ -60,9 +62,10 @@ def load_weights(
     expected: Mapping[str, tuple[int, ...]],
     ignore: Iterable[str] = (),
     aliases: Mapping[str, str] = EMPTY,
+    floating: bool = True,
 ) -> dict[str, np.ndarray]:
     """The tensors that `open_weights` finds, all read."""
-    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases))
+    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases, floating=floating))
 
 
 def open_weights(
@@ -72,79 +75,72 @@ def open_weights(
     expected: Mapping[str, tuple[int, ...]],
     ignore: Iterable[str] = (),
     aliases: Mapping[str, str] = EMPTY,
+    floating: bool = True,
 ) -> TensorSource:
     """The tensors of a release, in the order of `expected`, floating ones as float32, none of them read yet.
 
-    source: a folder with `<stem>.safetensors` or its shards and `<stem>.safetensors.index.json`, or one .safetensors file.
+    source: what `weight_files` takes. Names of other trainers and of the published MindSpore version become the release's.
     expected: name and shape of every tensor that the model has. ignore: prefixes of names that may lie in the file unused.
-    aliases: for some names, another under which a file may hold the same tensor.
+    aliases: for some names, another under which a file may hold the same tensor. floating: whether all must be of a floating type.
     Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message) and for damaged files; reading
     a tensor raises it for NaN.
     """
-    source, prefixes = Path(source), tuple(ignore)
-    files = _open_all(source, stem)
-    held = {name: file for file in files for name in file.entries}
-    stored = {name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected}
-    ignored = sorted(name for name in set(held) - set(stored.values()) if name.startswith(prefixes))
-    if ignored:
-        log.info("%s: %d tensors that this model does not use were left out (%s)", source, len(ignored), _some(ignored))
-
-    missing = [name for name in expected if stored[name] not in held]
-    unexpected = sorted(set(held) - set(stored.values()) - set(ignored))
-    misshapen = [
-        f"{name} {list(held[stored[name]].entries[stored[name]].shape)} instead of {list(shape)}"
-        for name, shape in expected.items()
-        if name not in missing and held[stored[name]].entries[stored[name]].shape != tuple(shape)
+    files = [open_file(path) for path in weight_files(source, stem)]
+    place = files[0].path if len(files) == 1 else Path(source)
+    held = _by_release_name(files, place, set(expected) | set(aliases.values()))
+    chosen = {name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected}
+    found = {name: held[chosen[name]] for name in expected if chosen[name] in held}
+    left = {name: held[name][0] for name in sorted(set(held) - set(chosen.values()))}
+    beside = tuple(ignore)
+    unexpected = [
+        name for name, file in left.items() if not name.startswith(beside if isinstance(file, TensorFile) else (*beside, *BESIDE))
     ]
-    faults = [f"{len(found)} {what}: {_some(found)}" for found, what in ((missing, "missing"), (unexpected, "unexpected")) if found]
-    if misshapen:
-        faults.append(f"{len(misshapen)} of another shape: {_some(misshapen)}")
-    if faults:
-        place = files[0].path if len(files) == 1 else source
+    ignored = [name for name in left if name not in unexpected]
+    if ignored:
+        log.info("%s: %d tensors that this model does not use were left out (%s)", place, len(ignored), _some(ignored))
+    if faults := _faults(found, expected, unexpected, floating):
         remedy = "use the file that belongs to config.json"
         raise WeightsError(f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}")
-    return TensorSource({name: (held[stored[name]], stored[name]) for name in expected})
+    return TensorSource({name: (file, stored, expected[name]) for name, (file, stored) in found.items()})
 
 
-def _open_all(source: Path, stem: str) -> list[TensorFile]:
-    """The files that hold the weights. A name that occurs in two of them would make the result depend on their order."""
-    if source.suffix == ".safetensors":
-        return [TensorFile(source)]
-    _require_folder(source)
-    single, index = source / f"{stem}.safetensors", source / f"{stem}.safetensors.index.json"
-    if single.is_file() or not index.is_file():
-        return [TensorFile(single)]
-    shards = _read_object(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise WeightsError(f"{index} has no weight_map: download it again")
-    outside = [name for name in shards.values() if not _is_plain_name(name)]
-    if outside:
-        raise WeightsError(f"{index} names {outside[0]!r}, which is not a file of its own folder: download it again from a place you trust")
-    files = [TensorFile(source / name) for name in sorted(set(shards.values()))]
-    counts = Counter(name for file in files for name in file.entries)
-    twice = sorted(name for name, count in counts.items() if count > 1)
+def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> dict[str, tuple[WeightsFile, str]]:
+    """File and name there of every tensor. A name that occurred twice would make the result depend on the order."""
+    held: dict[str, tuple[WeightsFile, str]] = {}
+    twice = []
+    for file in files:
+        for stored in file.entries:
+            name = release_name(stored, known)
+            if name in held:
+                twice.append(name)
+            held[name] = file, stored
     if twice:
-        raise WeightsError(f"{index}: more than one file holds {_some(twice)}: download the folder again")
-    return files
+        raise WeightsError(f"{place} holds {_some(sorted(twice))} more than once: download it again")
+    return held
 
 
-def _is_plain_name(name: object) -> bool:
-    return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+def _faults(
+    found: Mapping[str, tuple[WeightsFile, str]], expected: Mapping[str, tuple[int, ...]], unexpected: list[str], floating: bool
+) -> list[str]:
+    misshapen, mistyped = [], []
+    for name, (file, stored) in found.items():
+        entry = file.entries[stored]
+        if _plain(entry.shape, file) != _plain(expected[name], file):
+            misshapen.append(f"{name} {list(entry.shape)} instead of {list(expected[name])}")
+        if floating and entry.dtype in DTYPES and entry.dtype not in FLOATING:
+            mistyped.append(f"{name} {entry.dtype} instead of F32, F16 or BF16")
+    kinds = (
+        ([name for name in expected if name not in found], "missing"),
+        (unexpected, "unexpected"),
+        (misshapen, "of another shape"),
+        (mistyped, "of another type"),
+    )
+    return [f"{len(names)} {what}: {_some(names)}" for names, what in kinds if names]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}): download or save it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__} instead of an object: download or save it again")
-    return content
-
-
-def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise WeightsError(f"model folder {folder} does not exist: check the path, or download the model first")
+def _plain(shape: tuple[int, ...], file: WeightsFile) -> list[int]:
+    # MindSpore's one-dimensional convolutions keep an axis of length one that the release's have not.
+    return [size for size in shape if size != 1 or not isinstance(file, MindSporeFile)]
 
 
 def _some(names: list[str]) -> str:
