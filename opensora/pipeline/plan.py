@@ -84,6 +84,7 @@ def _sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[s
         "seed": sampling["seed"] + number,
         "upstream": job.options.upstream,
         "precision": job.options.precision,
+        "weights_dtype": job.options.weights_dtype,
         "weights": {part: value for part, value in weights.items() if part != "vae"},
     }
 
@@ -137,7 +138,7 @@ def _command(video: Planned, job: GenerateJob) -> list[str]:
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]
     sampled = ("seed", "num_frames", "height", "width", "fps", "num_sampling_steps", "guidance_scale", "sample_method", "precision")
-    for name in sampled:
+    for name in (*sampled, "weights_dtype"):
         words += [f"--{name}", str(recipe[name])]
     split = {name: value for name, value in recipe.get("decoding", {}).items() if value}
     for name, value in split.items():

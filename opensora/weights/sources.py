@@ -9,6 +9,7 @@ from opensora.weights.mindspore_file import MindSporeFile
 from opensora.weights.torch_file import LEGACY, ZIP, TorchFile
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+STEMS = ("diffusion_pytorch_model", "model")
 PYTORCH_STEMS = {"model": "pytorch_model"}  # what a text encoder's .bin is called
 
 
@@ -49,6 +50,15 @@ def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> l
         if (source / f"{name}.index.json").is_file():
             return _shards(source / f"{name}.index.json", Path(name).suffix)
     return [source / f"{stem}.safetensors"]
+
+
+def folder_files(folder: Path) -> list[WeightsFile]:
+    """Readers of the weights in a folder of a model of any kind, none where it has none. Raises WeightsError for a missing shard."""
+    for stem in STEMS:
+        paths = weight_files(folder, stem)
+        if any(path.is_file() for path in paths):
+            return [open_file(path) for path in paths]
+    return []
 
 
 def latest_checkpoint(run: Path) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from opensora.weights import WeightsError, load_config, load_weights
+from opensora.weights import TensorFile, WeightsError, load_config, load_weights, open_weights, save_weights
 
 STEM = "diffusion_pytorch_model"
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(3, np.float32), "n.num_batches_tracked": np.array(7)}
@@ -55,6 +55,36 @@ def test_single_file_and_shards_give_the_same(folder: Path) -> None:
 
 def test_shards(sharded: Path) -> None:
     assert_same(load_weights(sharded, "model", expected=SHAPES))
+
+
+def test_opened_tensors_are_read_when_they_are_asked_for(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    original = TensorFile.read
+    monkeypatch.setattr(TensorFile, "read", lambda file, name: reads.append(name) or original(file, name))
+    source = open_weights(sharded, "model", expected=SHAPES)
+    assert list(source) == list(SHAPES) and len(source) == 3 and not reads
+    np.testing.assert_array_equal(source["a.bias"], WEIGHTS["a.bias"])
+    assert reads == ["a.bias"]
+
+
+def test_another_name_of_the_same_tensor(folder: Path) -> None:
+    expected = {"tied": (3,), "a.weight": (2, 3), "steps": ()}
+    source = open_weights(folder, expected=expected, aliases={"tied": "a.bias"})
+    np.testing.assert_array_equal(source["tied"], WEIGHTS["a.bias"])
+    with pytest.raises(WeightsError, match=r"1 missing: tied; 1 unexpected: a\.bias"):
+        open_weights(folder, expected=expected, aliases={"tied": "a.other"})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_rows_of_a_table(tmp_path: Path, dtype: str) -> None:
+    table = np.random.default_rng(0).standard_normal((7, 2, 3)).astype(np.float32)
+    save_weights(tmp_path, {}, {"before": np.ones(5, np.float32), "table": table}, dtype=dtype)
+    source = open_weights(tmp_path, expected={"before": (5,), "table": (7, 2, 3)})
+    numbers = np.array([6, 0, 3, 3])
+    rows = source.rows("table", numbers)
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, source["table"][numbers])
+    assert source.rows("table", numbers[:0]).shape == (0, 2, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
