@@ -84,7 +84,7 @@ class WeightsFile:
         if self.entries[name].dtype == "BF16":
             values = from_bfloat16(values)
         if values.dtype.kind == "f":
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 values = values.astype(np.float32, copy=False)
             if not is_finite(values):
                 raise WeightsError(f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again")

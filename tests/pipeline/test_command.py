@@ -162,8 +162,8 @@ def test_faults_are_found_before_anything_is_written(
 ) -> None:
     damage(model)
     before = sorted(model.parent.rglob("*"))
-    for memory in (None, 0):
-        monkeypatch.setattr("opensora.pipeline.memory.free_memory", lambda memory=memory: 2**40 if memory is None else memory)
+    for free in (2**40, 2**24):
+        monkeypatch.setattr(command, "free_memory", lambda free=free: free)
         assert run("a cat") == 2
         error = capfd.readouterr().err.splitlines()[-1]
         assert error.startswith("opensora: ") and message in error

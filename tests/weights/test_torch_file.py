@@ -81,6 +81,7 @@ def test_anything_but_tensors_is_refused_and_never_run(tmp_path: Path, content: 
         (b"h\x07", "its pickle cannot be followed"),
         (b"T\xff\xff\xff\xff", "its pickle cannot be followed"),
         (b"\x85", "its pickle cannot be followed"),
+        (b"]q\x00" + b"h\x00h\x00\x86q\x00" * 200 + b"h\x00\x93", "its pickle cannot be followed"),
         # Lists that hold one another: endless to print or to walk through, and must be neither.
         (b"]q\x00h\x00a", "holds no tensors"),
         (b"}q\x00X\x03\x00\x00\x00emah\x00s", "holds no tensors"),
