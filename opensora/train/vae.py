@@ -83,6 +83,9 @@ class VAETask:
         clips = [self.clips(first + i) for i in range(self.batch_size)]
         return to_pixels(np.stack(clips))
 
+    def samples(self, step: int) -> list[str]:
+        return [f"clip {(step - 1) * self.batch_size + i}" for i in range(self.batch_size)]
+
     def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
         """Forward, backward, clipping, AdamW, EMA."""
         video = ms.Tensor(batch)
@@ -125,7 +128,7 @@ class VAETask:
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         self.vae.weights = {name: ms.Tensor(value) for name, value in groups["model"].items()}
         self.ema.load({name: ms.Tensor(value) for name, value in groups["ema"].items()})
-        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"], int(state["step"]))
+        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"])
 
 
 def to_pixels(video: np.ndarray) -> np.ndarray:
