@@ -216,7 +216,7 @@ def _patches(w: Any, latents: Any, positions: Any) -> Any:
 
 def _timesteps(w: Any, embedding: Any) -> Any:
     """adaLN-single (arXiv:2310.00426, section 2.3): (B, 256) -> the embedded timestep (B, D), and what all blocks share (B, 6*D)."""
-    embedding = ops.stop_gradient(embedding).astype(w["linear.weight"].dtype)
+    embedding = ops.stop_gradient(embedding).astype(w["linear.bias"].dtype)
     y = linear(w, "emb.timestep_embedder.linear_1", embedding)
     y = linear(w, "emb.timestep_embedder.linear_2", silu(y))
     return y, linear(w, "linear", silu(y))
@@ -224,7 +224,7 @@ def _timesteps(w: Any, embedding: Any) -> Any:
 
 def _captions(w: Any, text_embeds: Any) -> Any:
     """(B, L, C) or (B, 1+N, L, C) -> (B, 1+N, L, D)."""
-    text_embeds = text_embeds.astype(w["caption_projection.linear_1.weight"].dtype)
+    text_embeds = text_embeds.astype(w["caption_projection.linear_1.bias"].dtype)
     y = linear(w, "caption_projection.linear_2", gelu(linear(w, "caption_projection.linear_1", text_embeds)))
     return y if y.ndim == 4 else ops.expand_dims(y, 1)
 

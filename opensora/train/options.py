@@ -80,8 +80,9 @@ class LoopOptions:
     """0 compiles every block; 1 runs operator by operator, slower and easier to debug."""
 
     def __post_init__(self) -> None:
-        if isinstance(self, OptimizerOptions):
-            OptimizerOptions.__post_init__(self)
+        for options in (OptimizerOptions, PrecisionOptions):
+            if isinstance(self, options):
+                options.__post_init__(self)
         counts = ("max_train_steps", "checkpointing_steps", "log_interval", "dataloader_prefetch_size", "batch_size")
         for name in (*counts, "gradient_accumulation_steps", "max_skipped_steps"):
             if getattr(self, name) < 1:
@@ -94,6 +95,43 @@ class LoopOptions:
     def samples_per_step(self) -> int:
         """Samples of one optimizer step."""
         return self.batch_size * self.gradient_accumulation_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionOptions:
+    """Which numbers the model computes with; weights, gradients' sums, moments and the average are always float32."""
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Number format of the transformer; a CPU computes in fp32 only."""
+    amp_level: Literal["O0", "O1", "O2"] = "O2"
+    """What is in that format: O2 everything but norms, softmax and loss; O1 the products of linear maps only; O0 nothing."""
+    global_bf16: bool = False
+    """The same as --precision bf16 --amp_level O2."""
+    loss_scaler_type: Literal["dynamic", "static"] = "dynamic"
+    """Whether the loss scale follows the overflows of the gradients."""
+    init_loss_scale: float | None = None
+    """Loss scale to begin with; default: 65536 with fp16, none otherwise."""
+    loss_scale_factor: float = 2.0
+    """What the scale is divided by after an overflow, and multiplied with after scale_window steps without one."""
+    scale_window: int = 2000
+    """Steps without an overflow until the scale rises."""
+
+    def __post_init__(self) -> None:
+        if self.init_loss_scale is not None and self.init_loss_scale < 1:
+            raise ValueError(f"init_loss_scale {self.init_loss_scale} is below 1: use 65536, or leave it out")
+        if self.loss_scale_factor <= 1 or self.scale_window < 1:
+            raise ValueError("loss_scale_factor must be above 1 and scale_window at least 1: use 2 and 2000")
+
+    @property
+    def number_format(self) -> str:
+        """The precision that the options come to."""
+        if self.global_bf16:
+            return "bf16"
+        return "fp32" if self.amp_level == "O0" else self.precision
+
+    @property
+    def level(self) -> str:
+        return "O2" if self.global_bf16 else self.amp_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +157,7 @@ class TrainVAEOptions(LoopOptions, OptimizerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(LoopOptions, OptimizerOptions):
+class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions):
     """Options of `opensora train`."""
 
     model_path: str
