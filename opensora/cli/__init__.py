@@ -18,7 +18,7 @@ COMMANDS = {
     "train-vae": "train the autoencoder",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
     "train": "train the transformer and its text encoder",
-    "export": "make a model folder of what runs have trained",
+    "convert": "published files and training runs to model folders, and back",
     "info": "what a model folder holds, and what the demo model knows",
 }
 HELP = ("-h", "--help")
