@@ -18,7 +18,7 @@ from opensora.train.vae import Clips, VAETask
 from opensora.train.vae_loss import VAELoss
 from opensora.train.vae_options import TrainVAEOptions
 from opensora.weights import WeightsError, load_config, open_file, save_weights
-from opensora.weights.inflation import inflate
+from opensora.weights.inflation import collapse_time, inflate
 from opensora.weights.sources import read_object
 from opensora.weights.vae_2d import open_vae_2d
 
