@@ -20,6 +20,7 @@ COMMANDS = {
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
     "train": "train the transformer and its text encoder",
     "convert": "published files and training runs to model folders, and back",
+    "combine": "one checkpoint out of the parts that the ranks of a parallel run wrote",
     "info": "what a model folder holds, and what the demo model knows",
 }
 HELP = ("-h", "--help")

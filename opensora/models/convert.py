@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 
 Weights = Mapping[str, np.ndarray]
 Change = Callable[[dict[str, Any], Weights], Weights]
-# Small files that belong to a part or to a whole model, and are copied as they are.
-BESIDE = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "generate.yaml", "data_set.json")
+# Small files of a text encoder and of a whole model, which are copied as they are.
+TOKENIZER = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+DESCRIPTION = ("generate.yaml", "data_set.json")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def convert(source: Path, target: Path, how: Conversion) -> None:
             raise WeightsError(f"{source} holds several parts, {', '.join(part.name for part in parts)}: name a folder for --target")
         for part in parts:
             convert(part, target / part.name, how)
-        _copy(BESIDE, source, target)
+        _copy(DESCRIPTION, source, target)
         return
     kind = find_kind(source)
     whole = target.suffix not in SUFFIXES and (target / "vae" / "config.json").is_file()
@@ -79,7 +80,7 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
     try:
         tensors = KINDS[kind].open(source, config)
     except WeightsError as error:
-        raise error if known else WeightsError(f"{error}, or name the folder of its config.json with --model_config") from None
+        raise (error if known else WeightsError(f"{error}, or name the folder of its config.json with --model_config")) from None
     weights: Weights = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
     path.parent.mkdir(parents=True, exist_ok=True)
     if to_mindspore:
@@ -90,7 +91,8 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
         if path != target and kind not in WITHOUT_CONFIG:
             if not (target / "config.json").exists():
                 save_config(target, config)
-            _copy(BESIDE, source if source.is_dir() else source.parent, target)
+            if kind == "text_encoder":
+                _copy(TOKENIZER, source if source.is_dir() else source.parent, target)
     log.info("%s: %s, %d tensors, from %s", path, KINDS[kind].title, len(weights), source)
 
 

@@ -6,60 +6,74 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from opensora.models.causal_vae_config import CausalVAEConfig
 from opensora.models.latte_config import LatteConfig, open_latte
+from opensora.models.latte_config import weight_shapes as latte_shapes
 from opensora.models.t5_config import T5Config, open_t5
+from opensora.models.t5_config import weight_shapes as t5_shapes
 from opensora.weights import TensorSource, WeightsError, open_file, open_weights, weight_files
 from opensora.weights.vae_2d import is_vae_2d, open_vae_2d
 
 LOSS = "loss."
+Config = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A network: what it is called, how its files are called, the published configuration, and how weights are checked against one."""
+    """A network: what it is called, and how its files are; its published configuration; and from a configuration the shapes of its
+    weights, and the weights of a source, checked against them."""
 
     title: str
     stem: str
-    published: Callable[[], dict[str, Any]]
-    open: Callable[[Path, dict[str, Any]], TensorSource]
+    published: Callable[[], Config]
+    shapes: Callable[[Config], Shapes]
+    open: Callable[[Path, Config], TensorSource]
 
 
-def _open_vae(source: Path, config: dict[str, Any]) -> TensorSource:
+def _vae_shapes(config: Config) -> Shapes:
+    from opensora.models.causal_vae import weight_shapes  # brings MindSpore in
+
+    return weight_shapes(CausalVAEConfig.from_dict(config))
+
+
+def _open_vae(source: Path, config: Config) -> TensorSource:
     """With the weights of the training loss, where there are any: the original cannot load strictly without them."""
-    from opensora.models.causal_vae import CausalVAEConfig, weight_shapes  # brings MindSpore in
-
     files = [open_file(path) for path in weight_files(source)]
     loss = {name: file.entries[name].shape for file in files for name in file.entries if name.startswith(LOSS)}
-    return open_weights(source, expected=weight_shapes(CausalVAEConfig.from_dict(config)) | loss)
+    return open_weights(source, expected=_vae_shapes(config) | loss)
 
 
-def _published_vae() -> dict[str, Any]:
-    from opensora.models.causal_vae_config import CausalVAEConfig
-
-    return asdict(CausalVAEConfig())
-
-
-def _open_lpips(source: Path, config: dict[str, Any]) -> TensorSource:
+def _open_lpips(source: Path, config: Config) -> TensorSource:
     files = [open_file(path) for path in weight_files(source)]
     # VGG16's classifier is most of its file, and no distance needs it.
     where = {name: (file, name, file.entries[name].shape) for file in files for name in file.entries if not name.startswith("classifier.")}
     return TensorSource(where)
 
 
+def _no_config(config: Config | None = None) -> dict[str, Any]:
+    return {}
+
+
 DIFFUSERS = "diffusion_pytorch_model"
 KINDS = {
     "transformer": Kind(
-        "LatteT2V", DIFFUSERS, lambda: LatteConfig().to_dict(), lambda source, config: open_latte(source, LatteConfig.from_dict(config))
+        title="LatteT2V",
+        stem=DIFFUSERS,
+        published=lambda: LatteConfig().to_dict(),
+        shapes=lambda config: latte_shapes(LatteConfig.from_dict(config)),
+        open=lambda source, config: open_latte(source, LatteConfig.from_dict(config)),
     ),
-    "vae": Kind("CausalVAE", DIFFUSERS, _published_vae, _open_vae),
+    "vae": Kind("CausalVAE", DIFFUSERS, lambda: asdict(CausalVAEConfig()), _vae_shapes, _open_vae),
     "text_encoder": Kind(
-        "T5 encoder",
-        "model",
-        lambda: {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(T5Config())},
-        lambda source, config: open_t5(source, T5Config.from_dict(config)),
+        title="T5 encoder",
+        stem="model",
+        published=lambda: {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(T5Config())},
+        shapes=lambda config: t5_shapes(T5Config.from_dict(config)),
+        open=lambda source, config: open_t5(source, T5Config.from_dict(config)),
     ),
-    "vae_2d": Kind("autoencoder of images", DIFFUSERS, dict, lambda source, config: open_vae_2d(source)),
-    "lpips": Kind("LPIPS", DIFFUSERS, dict, _open_lpips),
+    "vae_2d": Kind("autoencoder of images", DIFFUSERS, _no_config, _no_config, lambda source, config: open_vae_2d(source)),
+    "lpips": Kind("LPIPS", DIFFUSERS, _no_config, _no_config, _open_lpips),
 }
 WITHOUT_CONFIG = ("vae_2d", "lpips")
 

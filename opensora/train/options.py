@@ -147,7 +147,7 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions):
     validation_latent_folder: str
     """Latents and captions to validate on."""
     pretrained: str | None = None
-    """A checkpoint folder of another run (its moving average) to start from; without one the weights start fresh."""
+    """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
     caption_dropout: float = 0.1
     """Part of the captions that are left empty, for guidance."""
 

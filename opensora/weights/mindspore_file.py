@@ -113,14 +113,19 @@ class MindSporeFile(WeightsFile):
 
 
 def write_checkpoint(file: BinaryIO, weights: Mapping[str, np.ndarray], rename: Callable[[str], str] = str) -> None:
-    """Write float32 `weights`, each asked for once, as a .ckpt that MindSpore's load_checkpoint reads, under the names of `rename`."""
+    """Write `weights`, each asked for once, as a .ckpt that MindSpore's load_checkpoint reads, under the names of `rename`.
+
+    They are float32 there, or int64 where they are whole numbers.
+    """
     for name in weights:
-        value = np.asarray(weights[name], "<f4")
+        value = weights[name]
+        kind, dtype = (b"Float32", "<f4") if value.dtype.kind == "f" else (b"Int64", "<i8")
+        value = value.astype(dtype, copy=False)
         content, label = value.reshape(-1).view(np.uint8), rename(name).encode()
         dims = b"".join(_varint_field(1, size) for size in value.shape or (0,))
         for start in range(0, max(len(content), 1), PART):
             part = content[start : start + PART]
-            tensor = dims + _bytes_head(2, 7) + b"Float32" + _bytes_head(3, len(part))
+            tensor = dims + _bytes_head(2, len(kind)) + kind + _bytes_head(3, len(part))
             head = _bytes_head(1, len(label)) + label + _bytes_head(2, len(tensor) + len(part)) + tensor
             file.write(_bytes_head(1, len(head) + len(part)) + head)
             file.write(part.data)
