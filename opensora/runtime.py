@@ -1,16 +1,44 @@
 """Device, precision, logs and version check: the one place that prepares MindSpore before it is imported."""
 
+import ctypes
 import os
+import platform
+import sys
 from typing import Any
+
+import numpy as np
 
 # Logs of the framework's own warnings (dozens of lines per run) are silenced unless the user asks for them.
 os.environ.setdefault("GLOG_v", "3")
 # With AVX-512 the bundled oneDNN has no fast kernel for plain convolutions and takes its reference loop, 60 times slower.
 os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")
 
+MXCSR_OFFSET, FLUSH_TO_ZERO, DENORMALS_ARE_ZERO = 28, 0x8000, 0x0040
+
 SUPPORTED_MINDSPORE = ((2, 10), (2, 11))
 DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def flush_denormals() -> bool:
+    """Take numbers below the smallest normal one for zero, in this thread and in those it starts; whether this machine can.
+
+    The framework's worker threads do so, but a kernel's parts also run in the thread that asks for it: without this, two equal
+    runs differ there, by which thread took which part.
+    """
+    if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
+        return False
+    for kind in (np.float16, np.float32, np.float64):
+        np.finfo(kind)  # numpy finds these limits once, by computing with denormals
+    library = ctypes.CDLL("libm.so.6")
+    environment = ctypes.create_string_buffer(32)  # fenv_t: the old floating-point unit's state, then the vector unit's
+    library.fegetenv(environment)
+    control = ctypes.c_uint32.from_buffer(environment, MXCSR_OFFSET)
+    control.value |= FLUSH_TO_ZERO | DENORMALS_ARE_ZERO
+    return library.fesetenv(environment) == 0
+
+
+flush_denormals()
 
 
 class UnsupportedVersion(RuntimeError):

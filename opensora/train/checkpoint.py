@@ -6,6 +6,7 @@
 <run>/checkpoints/LATEST                        name of the newest complete folder
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -24,32 +25,49 @@ __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_man
 Arrays = Mapping[str, np.ndarray]
 
 
-def save_checkpoint(run: Path, step: int, groups: Mapping[str, Arrays], state: Mapping[str, Any], keep: int = 3) -> Path:
-    """Write a complete checkpoint, move LATEST to it, then remove all but the newest `keep` of this run's own (0 keeps all)."""
+def save_checkpoint(
+    run: Path, step: int, groups: Mapping[str, Arrays], state: Mapping[str, Any], keep: int = 3, keep_every: int = 0
+) -> Path:
+    """Write a complete checkpoint, move LATEST to it, then remove older ones but the newest `keep` (0 keeps all).
+
+    Multiples of `keep_every` stay (0: none does). What is incomplete never replaces or removes what is complete.
+    Raises WeightsError where the disk is full; other errors of the disk are OSError.
+    """
     root = run / "checkpoints"
     final = root / f"step-{step:08d}"
     building = root / f".step-{step:08d}.{os.getpid()}"
     for abandoned in root.glob(".step-*"):
         shutil.rmtree(abandoned)  # a kill left it
-    building.mkdir(parents=True)
     try:
+        building.mkdir(parents=True)
         for name, arrays in groups.items():
             content = save({key: np.asarray(value, order="C") for key, value in arrays.items()})
             write_atomic(building / f"{name}.safetensors", lambda file, content=content: file.write(content))  # type: ignore[misc]
         _write_json(building / "state.json", {"step": step, **state})
         write_manifest(building)
         if final.exists():
-            shutil.rmtree(final)
+            # A run continues from its newest complete checkpoint, so a later one is incomplete, and may be moved out of the way.
+            os.rename(final, root / f".step-{step:08d}.replaced")
         os.rename(building, final)
-    except OSError:
+        sync_folder(root)
+        write_atomic(root / "LATEST", lambda file: file.write(f"{final.name}\n".encode()))
+    except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WeightsError(_disk_full(run, step)) from error
         raise
-    sync_folder(root)
-    write_atomic(root / "LATEST", lambda file: file.write(f"{final.name}\n".encode()))
     if keep:
         for old in sorted(root.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+            if not keep_every or int(old.name.removeprefix("step-")) % keep_every:
+                (old / "manifest.json").unlink(missing_ok=True)  # first, so that what a kill leaves is not taken for complete
+                shutil.rmtree(old)
     return final
+
+
+def _disk_full(run: Path, step: int) -> str:
+    newest = latest_checkpoint(run)
+    kept = f"{newest} is complete" if newest else "the run has none yet"
+    return f"the disk of {run} is full, so the checkpoint of step {step} was not saved ({kept}): free space and start the command again"
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
@@ -60,7 +78,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dic
     for name, facts in manifest.items():
         path = folder / name
         if not path.is_file() or _facts(path) != facts:
-            raise WeightsError(f"{path} is missing or was changed after it was saved: resume from another step's folder")
+            raise WeightsError(
+                f"{path} is missing or was changed after it was saved: move {folder.name} away, and the run continues from the one before"
+            )
     groups = {name.removesuffix(".safetensors"): load_file(folder / name) for name in manifest if name.endswith(".safetensors")}
     return groups, json.loads((folder / "state.json").read_text())
 

@@ -1,5 +1,6 @@
 """The training loop: batches by step number, one step of the task, a log line, a checkpoint, a validation."""
 
+import logging
 import math
 import signal
 import threading
@@ -14,6 +15,8 @@ from opensora.train.checkpoint import Arrays, latest_checkpoint, load_checkpoint
 from opensora.train.monitor import Monitor
 from opensora.train.options import LoopOptions
 
+log = logging.getLogger(__name__)
+
 STOPPED_BY_SIGNAL = 75
 """Exit code of a run that was asked to stop, saved, and can be continued (EX_TEMPFAIL)."""
 
@@ -24,8 +27,11 @@ class Task(Protocol):
     def batch(self, step: int) -> Any:
         """The batch of a step; called ahead of time, from another thread."""
 
+    def samples(self, step: int) -> list[str]:
+        """Names of the samples in the batch of a step, for messages."""
+
     def step(self, step: int, batch: Any) -> dict[str, float]:
-        """Train on one batch and return what to log."""
+        """Train on one batch and return what to log. Where a term is not finite, the weights are as they were before."""
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """Measure on held-out data, leave samples in `folder`, and return what to log."""
@@ -40,41 +46,72 @@ class Task(Protocol):
 def train(task: Task, options: LoopOptions) -> int:
     """Train until max_train_steps or a signal, resuming from the run folder. Returns the exit code: 0, or STOPPED_BY_SIGNAL."""
     run = Path(options.output_dir)
-    first = _resume(task, run)
+    first, state = _resume(task, run, options.resume_from_checkpoint)
     stopping = False
+    skips = Skips(options.max_skipped_steps, **state.get("skips", {}))
     with (
-        closing(Monitor(run, first, options.max_train_steps, options.log_interval)) as monitor,
+        closing(Monitor(run, first, options, state.get("monitor", {}))) as monitor,
         StopSignal() as stop,
         Prefetch(task, first, options) as batches,
     ):
         for step in range(first + 1, options.max_train_steps + 1):
-            terms = task.step(step, batches.take(step))
-            _require_finite(step, terms)
+            with monitor.watch.part("data"):
+                batch = batches.take(step)
+            terms = task.step(step, batch)
+            if skips.count(step, terms, task):
+                monitor.write(step, {"skipped_steps": skips.total})
+                terms = {}
             monitor.step(step, terms)
             last = step == options.max_train_steps
             if last or (options.validation_steps and step % options.validation_steps == 0):
                 monitor.write(step, task.validate(step, run / "samples"))
             stopping = stop.requested and not last  # read once: a signal from here on waits for the next step
             if last or stopping or step % options.checkpointing_steps == 0:
-                save_checkpoint(run, step, task.groups(), {}, options.ckpt_max_keep)
+                state = {"monitor": monitor.state(), "skips": skips.state()}
+                save_checkpoint(run, step, task.groups(), state, options.ckpt_max_keep, options.ckpt_keep_every)
             if stopping:
                 break
     return STOPPED_BY_SIGNAL if stopping else 0
 
 
-def _require_finite(step: int, terms: Mapping[str, float]) -> None:
-    for name, value in terms.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} is {value} at step {step}: continue from the newest checkpoint with a lower learning_rate")
+class Skips:
+    """Counts the steps whose loss or gradient was not finite, and ends a run that has too many of them one after the other."""
+
+    def __init__(self, allowed: int, total: int = 0, in_a_row: int = 0) -> None:
+        self.allowed, self.total, self.in_a_row = allowed, total, in_a_row
+
+    def state(self) -> dict[str, int]:
+        return {"total": self.total, "in_a_row": self.in_a_row}
+
+    def count(self, step: int, terms: Mapping[str, float], task: Task) -> bool:
+        """Whether the step was skipped. Raises ValueError when it is the last that is allowed in a row."""
+        broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
+        if not broken:
+            self.in_a_row = 0
+            return False
+        self.total += 1
+        self.in_a_row += 1
+        what = f"step {step}: {', '.join(broken)} with the samples {', '.join(task.samples(step))}"
+        if self.in_a_row >= self.allowed:
+            raise ValueError(
+                f"{what}; {self.in_a_row} steps in a row were skipped: look at these samples, or continue from the newest checkpoint "
+                "with a lower learning_rate, or allow more with max_skipped_steps"
+            )
+        log.warning("%s; the update was skipped", what)
+        return True
 
 
-def _resume(task: Task, run: Path) -> int:
+def _resume(task: Task, run: Path, other: str | None) -> tuple[int, dict[str, Any]]:
+    """The last step that is done, and the loop's own state: from the run folder, or from the checkpoint `other` where it has none."""
     folder = latest_checkpoint(run)
+    if folder is None and other is not None:
+        folder = Path(other)
     if folder is None:
-        return 0
+        return 0, {}
     groups, state = load_checkpoint(folder)
     task.load_groups(groups, state)
-    return int(state["step"])
+    log.info("continuing after step %d from %s", state["step"], folder)
+    return int(state["step"]), state
 
 
 class StopSignal:

@@ -3,39 +3,81 @@
 import json
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from opensora.train.options import LoopOptions
+from opensora.weights import write_atomic
+
+SECONDS = "seconds_"
+
+
+class Stopwatch:
+    """Sums the seconds of the named parts of a step."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
+
+    def read(self) -> dict[str, float]:
+        """The sums as `seconds_<part>`, which begin anew."""
+        seconds, self._seconds = self._seconds, {}
+        return {f"seconds_{name}": value for name, value in seconds.items()}
+
 
 class Monitor:
-    """Averages the terms of the steps since the last line, and measures the seconds of a step and the time left."""
+    """Averages the terms of the steps since the last line, and measures the seconds of a step and the time left.
 
-    def __init__(self, run: Path, first_step: int, max_steps: int, interval: int) -> None:
+    Terms that begin with `seconds_` are times; their means go into the file and not onto the terminal. `state` is that of `Monitor.state`
+    at the checkpoint that a run continues from, so that its next line averages the same steps.
+    """
+
+    def __init__(self, run: Path, first_step: int, options: LoopOptions, state: Mapping[str, Any] | None = None) -> None:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
         _forget_after(self.path, first_step)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
-        self.max_steps, self.interval = max_steps, interval
+        self.options = options
+        self.watch = Stopwatch()
         self._sums: dict[str, float] = {}
-        self._count = 0
-        self._since = time.monotonic()
+        self._counts: dict[str, int] = {}
+        if state:
+            self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        self._since, self._steps = time.monotonic(), 0
 
-    def step(self, step: int, terms: dict[str, float]) -> None:
-        """Take in the terms of one finished step, counted from 1."""
-        for name, value in terms.items():
+    def state(self) -> dict[str, Any]:
+        """What the next line will be made of, without times."""
+        names = [name for name in self._sums if not name.startswith(SECONDS)]
+        return {"sums": {name: self._sums[name] for name in names}, "counts": {name: self._counts[name] for name in names}}
+
+    def step(self, step: int, terms: Mapping[str, float]) -> None:
+        """Take in the terms of one finished step, counted from 1. A term may be absent from some steps."""
+        for name, value in {**terms, **self.watch.read()}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
-        if step % self.interval and step != self.max_steps:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._steps += 1
+        last = self.options.max_train_steps
+        if step % self.options.log_interval and step != last:
             return
-        seconds = (time.monotonic() - self._since) / self._count
-        means = {name: total / self._count for name, total in self._sums.items()}
-        self.write(step, {**means, "seconds_per_step": seconds})
-        left = seconds * (self.max_steps - step)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-        print(f"step {step}/{self.max_steps}  {shown}  {seconds:.2f} s/step  left {_duration(left)}", file=sys.stderr, flush=True)
-        self._sums, self._count, self._since = {}, 0, time.monotonic()
+        seconds = (time.monotonic() - self._since) / self._steps
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        speed = {"seconds_per_step": seconds, "samples_per_second": self.options.samples_per_step / seconds}
+        if self.options.peak_flops and "flops" in means:
+            speed["share_of_peak"] = means["flops"] / seconds / self.options.peak_flops
+        self.write(step, {**means, **speed})
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if not name.startswith(SECONDS))
+        left = _duration(seconds * (last - step))
+        print(f"step {step}/{last}  {shown}  {seconds:.2f} s/step  left {left}", file=sys.stderr, flush=True)
+        self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Record values of a step, such as a validation's."""
@@ -52,7 +94,7 @@ def _forget_after(path: Path, step: int) -> None:
     """Drop the lines after the checkpoint that a run resumes from, so that no step stands twice."""
     if path.is_file():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_atomic(path, lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
 
 
 def _step_of(line: str) -> float:

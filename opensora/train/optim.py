@@ -22,7 +22,8 @@ def learning_rate(options: OptimizerOptions, step: int, max_steps: int) -> float
         return options.learning_rate * (step + 1) / options.lr_warmup_steps
     if options.lr_scheduler == "constant":
         return options.learning_rate
-    done = min(1.0, (step - options.lr_warmup_steps) / max(1, max_steps - options.lr_warmup_steps))
+    decay_steps = options.lr_decay_steps or max(1, max_steps - options.lr_warmup_steps)
+    done = min(1.0, (step - options.lr_warmup_steps) / decay_steps)
     share = 0.5 * (1 + math.cos(math.pi * done)) if options.lr_scheduler == "cosine" else 1 - done
     return options.end_learning_rate + (options.learning_rate - options.end_learning_rate) * share
 
@@ -45,17 +46,24 @@ class AdamW:
         self._groups: list[tuple[float, Layout]] = []
         self._moments: list[tuple[Any, Any]] = []
 
-    def update(self, weights: dict[str, Any], gradients: Mapping[str, Any]) -> tuple[float, float]:
-        """One step in place: each weight with a gradient is replaced in `weights`. Returns (norm before clipping, learning rate)."""
+    def update(self, weights: dict[str, Any], gradients: Mapping[str, Any], loss_scale: float = 1.0) -> tuple[float, float]:
+        """One step in place: each weight with a gradient is replaced in `weights`. Returns (norm before clipping, learning rate).
+
+        loss_scale: what the loss was multiplied with; norm and update are those of gradients divided by it. Where the norm is
+        not finite, nothing is changed: no weight, no moment, and not the step.
+        """
         options = self.options
         self._arrange(gradients)
         vectors = [layout.pack(gradients) for _, layout in self._groups]
-        norm = math.sqrt(sum(float(_square_sum(vector).asnumpy()) for vector in vectors))
+        norm = math.sqrt(sum(float(_square_sum(vector).asnumpy()) for vector in vectors)) / loss_scale
         rate = learning_rate(options, self.step, self.max_steps)
+        if not math.isfinite(norm):
+            return norm, rate
         self.step += 1
         beta1, beta2 = options.betas
         correction1, correction2 = 1 - beta1**self.step, 1 - beta2**self.step
-        shared = (clip_scale(norm, options.max_grad_norm), rate / correction1, 1 / correction2, options.optim_eps, 1 - beta1, 1 - beta2)
+        scale = clip_scale(norm, options.max_grad_norm) / loss_scale
+        shared = (scale, rate / correction1, 1 / correction2, options.optim_eps, 1 - beta1, 1 - beta2)
         for i, ((decay, layout), gradient) in enumerate(zip(self._groups, vectors, strict=True)):
             numbers = ms.Tensor(np.array((1 - rate * decay, *shared), np.float32))
             updated, first, second = _adamw(layout.pack(weights), gradient, *self._moments[i], numbers)
@@ -77,16 +85,16 @@ class AdamW:
             self._moments.append((ops.zeros(sum(layout.sizes), ms.float32), ops.zeros(sum(layout.sizes), ms.float32)))
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`."""
-        arrays = {}
+        """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`, and the number of steps that were taken, `step`."""
+        arrays = {"step": np.array(self.step, np.int64)}
         for (_, layout), moments in zip(self._groups, self._moments, strict=True):
             for kind, vector in zip(MOMENTS, moments, strict=True):
                 arrays.update({f"{name}.{kind}": value for name, value in layout.unpack_arrays(vector).items()})
         return arrays
 
-    def load_state_arrays(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
-        """Continue from `state_arrays` of the step it was saved at."""
-        self.step = step
+    def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from `state_arrays`."""
+        self.step = int(arrays["step"])
         by_kind = [
             {name.removesuffix(f".{kind}"): ms.Tensor(value) for name, value in arrays.items() if name.endswith(f".{kind}")}
             for kind in MOMENTS

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 from pathlib import Path
@@ -50,6 +51,28 @@ def test_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
         save_checkpoint(tmp_path, step, GROUPS, {}, keep)
     kept = ["step-00000005", "step-00000010", "step-00000015", "step-00000020", "step-100000000"]
     assert names(tmp_path / "checkpoints") == {*kept[-keep:], "LATEST"}
+
+
+def test_every_so_many_steps_a_checkpoint_stays(tmp_path: Path) -> None:
+    for step in range(2, 16, 2):
+        save_checkpoint(tmp_path, step, GROUPS, {}, keep=2, keep_every=4)
+    kept = {"step-00000004", "step-00000008", "step-00000012", "step-00000014"}
+    assert names(tmp_path / "checkpoints") == {*kept, "LATEST"}
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = save_checkpoint(tmp_path, 1, GROUPS, {})
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = rf"the disk of {tmp_path} is full, so the checkpoint of step 2 was not saved \({newest} is complete\): free space"
+    with pytest.raises(WeightsError, match=message):
+        save_checkpoint(tmp_path, 2, GROUPS, {})
+    monkeypatch.undo()
+    assert names(tmp_path / "checkpoints") == {"step-00000001", "LATEST"}
+    assert latest_checkpoint(tmp_path) == newest and load_checkpoint(newest)[1]["step"] == 1
 
 
 def calls_of(monkeypatch: pytest.MonkeyPatch, stop_at: int, error: type[BaseException]) -> itertools.count:
@@ -114,5 +137,8 @@ def test_a_changed_file_is_refused(tmp_path: Path, change: str) -> None:
         path.unlink()
     else:
         path.write_bytes(content[:-1] if change == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(WeightsError, match=r"model\.safetensors is missing or was changed after it was saved: resume from another"):
+    with pytest.raises(
+        WeightsError,
+        match=r"model\.safetensors is missing or was changed after it was saved: move step-00000001 away, and the run continues",
+    ):
         load_checkpoint(folder)

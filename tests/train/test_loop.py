@@ -120,14 +120,45 @@ def test_a_second_interrupt_is_not_held_back(tmp_path: Path) -> None:
     assert last_step(tmp_path) == 4
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
-    class Diverging(Toy):
-        def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
-            return {**super().step(step, batch), **({"grad_norm": float("nan")} if step == 8 else {})}
+class Broken(Toy):
+    """Has gradients that are not finite in some steps, and does not move then."""
 
-    with pytest.raises(ValueError, match="grad_norm is nan at step 8: continue from the newest checkpoint"):
-        train(Diverging(), options(tmp_path, 9))
-    assert last_step(tmp_path) == 4
+    def __init__(self, at: set[int]) -> None:
+        super().__init__()
+        self.at = at
+
+    def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
+        return {"loss": 1.0, "grad_norm": float("nan")} if step in self.at else super().step(step, batch)
+
+
+def test_a_step_that_is_not_finite_is_left_out_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = Broken({3, 4, 7})
+    assert train(task, options(tmp_path, 9, max_skipped_steps=3)) == 0
+    assert task.steps == [1, 2, 5, 6, 8, 9]
+    assert [step for step, _ in losses(tmp_path)] == task.steps
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["skipped_steps"]) for line in written if "skipped_steps" in line] == [(3, 1), (4, 2), (7, 3)]
+    assert "step 4: grad_norm is nan with the samples sample 4; the update was skipped" in caplog.text
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["at once", "over a resume"])
+def test_too_many_steps_in_a_row_that_are_not_finite_end_the_run(tmp_path: Path, stop: bool) -> None:
+    if stop:
+        train(Broken({6, 7, 8, 9}), options(tmp_path, 7, max_skipped_steps=3))
+    with pytest.raises(ValueError, match="step 8: grad_norm is nan with the samples sample 8; 3 steps in a row were skipped"):
+        train(Broken({6, 7, 8, 9}), options(tmp_path, 12, max_skipped_steps=3))
+    assert last_step(tmp_path) == (7 if stop else 4)
+
+
+def test_a_new_run_continues_the_checkpoint_of_another(tmp_path: Path) -> None:
+    whole, branch = Toy(), Toy()
+    train(whole, options(tmp_path / "whole", 11, ckpt_max_keep=0))
+    other = tmp_path / "whole" / "checkpoints" / "step-00000004"
+    settings = {"resume_from_checkpoint": str(other)}
+    assert train(branch, options(tmp_path / "branch", 8, **settings)) == 0 and branch.steps == [5, 6, 7, 8]
+    branch = Toy()
+    assert train(branch, options(tmp_path / "branch", 11, **settings)) == 0 and branch.steps == [9, 10, 11]
+    np.testing.assert_array_equal(branch.w, whole.w)
 
 
 @pytest.mark.slow

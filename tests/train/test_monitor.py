@@ -1,10 +1,12 @@
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from opensora.train.monitor import Monitor, _duration
+from opensora.train.monitor import Monitor, Stopwatch, _duration
+from opensora.train.options import LoopOptions
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -12,7 +14,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def monitor(run: Path, first: int, last: int, interval: int = 2) -> None:
-    watcher = Monitor(run, first, last, interval)
+    watcher = Monitor(run, first, LoopOptions(max_train_steps=last, log_interval=interval))
     for step in range(first + 1, last + 1):
         watcher.step(step, {"loss": float(step)})
     watcher.close()
@@ -41,10 +43,42 @@ def test_a_line_that_a_kill_cut_short_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_values_of_a_validation_have_a_line_of_their_own(tmp_path: Path) -> None:
-    watcher = Monitor(tmp_path, 0, 10, 10)
+    watcher = Monitor(tmp_path, 0, LoopOptions())
     watcher.write(3, {"validation_psnr": 25.0})
     watcher.close()
     assert lines(tmp_path) == [{"step": 3, "validation_psnr": 25.0}]
+
+
+def test_a_line_after_a_resume_averages_the_steps_before_it_too(tmp_path: Path) -> None:
+    options = LoopOptions(max_train_steps=4, log_interval=4, batch_size=2, gradient_accumulation_steps=3)
+    before = Monitor(tmp_path, 0, options)
+    before.step(1, {"loss": 1.0, "mse_q1": 5.0, "seconds_model": 100.0})
+    before.step(2, {"loss": 2.0})
+    before.close()
+    state = json.loads(json.dumps(before.state()))
+    after = Monitor(tmp_path, 2, options, state)
+    after.step(3, {"loss": 3.0, "seconds_model": 7.0})
+    after.step(4, {})  # a step that was skipped
+    after.close()
+    (line,) = lines(tmp_path)
+    assert (line["loss"], line["mse_q1"], line["seconds_model"]) == (2.0, 5.0, 7.0)
+    assert line["samples_per_second"] == pytest.approx(6 / line["seconds_per_step"])
+
+
+def test_share_of_the_peak(tmp_path: Path) -> None:
+    watcher = Monitor(tmp_path, 0, LoopOptions(max_train_steps=1, peak_flops=1e12))
+    watcher.step(1, {"flops": 3e9})
+    watcher.close()
+    (line,) = lines(tmp_path)
+    assert line["share_of_peak"] == pytest.approx(3e-3 / line["seconds_per_step"])
+
+
+def test_seconds_of_the_parts_of_a_step() -> None:
+    watch = Stopwatch()
+    for _ in range(2):
+        with watch.part("model"):
+            time.sleep(0.01)
+    assert watch.read()["seconds_model"] >= 0.02 and watch.read() == {}
 
 
 def test_durations() -> None:

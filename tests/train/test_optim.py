@@ -78,14 +78,36 @@ def test_a_saved_optimizer_goes_on_as_if_never_stopped() -> None:
     for step in range(1, 4):
         optimizer.update(weights, tensors(arrays(step)))
     saved = {name: value.copy() for name, value in optimizer.state_arrays().items()}
-    assert set(saved) == {f"{name}.{kind}" for name in SHAPES for kind in ("exp_avg", "exp_avg_sq")}
+    assert set(saved) == {f"{name}.{kind}" for name in SHAPES for kind in ("exp_avg", "exp_avg_sq")} | {"step"}
     resumed, weights_again = AdamW(options()), {name: ms.Tensor(value.asnumpy()) for name, value in weights.items()}
-    resumed.load_state_arrays(saved, 3)
+    resumed.load_state_arrays(saved)
     for step in range(4, 7):
         optimizer.update(weights, tensors(arrays(step)))
         resumed.update(weights_again, tensors(arrays(step)))
     for name, value in weights.items():
         np.testing.assert_array_equal(weights_again[name].asnumpy(), value.asnumpy())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(value: float) -> None:
+    weights, optimizer = tensors(arrays(0)), AdamW(options())
+    optimizer.update(weights, tensors(arrays(1)))
+    before, saved = dict(weights), {name: array.copy() for name, array in optimizer.state_arrays().items()}
+    broken = arrays(2)
+    broken["conv.weight"][1, 2, 0, 1] = value
+    norm, _ = optimizer.update(weights, tensors(broken))
+    assert not math.isfinite(norm) and weights == before
+    for name, array in optimizer.state_arrays().items():
+        np.testing.assert_array_equal(array, saved[name])
+
+
+def test_a_scaled_loss_makes_the_same_step() -> None:
+    plain, scaled = tensors(arrays(0)), tensors(arrays(0))
+    norm, _ = AdamW(options()).update(plain, tensors(arrays(1, 10.0)))
+    same, _ = AdamW(options()).update(scaled, tensors(arrays(1, 10.0 * 1024)), loss_scale=1024.0)
+    assert same == pytest.approx(norm, rel=1e-6)
+    for name, value in plain.items():
+        np.testing.assert_allclose(scaled[name].asnumpy(), value.asnumpy(), rtol=1e-6, err_msg=name)
 
 
 def test_clipping() -> None:
@@ -107,11 +129,17 @@ def test_schedules(schedule: str, rates: list[float]) -> None:
     assert learning_rate(settings, 100, 8) == pytest.approx(rates[-1])
 
 
+def test_a_decay_shorter_than_the_run() -> None:
+    settings = options(learning_rate=1.0, end_learning_rate=0.5, lr_scheduler="linear", lr_warmup_steps=2, lr_decay_steps=2)
+    assert [learning_rate(settings, step, 100) for step in range(6)] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.5])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"lr_scheduler": "polynomial"}, "lr_scheduler 'polynomial' is unknown: choose one of constant, cosine, linear"),
         ({"group_strategy": "none"}, "group_strategy 'none' is unknown: choose one of norm_and_bias, all"),
+        ({"lr_decay_steps": 0}, "lr_decay_steps 0 must be at least 1: leave it out"),
         ({"learning_rate": -1.0}, "learning_rate -1.0 must not be negative"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm nan must not be negative"),
     ],

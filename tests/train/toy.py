@@ -26,6 +26,9 @@ class Toy:
         time.sleep(rng.uniform(0, 0.005))  # batches are ready in another order than they are used
         return rng.normal(step, 1, 3)
 
+    def samples(self, step: int) -> list[str]:
+        return [f"sample {step}"]
+
     def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
         time.sleep(self.pause)
         self.steps.append(step)

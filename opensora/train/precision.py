@@ -1,0 +1,52 @@
+"""Mixed precision: half-precision copies of float32 master weights, and the scale that keeps small gradients from vanishing.
+
+The loss is multiplied by the scale before the backward pass and the gradients are divided by it (arXiv:1710.03740).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from opensora import runtime
+from opensora.train.options import PrecisionOptions
+
+ms = runtime.mindspore()
+
+
+def compute_weights(weights: Mapping[str, Any], dtype: Any, level: str) -> dict[str, Any]:
+    """What the network computes with: level O2 casts all weights to `dtype`, O1 the matrices of linear maps only, O0 none."""
+    if level == "O0" or dtype == ms.float32:
+        return dict(weights)
+    return {name: value.astype(dtype) if level == "O2" or _is_matrix(name, value) else value for name, value in weights.items()}
+
+
+def _is_matrix(name: str, value: Any) -> bool:
+    return name.endswith(".weight") and len(value.shape) == 2
+
+
+class LossScaler:
+    """A factor on the loss: halved after a step that overflowed, doubled after a number of steps that did not (both by default)."""
+
+    def __init__(self, options: PrecisionOptions) -> None:
+        """Without init_loss_scale the scale is 65536 for fp16, whose small numbers vanish, and a constant 1 otherwise."""
+        self.scale = options.init_loss_scale or (65536.0 if options.number_format == "fp16" else 1.0)
+        self.factor, self.window = options.loss_scale_factor, options.scale_window
+        self.dynamic = options.loss_scaler_type == "dynamic" and bool(options.init_loss_scale or options.number_format == "fp16")
+        self.finite_steps = 0
+
+    def update(self, finite: bool) -> None:
+        """Take in whether all gradients of a step were finite."""
+        if not self.dynamic:
+            return
+        self.finite_steps = self.finite_steps + 1 if finite else 0
+        if not finite:
+            self.scale = max(self.scale / self.factor, 1.0)
+        elif self.finite_steps == self.window:
+            self.scale, self.finite_steps = self.scale * self.factor, 0
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        return {"scale": np.array(self.scale), "finite_steps": np.array(self.finite_steps)}
+
+    def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.scale, self.finite_steps = float(arrays["scale"]), int(arrays["finite_steps"])
