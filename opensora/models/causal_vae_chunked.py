@@ -4,6 +4,8 @@ GroupNorm pools over time and upsampling in time looks one frame ahead, so a chu
 Here every layer runs over all chunks before the next one starts. Causal convolutions read two frames before their chunk, norms
 take sums over all frames that were made when the frames were written, and what is local to a frame (norms with known sums, 2-D
 blocks, upsampling in space) is computed when it is read. Nothing else is stored than the inputs of norms and of what joins frames.
+
+Operators run one by one: compiled code would keep its working memory for as long as it lives, for every shape, and gains no time here.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from opensora.models.causal_vae_blocks import KINDS, attend_in_frames, mean_of_t
 from opensora.models.causal_vae_config import Layer
 from opensora.models.frames import FLOAT, Frames, Given, Interpolated, Mapped, Shape, Statistics, Stored, Workspace
 from opensora.nn.activations import silu
-from opensora.nn.block import Block, Weights, subset
+from opensora.nn.block import Weights, subset, waiting_operators
 from opensora.nn.convolution import sum_over_taps
 from opensora.nn.normalisation import normalise_channels
 from opensora.runtime import mindspore
@@ -23,7 +25,9 @@ from opensora.runtime import mindspore
 ms = mindspore()
 ops = ms.ops
 
-CHUNK_BYTES = 2**25
+Function = Callable[..., Any]
+
+CHUNK_BYTES = 2**24
 # What a chunk costs beside its frames, in frames.
 COST_OF_A_CHUNK = 0.5
 
@@ -32,12 +36,13 @@ def run_chunked(layers: list[Layer], weights: Weights, video: np.ndarray, groups
     """A chain of layers applied to a video (B, C, F, H, W); the result (B, C', F', H', W') equals that of the whole blocks."""
     run = Run(groups, workspace)
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
-    for layer in layers:
-        x = LAYERS.get(layer.kind, _frame_by_frame)(run, layer, subset(weights, layer.prefix), x)
-    frames, batch, *rest = x.shape
-    result = np.empty((batch, rest[0], frames, *rest[1:]), np.float32)
-    fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
-    x.release()
+    with waiting_operators():
+        for layer in layers:
+            x = LAYERS.get(layer.kind, _frame_by_frame)(run, layer, subset(weights, layer.prefix), x)
+        frames, batch, *rest = x.shape
+        result = np.empty((batch, rest[0], frames, *rest[1:]), np.float32)
+        fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
+        x.release()
     return result
 
 
@@ -71,9 +76,9 @@ def fill(target: Stored, x: Frames) -> None:
         target.write(int(frames[0]), x.read(frames))
 
 
-def on_device(block: Block, weights: Weights, frames: np.ndarray, *constants: Any) -> np.ndarray:
-    """A block of rows (n*B, C, H, W) applied to frames (n, B, C, H, W)."""
-    rows = block(weights, ms.Tensor.from_numpy(frames.reshape(-1, *frames.shape[2:])), *constants).asnumpy()
+def on_device(function: Function, weights: Weights, frames: np.ndarray, *constants: Any) -> np.ndarray:
+    """A function of (weights, rows (n*B, C, H, W), ...) applied to frames (n, B, C, H, W)."""
+    rows = function(weights, ms.Tensor.from_numpy(frames.reshape(-1, *frames.shape[2:])), *constants).asnumpy()
     return np.asarray(rows).reshape(-1, frames.shape[1], *rows.shape[1:])
 
 
@@ -96,8 +101,8 @@ class Run:
         x.release()
         return target
 
-    def normalised(self, x: Frames, weights: Weights, block: Block) -> Mapped:
-        """x after a norm over all frames and whatever `block` adds to it."""
+    def normalised(self, x: Frames, weights: Weights, function: Function) -> Mapped:
+        """x after a norm over all frames and whatever `function` adds to it."""
         if isinstance(x, Stored):
             statistics = x.statistics
         else:
@@ -110,13 +115,13 @@ class Run:
         for name, value in (("mean", mean), ("variance", variance)):
             constants[name] = ms.Tensor(value.repeat(channels // self.groups, 1).ravel().astype(np.float32))
 
-        def function(frames: np.ndarray) -> np.ndarray:
+        def chunk(frames: np.ndarray) -> np.ndarray:
             merged = frames.reshape(len(frames), 1, batch * channels, *x.shape[3:])
-            return on_device(block, constants, merged).reshape(frames.shape)
+            return on_device(function, constants, merged).reshape(frames.shape)
 
-        return Mapped(x, x.shape, chunk_of(x), function, keep=2)
+        return Mapped(x, x.shape, chunk_of(x), chunk, keep=2)
 
-    def convolved(self, x: Frames, weights: Weights, block: Block, stride: int = 1, **more: Any) -> Mapped:
+    def convolved(self, x: Frames, weights: Weights, function: Function, stride: int = 1, **more: Any) -> Mapped:
         """x after a causal convolution; weights as the layer's own, `more` for the block."""
         kernel = np.ascontiguousarray(weights["weight"].asnumpy().transpose(2, 0, 1, 3, 4))  # (taps, out, in, kh, kw)
         if x.shape[0] == stride == 1:
@@ -126,10 +131,10 @@ class Run:
         shape = (-(-frames // stride), batch, kernel.shape[1], height, width)
         size = chunk_of(x, kernel.shape[1])
 
-        def function(window: np.ndarray) -> np.ndarray:
-            return on_device(block, constants, window, batch)
+        def chunk(window: np.ndarray) -> np.ndarray:
+            return on_device(function, constants, window, batch)
 
-        return Mapped(x, shape, size, function, before=len(kernel) - 1, stride=stride)
+        return Mapped(x, shape, size, chunk, before=len(kernel) - 1, stride=stride)
 
 
 # --- layers ---
@@ -144,29 +149,27 @@ def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     largest = max(layer.channels_out * size[0] * size[1], layer.channels_in * height * width)
     chunk = x.chunk if isinstance(x, Mapped) else chunk_frames(frames, FLOAT * batch * largest)
 
-    def function(part: np.ndarray) -> np.ndarray:
-        return on_device(KINDS[layer.kind].block, w, part, len(part) * batch, run.groups)
-
-    return Mapped(x, shape, chunk, function)
+    function = KINDS[layer.kind].block.function
+    return Mapped(x, shape, chunk, lambda part: on_device(function, w, part, len(part) * batch, run.groups))
 
 
 def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     narrows = layer.channels_out < layer.channels_in
     # What is larger than the result is computed twice rather than stored.
     x = x if narrows and isinstance(x, Mapped) else run.stored(x)
-    first = run.convolved(run.normalised(x, subset(w, "norm1"), ACTIVATE), subset(w, "conv1.conv"), CONVOLVE)
+    first = run.convolved(run.normalised(x, subset(w, "norm1"), _activate), subset(w, "conv1.conv"), _convolve)
     h = run.workspace.store(first.shape)
     if layer.channels_in == layer.channels_out:
         out = run.stored(x)
         fill(h, first)
     else:
         out = run.workspace.store(first.shape)
-        shortcut = Mapped(x, first.shape, chunk_of(first), lambda part: on_device(POINTWISE, subset(w, "nin_shortcut.conv"), part))
+        shortcut = Mapped(x, first.shape, chunk_of(first), lambda part: on_device(_pointwise, subset(w, "nin_shortcut.conv"), part))
         for frames in chunks(first):
             h.write(int(frames[0]), first.read(frames))
             out.write(int(frames[0]), shortcut.read(frames))
         x.release()
-    second = run.convolved(run.normalised(h, subset(w, "norm2"), ACTIVATE), subset(w, "conv2.conv"), CONVOLVE)
+    second = run.convolved(run.normalised(h, subset(w, "norm2"), _activate), subset(w, "conv2.conv"), _convolve)
     _add(out, second)
     h.release()
     return out
@@ -180,8 +183,8 @@ def _add(x: Stored, other: Frames) -> None:
 
 def _attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
-    h = run.normalised(x, subset(w, "norm"), NORMALISE)
-    _add(x, Mapped(h, h.shape, h.chunk, lambda part: on_device(ATTEND, w, part)))
+    h = run.normalised(x, subset(w, "norm"), _normalise)
+    _add(x, Mapped(h, h.shape, h.chunk, lambda part: on_device(attend_in_frames, w, part)))
     return x
 
 
@@ -189,27 +192,27 @@ def _attention_mixed(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     """It mixes channels and frames, so it takes them all; the level is the smallest."""
     x = run.stored(x)
     everything = x.read(np.arange(x.shape[0]))
-    x.write(0, on_device(KINDS[layer.kind].block, w, everything, x.shape[1], run.groups))
+    x.write(0, on_device(KINDS[layer.kind].block.function, w, everything, x.shape[1], run.groups))
     return x
 
 
 def _norm_silu(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    return run.normalised(run.stored(x), w, ACTIVATE)
+    return run.normalised(run.stored(x), w, _activate)
 
 
 def _causal_conv3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    return run.convolved(x, subset(w, "conv"), CONVOLVE)
+    return run.convolved(x, subset(w, "conv"), _convolve)
 
 
 def _time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
     frames, batch = x.shape[:2]
     shape = (-(-frames // 2), *x.shape[1:])
-    return run.stored(Mapped(x, shape, chunk_of(x), lambda part: on_device(MEAN_OF_THREE, {}, part, batch), before=2, stride=2))
+    return run.stored(Mapped(x, shape, chunk_of(x), lambda part: on_device(_mean_of_three, {}, part, batch), before=2, stride=2))
 
 
 def _time_downsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    return run.convolved(run.stored(x), subset(w, "conv"), MIXED_DOWN, 2, mix_factor=w["mix_factor"])
+    return run.convolved(run.stored(x), subset(w, "conv"), _mixed_down, 2, mix_factor=w["mix_factor"])
 
 
 def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
@@ -217,7 +220,7 @@ def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 
 def _time_upsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    return run.convolved(Interpolated(run.stored(x)), subset(w, "conv.conv"), MIXED_UP, mix_factor=w["mix_factor"])
+    return run.convolved(Interpolated(run.stored(x)), subset(w, "conv.conv"), _mixed_up, mix_factor=w["mix_factor"])
 
 
 LAYERS: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
@@ -233,7 +236,7 @@ LAYERS: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
 }
 
 
-# --- blocks ---
+# --- functions of a chunk ---
 
 
 def _activate(w: Any, x: Any) -> Any:
@@ -249,7 +252,7 @@ def _convolve(w: Any, window: Any, batch: int) -> Any:
 
 
 def _pointwise(w: Any, x: Any) -> Any:
-    return sum_over_taps(x, ops.transpose(w["weight"], (2, 0, 1, 3, 4)), w["bias"], 1, padding=(0, 0, 0, 0))
+    return sum_over_taps(x, ops.reshape(w["weight"], (1, *w["weight"].shape[:2], 1, 1)), w["bias"], 1, padding=(0, 0, 0, 0))
 
 
 def _mean_of_three(w: Any, window: Any, batch: int) -> Any:
@@ -264,8 +267,3 @@ def _mixed_down(w: Any, window: Any, batch: int) -> Any:
 def _mixed_up(w: Any, window: Any, batch: int) -> Any:
     mix = ops.sigmoid(w["mix_factor"])
     return mix * window[(w["kernel"].shape[0] - 1) * batch :] + (1.0 - mix) * sum_over_taps(window, w["kernel"], w["bias"], batch)
-
-
-ACTIVATE, NORMALISE, CONVOLVE, POINTWISE = Block(_activate), Block(_normalise), Block(_convolve), Block(_pointwise)
-MEAN_OF_THREE, MIXED_DOWN, MIXED_UP = Block(_mean_of_three), Block(_mixed_down), Block(_mixed_up)
-ATTEND = Block(attend_in_frames)
