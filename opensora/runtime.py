@@ -1,6 +1,7 @@
 """Device, precision, logs and version check: the one place that prepares MindSpore before it is imported."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 # Logs of the framework's own warnings (dozens of lines per run) are silenced unless the user asks for them.
@@ -11,6 +12,7 @@ os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")
 SUPPORTED_MINDSPORE = ((2, 10), (2, 11))
 DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
+UNKNOWN = 2**62
 
 
 class UnsupportedVersion(RuntimeError):
@@ -57,3 +59,15 @@ def compute_dtype(precision: str) -> Any:
     if precision != "fp32" and device() == "CPU":
         raise ValueError(f"precision {precision!r} has no kernels on a CPU: pass --precision fp32, or use an Ascend device")
     return {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}[precision]
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that can still be used, by the machine and by a container's limit; a very large number where neither is told."""
+    free = UNKNOWN
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = control_group / "memory.max", control_group / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

@@ -10,12 +10,14 @@ import numpy as np
 from opensora.models.causal_vae_blocks import KINDS, Shapes
 from opensora.models.causal_vae_chunked import run_chunked
 from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
+from opensora.models.causal_vae_memory import SHARE, WAYS, choose
 from opensora.models.frames import Workspace
 from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
-from opensora.runtime import mindspore
-from opensora.weights import load_config, load_weights, save_weights
+from opensora.nn.on_demand import tensors
+from opensora.runtime import device, free_memory, mindspore
+from opensora.weights import TensorSource, load_config, open_weights, save_weights
 
 ms = mindspore()
 ops = ms.ops
@@ -86,6 +88,11 @@ def _mode_block(weights: Any, moments: Any) -> Any:
 _to_frames, _to_video, _sample, _mode = Block(_frames_block), Block(_video_block), Block(_sample_block), Block(_mode_block)
 
 
+def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
+    """The weights of a CausalVAE, of any publisher's file or a checkpoint of ours, without its training loss's. Raises WeightsError."""
+    return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))
+
+
 class CausalVAE:
     """The autoencoder: a config and a dict of weights under the release's names."""
 
@@ -93,7 +100,7 @@ class CausalVAE:
         self.config = config
         self.weights = weights
         self.tiling: Tiling | None = None
-        self.memory = "auto"
+        self._memory = "auto"
         self._encoder, self._decoder = encoder_layers(config), decoder_layers(config)
 
     @classmethod
@@ -106,22 +113,27 @@ class CausalVAE:
 
     def load_weights(self, source: str | Path) -> None:
         """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
-        arrays = load_weights(source, expected=weight_shapes(self.config), ignore=("loss.",))
-        self.weights = {name: ms.Tensor(value) for name, value in arrays.items()}
+        self.weights = tensors(open_causal_vae(source, self.config))
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
-        """Fresh weights: uniform convolutions as PyTorch's default, unit norms, mix factors of 2, and latents with little noise,
-        since with unit noise a fresh autoencoder has to learn to be heard before it learns anything else."""
+        """Fresh weights: convolutions keep the variance of their input, residual branches end in zeros (arXiv:1901.09321), so that
+        training starts with a short chain, and latents have little noise, since with unit noise a fresh autoencoder has to learn to be
+        heard before it learns anything else."""
+        shapes = weight_shapes(config)
         weights = {}
-        for name, shape in weight_shapes(config).items():
+        for name, shape in shapes.items():
             if name.endswith("mix_factor"):
                 value = np.full(shape, 2.0)
             elif "norm" in name:
                 value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+            elif ".conv2." in name or ".proj_out." in name:
+                value = np.zeros(shape)
             else:
-                fan_in = np.prod(weight_shapes(config)[name.removesuffix("bias") + "weight"][1:] if name.endswith("bias") else shape[1:])
-                value = rng.uniform(-1.0, 1.0, shape) / np.sqrt(fan_in)
+                layer, kind = name.rsplit(".", 1)
+                fan_in = np.prod(shapes[f"{layer}.weight"][1:])
+                bound = np.sqrt((3.0 if kind == "weight" else 1.0) / fan_in)
+                value = rng.uniform(-bound, bound, shape)
             if name == "quant_conv.conv.bias":
                 value[config.embed_dim :] = INITIAL_LOGVAR
             weights[name] = ms.Tensor(value.astype(np.float32))
@@ -131,6 +143,19 @@ class CausalVAE:
         """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the PyTorch original load."""
         save_weights(folder, asdict(self.config), {name: value.asnumpy() for name, value in self.weights.items()}, dtype=dtype)
 
+    @property
+    def memory(self) -> str:
+        """How `encode` and `decode` compute what is not tiled: "exact", the whole video in compiled blocks; "chunked", equal but for
+        rounding, layer by layer over chunks of frames, beyond a share of the free memory with a scratch file; "auto", see `choose`.
+        """
+        return self._memory
+
+    @memory.setter
+    def memory(self, way: str) -> None:
+        if way not in WAYS:
+            raise ValueError(f"memory {way!r} is unknown: choose one of {', '.join(WAYS)}, or set tiling")
+        self._memory = way
+
     def encode(self, video: Any) -> Posterior:
         """(B, 3, F, H, W) in [-1, 1] -> the posterior over (B, 4, (F+3)//4, H/8, W/8). ValueError for sizes off the stride."""
         stride = self.config.space_stride
@@ -138,13 +163,7 @@ class CausalVAE:
             raise ValueError(f"the frames are {video.shape[3]}x{video.shape[4]}: height and width must be multiples of {stride}")
         if self.tiling is not None and self.tiling.splits_video(video.shape):
             return Posterior(ms.Tensor(tiled_encode(lambda tile: self._encode(Forward(self.weights), tile), video, self.tiling)))
-        if self.memory == "chunked":
-            return Posterior(self._chunked(self._encoder, video))
-        return Posterior(self._encode(Forward(self.weights), video))
-
-    def _chunked(self, layers: list[Layer], x: Any) -> Any:
-        with Workspace() as workspace:
-            return ms.Tensor.from_numpy(run_chunked(layers, self.weights, x.asnumpy(), self.config.norm_num_groups, workspace))
+        return Posterior(self._apply(self._encoder, video))
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the latents of a video (B, 3, F, H, W)."""
@@ -155,9 +174,7 @@ class CausalVAE:
         """(B, 4, T, h, w) -> (B, 3, 4*T-3, 8*h, 8*w), about [-1, 1]."""
         if self.tiling is not None and self.tiling.splits_latents(latents.shape):
             return ms.Tensor(tiled_decode(lambda tile: self._decode(Forward(self.weights), tile), latents, self.tiling))
-        if self.memory == "chunked":
-            return self._chunked(self._decoder, latents)
-        return self._decode(Forward(self.weights), latents)
+        return self._apply(self._decoder, latents)
 
     def forward_with_tape(self, video: Any, noise: Any = None) -> tuple[Any, Posterior, Tape]:
         """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given."""
@@ -180,6 +197,12 @@ class CausalVAE:
 
     def _decode(self, run: Forward, latents: Any) -> Any:
         return self._chain(run, self._decoder, latents)
+
+    def _apply(self, layers: list[Layer], x: Any) -> Any:
+        if choose(self._memory, device()) == "exact":
+            return self._chain(Forward(self.weights), layers, x)
+        with Workspace(int(SHARE * free_memory())) as workspace:
+            return ms.Tensor.from_numpy(run_chunked(layers, self.weights, x.asnumpy(), self.config.norm_num_groups, workspace))
 
     def _chain(self, run: Forward, layers: list[Layer], video: Any) -> Any:
         batch = video.shape[0]

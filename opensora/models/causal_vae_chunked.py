@@ -15,7 +15,7 @@ import numpy as np
 
 from opensora.models.causal_vae_blocks import KINDS, attend_in_frames, mean_of_three
 from opensora.models.causal_vae_config import Layer
-from opensora.models.frames import FLOAT, Frames, Given, Interpolated, Mapped, Shape, Statistics, Stored, Workspace
+from opensora.models.frames import CHUNK_BYTES, FLOAT, Frames, Given, Interpolated, Mapped, Statistics, Stored, Workspace
 from opensora.nn.activations import silu
 from opensora.nn.block import Weights, subset, waiting_operators
 from opensora.nn.convolution import sum_over_taps
@@ -27,7 +27,6 @@ ops = ms.ops
 
 Function = Callable[..., Any]
 
-CHUNK_BYTES = 2**24
 # What a chunk costs beside its frames, in frames.
 COST_OF_A_CHUNK = 0.5
 

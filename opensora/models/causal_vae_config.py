@@ -1,9 +1,28 @@
-"""The configuration of CausalVAE and the chain of layers that it describes."""
+"""CausalVAE's configuration, and encoder and decoder as chains of named blocks. Loads without MindSpore."""
 
 from dataclasses import dataclass, fields
 from typing import Any
 
-from opensora.models.causal_vae_blocks import KINDS
+from opensora.weights import check_types
+
+# The release's class names, and two of ours for what has none there.
+KINDS = (
+    "Conv2d",
+    "CausalConv3d",
+    "quant_conv",
+    "norm_silu",
+    "ResnetBlock2D",
+    "ResnetBlock3D",
+    "AttnBlock3D",
+    "AttnBlock3DFix",
+    "Downsample",
+    "SpatialDownsample2x",
+    "SpatialUpsample2x",
+    "TimeDownsample2x",
+    "TimeDownsampleRes2x",
+    "TimeUpsample2x",
+    "TimeUpsampleRes2x",
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class CausalVAEConfig:
         """From a config.json's content; keys of the training loss and the like are passed over. ValueError for an unknown block."""
         names = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        check_types(cls(), chosen)
         config = cls(**chosen)
         for layer in (*encoder_layers(config), *decoder_layers(config)):
             if layer.kind not in KINDS:

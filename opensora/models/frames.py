@@ -14,10 +14,12 @@ from typing import Protocol
 import numpy as np
 
 FLOAT = 4
+CHUNK_BYTES = 2**24
 # Rows of pixels that are squared together: as many as stay in a processor's cache.
 CACHED = 2**16
 
-Shape = tuple[int, int, int, int, int]
+Shape = tuple[int, ...]
+"""(T, B, C, H, W)."""
 
 
 class Frames(Protocol):
@@ -50,7 +52,7 @@ class Statistics:
         squares = np.empty(len(rows))
         step = max(1, CACHED // self.pixels)
         for i in range(0, len(rows), step):
-            centred = rows[i : i + step] - mean[i : i + step, None].astype(np.float32)
+            centred: np.ndarray = rows[i : i + step] - mean[i : i + step, None].astype(np.float32)
             missed = centred @ average  # by rounding of the mean
             mean[i : i + step] += missed
             squares[i : i + step] = np.square(centred, out=centred).sum(1) - self.pixels * np.square(missed)
@@ -139,7 +141,7 @@ class InFile(Stored):
         result = np.empty((len(frames), *self.shape[1:]), np.float32)
         for target, frame in zip(result, frames, strict=True):
             self._file.seek(int(frame) * self._frame_size)
-            view = memoryview(target).cast("B")
+            view = target.reshape(-1).view(np.uint8).data
             while view:
                 count = self._file.readinto(view)
                 if not count:
@@ -149,7 +151,7 @@ class InFile(Stored):
 
     def _write(self, start: int, frames: np.ndarray) -> None:
         self._file.seek(start * self._frame_size)
-        view = memoryview(np.ascontiguousarray(frames)).cast("B")
+        view = np.ascontiguousarray(frames).reshape(-1).view(np.uint8).data
         while view:
             view = view[self._file.write(view) :]
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from opensora.data.video import safe_name
+from opensora.models.causal_vae_memory import choose
 from opensora.options import GenerateJob
-from opensora.weights import ModelFolder
+from opensora.weights import ModelFolder, weight_files
 
 log = logging.getLogger(__name__)
 
 LATENTS = ".latents"
 SHEET = ".contact.png"
-HASHED = ("config.json", "*.safetensors", "spiece.model")
 BLOCK = 2**22
 PACKAGES = ("opensora", "mindspore", "numpy", "av", "pillow")
 
@@ -84,6 +84,7 @@ def _sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[s
         "seed": sampling["seed"] + number,
         "upstream": job.options.upstream,
         "precision": job.options.precision,
+        "weights_dtype": job.options.weights_dtype,
         "weights": {part: value for part, value in weights.items() if part != "vae"},
     }
 
@@ -101,9 +102,11 @@ def _latents_recipe(latents: Path, prompt: str) -> dict[str, Any]:
 
 def _decoding(job: GenerateJob) -> dict[str, Any]:
     options = job.options
-    split = options.enable_tiling or options.enable_time_chunk
+    tiles = options.enable_tiling or options.vae_memory == "tiled"
+    split = tiles or options.enable_time_chunk
     return {
-        "enable_tiling": options.enable_tiling,
+        "vae_memory": None if split else choose(options.vae_memory, options.device),
+        "enable_tiling": tiles,
         "enable_time_chunk": options.enable_time_chunk,
         "tile_overlap_factor": options.tile_overlap_factor if split else None,
     }
@@ -137,7 +140,7 @@ def _command(video: Planned, job: GenerateJob) -> list[str]:
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]
     sampled = ("seed", "num_frames", "height", "width", "fps", "num_sampling_steps", "guidance_scale", "sample_method", "precision")
-    for name in sampled:
+    for name in (*sampled, "weights_dtype"):
         words += [f"--{name}", str(recipe[name])]
     split = {name: value for name, value in recipe.get("decoding", {}).items() if value}
     for name, value in split.items():
@@ -160,16 +163,16 @@ def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dic
     """sha256 of every file that determines a part of the model, by part and file name."""
     hashes = {"transformer": _hash_folder(model.transformer), "vae": _hash_folder(model.vae)}
     if pretrained_ckpt is not None:
-        path = Path(pretrained_ckpt)
-        replaced = _hash_folder(path) if path.is_dir() else {path.name: _hash_file(path)}
+        replaced = {path.name: _hash_file(path) for path in weight_files(pretrained_ckpt)}
         hashes["transformer"] = {"config.json": hashes["transformer"]["config.json"], **replaced}
     if model.text_encoder is not None:
-        hashes["text_encoder"] = _hash_folder(model.text_encoder)
+        hashes["text_encoder"] = _hash_folder(model.text_encoder, "model")
     return hashes
 
 
-def _hash_folder(folder: Path) -> dict[str, str]:
-    return {path.name: _hash_file(path) for pattern in HASHED for path in sorted(folder.glob(pattern))}
+def _hash_folder(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, str]:
+    files = folder / "config.json", folder / "spiece.model", *weight_files(folder, stem)
+    return {path.name: _hash_file(path) for path in files if path.is_file()}
 
 
 def _hash_file(path: Path) -> str:
