@@ -219,7 +219,8 @@ def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 
 def _time_upsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    return run.convolved(Interpolated(run.stored(x)), subset(w, "conv.conv"), _mixed_up, mix_factor=w["mix_factor"])
+    # Stored at once: what follows may read it twice, and this convolution is dear.
+    return run.stored(run.convolved(Interpolated(run.stored(x)), subset(w, "conv.conv"), _mixed_up, mix_factor=w["mix_factor"]))
 
 
 LAYERS: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {

@@ -25,12 +25,12 @@ def chunked(config: CausalVAEConfig, size: Size, batch: int = 1, decode: bool = 
 
     size: of the latents for a decode, of the video for an encode.
     """
-    stored, largest = 0, CHUNK_BYTES
+    stored, largest, previous = 0, CHUNK_BYTES, ""
     for layer in decoder_layers(config) if decode else encoder_layers(config):
         before, after = _bytes(size, layer.channels_in, batch), _bytes(resized(layer.kind, size), layer.channels_out, batch)
-        stored = max(stored, _stored(layer, before, after))
+        stored = max(stored, _stored(layer, previous, before, after))
         largest = max(largest, before // size[0], after // resized(layer.kind, size)[0])
-        size = resized(layer.kind, size)
+        size, previous = resized(layer.kind, size), layer.kind
     return stored, CHUNKS * largest
 
 
@@ -38,13 +38,13 @@ def _bytes(size: Size, channels: int, batch: int) -> int:
     return FLOAT * batch * channels * prod(size)
 
 
-def _stored(layer: Layer, before: int, after: int) -> int:
+def _stored(layer: Layer, previous: str, before: int, after: int) -> int:
     """A block's input and result, and between the two halves of a residual block its middle; see causal_vae_chunked.py."""
     if layer.kind == "ResnetBlock3D":
         if layer.channels_in == layer.channels_out:
             return before + after
-        narrows = layer.channels_in > layer.channels_out
-        return 2 * after + (min(before, 2 * after) if narrows else before)
+        computed_twice = layer.channels_in > layer.channels_out and previous == "SpatialUpsample2x"
+        return 2 * after + (before // 4 if computed_twice else before)
     if layer.kind.startswith(("Time", "Attn")):
         return before + after
     return 0
