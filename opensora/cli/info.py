@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from opensora.models.causal_vae_memory import choose
 from opensora.models.latte_config import UNUSED_CAPTION
 from opensora.models.t5_config import TIED_EMBEDDING
 from opensora.options import Sampling, complete_sampling
@@ -98,7 +99,7 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     """One video of the transformer `version`: how it is sampled and what it takes; `seconds` is None where nothing was measured."""
     model = find_model(folder, version, options.text_encoder_name)
     sampling = complete_sampling(model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)})
-    found = cost(model, sampling, weights_dtype=options.weights_dtype)
+    found = cost(model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device))
     rate = matrix_rate() if options.device == "CPU" else None
     return {
         "version": version,

@@ -85,6 +85,7 @@ class Pipeline:
         self.model = model
         self.resident = resident
         self.tiling: Tiling | None = None
+        self.vae_memory = "auto"
         self._dtype = runtime.compute_dtype(precision)
         self._weights_dtype = weights_dtype
         self._max_length = int(load_config(model.transformer).get("model_max_length", 300))
@@ -240,9 +241,9 @@ class Pipeline:
         return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))
 
     def decode(self, latents: Array) -> Any:
-        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` of the pipeline is respected."""
+        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected."""
         vae = self.vae.get()
-        vae.tiling = self.tiling
+        vae.tiling, vae.memory = self.tiling, self.vae_memory
         x = _host(latents)
         self._announce("the decoder", x.shape[2:])
         return ms.Tensor(decode_frames(vae, x))

@@ -35,6 +35,22 @@ def test_one_line_and_a_quicker_command_where_it_is_long(
     assert quick.text_prompt == texts and quick.model_path == "model" and quick.save_latents
 
 
+@pytest.mark.parametrize(
+    ("way", "free", "said"), [("auto", 2**40, "chunked, exact but for rounding, about"), ("exact", 2**20, "exact; the whole")]
+)
+def test_the_way_of_decoding_and_whether_all_fits(
+    model: Path, way: str, free: int, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outlook, "matrix_rate", lambda: 1e12)
+    monkeypatch.setattr(outlook, "free_swap", lambda: 2**40)
+    job = prepare(GenerateOptions(text_prompt=["a cat"], model_path="model", vae_memory=way))
+    with caplog.at_level(logging.INFO, "opensora"):
+        outlook.foresee(job, plan(job), None, free)
+    line = caplog.messages[1]
+    assert line.startswith(f"decoding: {said}") and "the whole video at once takes about" in line
+    assert ("does not fit" if free == 2**20 else "which fits") in line
+
+
 def test_what_cannot_fit_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "free_memory", lambda: 2**16)
     monkeypatch.setattr(outlook, "free_swap", lambda: 2**15)
