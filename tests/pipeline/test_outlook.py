@@ -13,7 +13,7 @@ from opensora.pipeline import command, core, outlook
 from opensora.pipeline.plan import plan
 
 
-@pytest.mark.parametrize("rate", [1e12, 1e6])
+@pytest.mark.parametrize("rate", [1e12, 1e5])
 def test_one_line_and_a_quicker_command_where_it_is_long(
     model: Path, rate: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -24,7 +24,11 @@ def test_one_line_and_a_quicker_command_where_it_is_long(
     with caplog.at_level(logging.INFO, "opensora"):
         outlook.foresee(job, plan(job), None, 2**40)
     first, *rest = caplog.messages
-    assert first.startswith("2 videos of 5 frames, 32x32, 900 steps of PNDM: ") and "GFLOP" in first and " GiB of memory or more" in first
+    assert (
+        first.startswith("2 videos of 5 frames, 32x32, 900 steps of PNDM: ")
+        and "FLOP, about " in first
+        and " GiB of memory or more" in first
+    )
     assert first.endswith("on this CPU (an estimate)")
     if rate == 1e12:
         assert not rest
