@@ -30,7 +30,7 @@ class GenerateOptions:
     text_encoder_name: str | None = None
     """Folder of the T5 encoder; default: model_path/text_encoder."""
     pretrained_ckpt: str | None = None
-    """Weights (.safetensors, or a folder of them) for the transformer instead of the model folder's."""
+    """Weights for the transformer instead of the model folder's: a run, a checkpoint, or a .safetensors, .pt, .bin or .ckpt file."""
     save_img_path: str = "sample_videos"
     """Folder that the results are written to."""
     format: Literal["mp4", "gif", "webp"] = "mp4"

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from opensora.models import embeddings, latte_blocks
-from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig, weight_shapes
+from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_shapes
 from opensora.nn.block import Forward, Tape
 from opensora.nn.on_demand import OnDemand, tensors
 from opensora.runtime import mindspore
-from opensora.weights import HalfStorage, load_config, open_weights, save_weights
+from opensora.weights import HalfStorage, load_config, save_weights
 
 ms = mindspore()
 
@@ -39,12 +39,12 @@ class LatteT2V:
         return model
 
     def load_weights(self, source: str | Path, storage: str = "fp32") -> None:
-        """Take the weights of a model folder or a safetensors file. Raises WeightsError.
+        """Take the weights of a file, a model folder, a checkpoint or a run (its moving average). Raises WeightsError.
 
         storage: how they are kept in memory. With "fp16" or "bf16", half the memory, each block's are made float32 when it runs, so
         the result is that of a model whose weights were rounded.
         """
-        arrays = open_weights(source, expected=weight_shapes(self.config))
+        arrays = open_latte(source, self.config)
         self.weights = tensors(arrays) if storage == "fp32" else OnDemand(HalfStorage(arrays, storage))
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.models.t5_config import EMBEDDING, POSITION_BIAS, TIED_EMBEDDING, T5Config, weight_shapes
+from opensora.models.t5_config import EMBEDDING, POSITION_BIAS, TIED_EMBEDDING, T5Config, open_t5, weight_shapes
 from opensora.nn.activations import gelu
 from opensora.nn.attention import attention, merge_heads, split_heads
 from opensora.nn.block import Block, Forward, Tape, Weights, subset
@@ -19,13 +19,10 @@ from opensora.nn.linear import linear
 from opensora.nn.normalisation import rms_norm
 from opensora.nn.on_demand import OnDemand, tensors
 from opensora.runtime import mindspore
-from opensora.weights import TensorSource, load_config, open_weights, save_weights
+from opensora.weights import TensorSource, load_config, save_weights
 
 ms = mindspore()
 ops = ms.ops
-
-# A file of the whole model also holds the other half, and the two names of the embedding are one tensor.
-UNUSED = ("decoder.", "lm_head.", EMBEDDING, TIED_EMBEDDING)
 
 
 def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
@@ -113,11 +110,11 @@ class T5Encoder:
     def streamed(cls, folder: str | Path) -> "T5Encoder":
         """The same, but the files are only checked: `each` reads a layer at a time and lets it go. Raises WeightsError."""
         config = T5Config.from_dict(load_config(folder))
-        return cls(config, OnDemand(_open(folder, config)))
+        return cls(config, OnDemand(open_t5(folder, config)))
 
     def load_weights(self, source: str | Path) -> None:
         """Take the weights of an encoder's folder or of a safetensors file. Raises WeightsError."""
-        self.weights = tensors(_open(source, self.config))
+        self.weights = tensors(open_t5(source, self.config))
 
     @classmethod
     def initialise(cls, config: T5Config, rng: np.random.Generator) -> "T5Encoder":
@@ -198,8 +195,3 @@ class T5Encoder:
         for i in range(config.num_layers):
             x = run(LAYER, f"encoder.block.{i}", x, bias, config.num_heads, config.layer_norm_epsilon)
         return run(FINAL_NORM, "encoder.final_layer_norm", x, config.layer_norm_epsilon)
-
-
-def _open(source: str | Path, config: T5Config) -> TensorSource:
-    """The weights of a file that holds the embedding under either of its names, or under both."""
-    return open_weights(source, "model", expected=weight_shapes(config), ignore=UNUSED, aliases={EMBEDDING: TIED_EMBEDDING})

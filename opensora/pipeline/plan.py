@@ -16,7 +16,7 @@ from typing import Any
 
 from opensora.data.video import safe_name
 from opensora.options import GenerateJob
-from opensora.weights import ModelFolder
+from opensora.weights import ModelFolder, weight_files
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +161,7 @@ def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dic
     """sha256 of every file that determines a part of the model, by part and file name."""
     hashes = {"transformer": _hash_folder(model.transformer), "vae": _hash_folder(model.vae)}
     if pretrained_ckpt is not None:
-        path = Path(pretrained_ckpt)
-        replaced = _hash_folder(path) if path.is_dir() else {path.name: _hash_file(path)}
+        replaced = {path.name: _hash_file(path) for path in weight_files(pretrained_ckpt)}
         hashes["transformer"] = {"config.json": hashes["transformer"]["config.json"], **replaced}
     if model.text_encoder is not None:
         hashes["text_encoder"] = _hash_folder(model.text_encoder)

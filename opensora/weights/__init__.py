@@ -4,7 +4,7 @@ from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
 from opensora.weights.release import TensorSource, load_config, load_weights, open_weights
-from opensora.weights.saving import atomic_path, save_weights, sync_folder, write_atomic
+from opensora.weights.saving import atomic_path, save_config, save_tensors, save_weights, sync_folder, write_atomic
 from opensora.weights.sources import latest_checkpoint, open_file, weight_files
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "load_weights",
     "open_file",
     "open_weights",
+    "save_config",
+    "save_tensors",
     "save_weights",
     "sync_folder",
     "weight_files",

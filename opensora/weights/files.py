@@ -64,6 +64,12 @@ class WeightsFile:
                 rows[i] = np.fromfile(file, rows.dtype, rows[i].size).reshape(rows.shape[1:])
         return self._converted(name, rows)
 
+    def read_range(self, name: str, start: int, stop: int) -> np.ndarray:
+        """The items start..stop of a vector, as `read` would give them: (stop - start,)."""
+        dtype = self._dtype(name)
+        offset = self.entries[name].offset + start * dtype.itemsize
+        return self._converted(name, np.fromfile(self.path, dtype, stop - start, offset=offset))
+
     def _stored(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
         entry = self.entries[name]
         return np.fromfile(self.path, dtype, prod(entry.shape), offset=entry.offset).reshape(entry.shape)
@@ -78,9 +84,10 @@ class WeightsFile:
         if self.entries[name].dtype == "BF16":
             values = from_bfloat16(values)
         if values.dtype.kind == "f":
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = values.astype(np.float32, copy=False)
             if not is_finite(values):
                 raise WeightsError(f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again")
-            values = values.astype(np.float32, copy=False)
         return values
 
 

@@ -2,7 +2,7 @@
 
 import binascii
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -112,17 +112,22 @@ class MindSporeFile(WeightsFile):
         return WeightsError(f"{self.path} is truncated, damaged, encrypted, or not a checkpoint of MindSpore or PyTorch: download it again")
 
 
-def write_checkpoint(file: BinaryIO, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> None:
-    """Write float32 `weights`, each asked for once, as a .ckpt that MindSpore's load_checkpoint reads."""
-    for name, shape in shapes.items():
-        content = np.ascontiguousarray(weights[name], "<f4").reshape(-1).view(np.uint8)
-        dims = b"".join(_varint_field(1, size) for size in shape or (0,))
+def write_checkpoint(file: BinaryIO, weights: Mapping[str, np.ndarray], rename: Callable[[str], str] = str) -> None:
+    """Write `weights`, each asked for once, as a .ckpt that MindSpore's load_checkpoint reads, under the names of `rename`.
+
+    They are float32 there, or int64 where they are whole numbers.
+    """
+    for name in weights:
+        value = weights[name]
+        kind, dtype = (b"Float32", "<f4") if value.dtype.kind == "f" else (b"Int64", "<i8")
+        value = value.astype(dtype, copy=False)
+        content, label = value.reshape(-1).view(np.uint8), rename(name).encode()
+        dims = b"".join(_varint_field(1, size) for size in value.shape or (0,))
         for start in range(0, max(len(content), 1), PART):
             part = content[start : start + PART]
-            head = dims + _bytes_head(2, 7) + b"Float32" + _bytes_head(3, len(part))
-            label = _bytes_head(1, len(name.encode())) + name.encode()
-            tensor_head = _bytes_head(2, len(head) + len(part))
-            file.write(_bytes_head(1, len(label) + len(tensor_head) + len(head) + len(part)) + label + tensor_head + head)
+            tensor = dims + _bytes_head(2, len(kind)) + kind + _bytes_head(3, len(part))
+            head = _bytes_head(1, len(label)) + label + _bytes_head(2, len(tensor) + len(part)) + tensor
+            file.write(_bytes_head(1, len(head) + len(part)) + head)
             file.write(part.data)
 
 

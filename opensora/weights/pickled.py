@@ -195,6 +195,8 @@ class Machine:
         self._top(list).extend(values)
 
     def _global(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError
         full = f"{module}.{name}"
         if full not in CALLABLES and full not in STORAGES and full not in CONSTANTS:
             raise _Refused(f"the global {full[:100]!r}")

@@ -10,13 +10,14 @@ import numpy as np
 
 from opensora.weights.files import DTYPES, TensorFile, WeightsError, WeightsFile
 from opensora.weights.mindspore_file import MindSporeFile
-from opensora.weights.names import BESIDE, release_name
+from opensora.weights.names import lies_beside, release_name
 from opensora.weights.sources import open_file, read_object, require_folder, weight_files
 
 log = logging.getLogger(__name__)
 
-NAMES_SHOWN = 10
+NAMES_SHOWN, LONGEST_NAME = 10, 200
 FLOATING = ("F16", "BF16", "F32", "F64")
+COUNTER = "num_batches_tracked"  # the only whole numbers among PyTorch's weights
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -35,18 +36,20 @@ def load_config(folder: str | Path) -> dict[str, Any]:
 class TensorSource(Mapping[str, np.ndarray]):
     """The tensors of a release, already checked by name and shape, each read when it is asked for: floating ones become float32."""
 
-    def __init__(self, where: Mapping[str, tuple[WeightsFile, str, tuple[int, ...]]]) -> None:
-        """where: for every tensor its file, its name there, and its shape."""
+    def __init__(self, where: Mapping[str, tuple[WeightsFile | None, str, tuple[int, ...]]]) -> None:
+        """where: for every tensor its file (None for one of zeros), its name there, and its shape."""
         self._where = where
+        self.dtypes = {name: "F32" if file is None else file.entries[stored].dtype for name, (file, stored, _) in where.items()}
+        self.shapes = {name: tuple(shape) for name, (_, _, shape) in where.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
         file, stored, shape = self._where[name]
-        return file.read(stored).reshape(shape)
+        return np.zeros(shape, np.float32) if file is None else file.read(stored).reshape(shape)
 
     def rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
         """These rows (N,) of a table (R, ...), the others unread: (N, ...)."""
         file, stored, _ = self._where[name]
-        return file.read_rows(stored, numbers)
+        return self[name][numbers] if file is None else file.read_rows(stored, numbers)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -62,10 +65,10 @@ def load_weights(
     expected: Mapping[str, tuple[int, ...]],
     ignore: Iterable[str] = (),
     aliases: Mapping[str, str] = EMPTY,
-    floating: bool = True,
+    unused: Iterable[str] = (),
 ) -> dict[str, np.ndarray]:
     """The tensors that `open_weights` finds, all read."""
-    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases, floating=floating))
+    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases, unused=unused))
 
 
 def open_weights(
@@ -75,13 +78,14 @@ def open_weights(
     expected: Mapping[str, tuple[int, ...]],
     ignore: Iterable[str] = (),
     aliases: Mapping[str, str] = EMPTY,
-    floating: bool = True,
+    unused: Iterable[str] = (),
 ) -> TensorSource:
     """The tensors of a release, in the order of `expected`, floating ones as float32, none of them read yet.
 
     source: what `weight_files` takes. Names of other trainers and of the published MindSpore version become the release's.
     expected: name and shape of every tensor that the model has. ignore: prefixes of names that may lie in the file unused.
-    aliases: for some names, another under which a file may hold the same tensor. floating: whether all must be of a floating type.
+    aliases: for some names, another under which a file may hold the same tensor.
+    unused: names of the release that nothing computes with; files of other trainers may lack them, and they become zeros.
     Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message) and for damaged files; reading
     a tensor raises it for NaN.
     """
@@ -90,18 +94,21 @@ def open_weights(
     held = _by_release_name(files, place, set(expected) | set(aliases.values()))
     chosen = {name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected}
     found = {name: held[chosen[name]] for name in expected if chosen[name] in held}
-    left = {name: held[name][0] for name in sorted(set(held) - set(chosen.values()))}
-    beside = tuple(ignore)
-    unexpected = [
-        name for name, file in left.items() if not name.startswith(beside if isinstance(file, TensorFile) else (*beside, *BESIDE))
-    ]
-    ignored = [name for name in left if name not in unexpected]
+    left = sorted(set(held) - set(chosen.values()))
+    ignored = [name for name in left if name.startswith(tuple(ignore)) or (not _is_release(held[name][0]) and lies_beside(name))]
+    unexpected = [name for name in left if name not in ignored]
     if ignored:
         log.info("%s: %d tensors that this model does not use were left out (%s)", place, len(ignored), _some(ignored))
-    if faults := _faults(found, expected, unexpected, floating):
+    zeros = [] if all(map(_is_release, files)) else [name for name in unused if name not in found]
+    missing = [name for name in expected if name not in found and name not in zeros]
+    if faults := _faults(found, expected, missing, unexpected):
         remedy = "use the file that belongs to config.json"
         raise WeightsError(f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}")
-    return TensorSource({name: (file, stored, expected[name]) for name, (file, stored) in found.items()})
+    return TensorSource({name: (*found.get(name, (None, "")), shape) for name, shape in expected.items()})
+
+
+def _is_release(file: WeightsFile) -> bool:
+    return isinstance(file, TensorFile)
 
 
 def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> dict[str, tuple[WeightsFile, str]]:
@@ -120,17 +127,17 @@ def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> 
 
 
 def _faults(
-    found: Mapping[str, tuple[WeightsFile, str]], expected: Mapping[str, tuple[int, ...]], unexpected: list[str], floating: bool
+    found: Mapping[str, tuple[WeightsFile, str]], expected: Mapping[str, tuple[int, ...]], missing: list[str], unexpected: list[str]
 ) -> list[str]:
     misshapen, mistyped = [], []
     for name, (file, stored) in found.items():
         entry = file.entries[stored]
         if _plain(entry.shape, file) != _plain(expected[name], file):
             misshapen.append(f"{name} {list(entry.shape)} instead of {list(expected[name])}")
-        if floating and entry.dtype in DTYPES and entry.dtype not in FLOATING:
+        if entry.dtype in DTYPES and entry.dtype not in FLOATING and not name.endswith(COUNTER):
             mistyped.append(f"{name} {entry.dtype} instead of F32, F16 or BF16")
     kinds = (
-        ([name for name in expected if name not in found], "missing"),
+        (missing, "missing"),
         (unexpected, "unexpected"),
         (misshapen, "of another shape"),
         (mistyped, "of another type"),
@@ -145,4 +152,6 @@ def _plain(shape: tuple[int, ...], file: WeightsFile) -> list[int]:
 
 def _some(names: list[str]) -> str:
     rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    # A file decides on its names: they must not steer the terminal.
+    shown = [name if name.isprintable() else repr(name) for name in names[:NAMES_SHOWN]]
+    return ", ".join(name[:LONGEST_NAME] for name in shown) + (f" and {rest} more" if rest > 0 else "")

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from opensora.weights import TensorFile, WeightsError, load_config, load_weights, open_weights, save_weights
 
 STEM = "diffusion_pytorch_model"
-WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(3, np.float32), "steps": np.array(7)}
+WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(3, np.float32), "n.num_batches_tracked": np.array(7)}
 SHAPES = {name: value.shape for name, value in WEIGHTS.items()}
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
     save_file({"a.weight": WEIGHTS["a.weight"]}, tmp_path / "model-00001-of-00002.safetensors")
-    save_file({name: WEIGHTS[name] for name in ("a.bias", "steps")}, tmp_path / "model-00002-of-00002.safetensors")
+    save_file({name: WEIGHTS[name] for name in ("a.bias", "n.num_batches_tracked")}, tmp_path / "model-00002-of-00002.safetensors")
     write_index(tmp_path, {name: f"model-0000{1 if name == 'a.weight' else 2}-of-00002.safetensors" for name in WEIGHTS})
     return tmp_path
 
@@ -49,12 +49,12 @@ def assert_same(loaded: dict[str, np.ndarray]) -> None:
 
 def test_single_file_and_shards_give_the_same(folder: Path) -> None:
     assert load_config(folder) == {"num_layers": 2}
-    assert_same(load_weights(folder, expected=SHAPES, floating=False))
-    assert_same(load_weights(folder / f"{STEM}.safetensors", expected=SHAPES, floating=False))
+    assert_same(load_weights(folder, expected=SHAPES))
+    assert_same(load_weights(folder / f"{STEM}.safetensors", expected=SHAPES))
 
 
 def test_shards(sharded: Path) -> None:
-    assert_same(load_weights(sharded, "model", expected=SHAPES, floating=False))
+    assert_same(load_weights(sharded, "model", expected=SHAPES))
 
 
 def test_opened_tensors_are_read_when_they_are_asked_for(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_opened_tensors_are_read_when_they_are_asked_for(sharded: Path, monkeypa
 
 
 def test_another_name_of_the_same_tensor(folder: Path) -> None:
-    expected = {"tied": (3,), "a.weight": (2, 3), "steps": ()}
+    expected = {"tied": (3,), "a.weight": (2, 3), "n.num_batches_tracked": ()}
     source = open_weights(folder, expected=expected, aliases={"tied": "a.bias"})
     np.testing.assert_array_equal(source["tied"], WEIGHTS["a.bias"])
     with pytest.raises(WeightsError, match=r"1 missing: tied; 1 unexpected: a\.bias"):
@@ -109,15 +109,15 @@ def test_missing_unexpected_and_misshapen_are_all_named(folder: Path) -> None:
     assert f"{STEM}.safetensors" in message
     assert "13 missing: b.weight, layer.0, " in message
     assert "layer.8 and 3 more" in message and "layer.9" not in message
-    assert "2 unexpected: a.bias, steps" in message
+    assert "2 unexpected: a.bias, n.num_batches_tracked" in message
     assert "a.weight [2, 3] instead of [3, 2]" in message
 
 
 def test_ignored_prefixes_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "opensora"):
-        loaded = load_weights(folder, expected={"a.weight": (2, 3)}, ignore=("a.b", "steps"))
+        loaded = load_weights(folder, expected={"a.weight": (2, 3)}, ignore=("a.b", "n."))
     assert list(loaded) == ["a.weight"]
-    assert "2 tensors" in caplog.text and "a.bias, steps" in caplog.text
+    assert "2 tensors" in caplog.text and "a.bias, n.num_batches_tracked" in caplog.text
 
 
 @pytest.mark.parametrize("keep", [0, 5, 40, -3])
@@ -125,7 +125,7 @@ def test_truncated_file(folder: Path, keep: int) -> None:
     path = folder / f"{STEM}.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(WeightsError, match=r"diffusion_pytorch_model\.safetensors is truncated or damaged"):
-        load_weights(folder, expected=SHAPES, floating=False)
+        load_weights(folder, expected=SHAPES)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -133,7 +133,7 @@ def test_values_that_are_not_finite(folder: Path, bad: float) -> None:
     damaged = WEIGHTS | {"a.bias": np.array([0, bad, 0], np.float32)}
     save_file(damaged, folder / f"{STEM}.safetensors")
     with pytest.raises(WeightsError, match=r"a\.bias holds NaN or infinite"):
-        load_weights(folder, expected=SHAPES, floating=False)
+        load_weights(folder, expected=SHAPES)
 
 
 def test_unreadable_storage_type(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_missing_folder_and_files(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"model folder .*nowhere does not exist"):
         load_config(tmp_path / "nowhere")
     with pytest.raises(WeightsError, match=r"model folder .*nowhere does not exist"):
-        load_weights(tmp_path / "nowhere", expected=SHAPES, floating=False)
+        load_weights(tmp_path / "nowhere", expected=SHAPES)
     with pytest.raises(WeightsError, match=r"diffusion_pytorch_model\.safetensors does not exist"):
-        load_weights(tmp_path, expected=SHAPES, floating=False)
+        load_weights(tmp_path, expected=SHAPES)
     with pytest.raises(WeightsError, match=r"has no config\.json: check the path"):
         load_config(tmp_path)
     (tmp_path / "65x512x512").mkdir()
@@ -168,20 +168,20 @@ def test_damaged_config(tmp_path: Path, text: str, fault: str) -> None:
 def test_index_that_points_outside(sharded: Path, name: object) -> None:
     write_index(sharded, {"a.weight": name})
     with pytest.raises(WeightsError, match="not a file of its own folder"):
-        load_weights(sharded, "model", expected=SHAPES, floating=False)
+        load_weights(sharded, "model", expected=SHAPES)
 
 
 def test_damaged_index(sharded: Path) -> None:
     write_index(sharded, [])
     with pytest.raises(WeightsError, match="has no weight_map"):
-        load_weights(sharded, "model", expected=SHAPES, floating=False)
+        load_weights(sharded, "model", expected=SHAPES)
 
 
 def test_missing_shard_and_tensor_held_twice(sharded: Path) -> None:
     shard = sharded / "model-00002-of-00002.safetensors"
     save_file(WEIGHTS, shard)
     with pytest.raises(WeightsError, match=r"holds a\.weight more than once"):
-        load_weights(sharded, "model", expected=SHAPES, floating=False)
+        load_weights(sharded, "model", expected=SHAPES)
     shard.unlink()
     with pytest.raises(WeightsError, match=r"model-00002-of-00002\.safetensors does not exist"):
-        load_weights(sharded, "model", expected=SHAPES, floating=False)
+        load_weights(sharded, "model", expected=SHAPES)

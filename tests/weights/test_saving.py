@@ -16,8 +16,8 @@ WEIGHTS = {
     "odd": GENERATOR.standard_normal((3, 5)).astype(np.float32),
     "scalar": np.float32(1.5).reshape(()),
     "empty": np.zeros((0, 4), np.float32),
-    "steps": np.array([1, 2, 3]),
-    "mask": np.array([True, False]),
+    "n.num_batches_tracked": np.array([1, 2, 3]),
+    "flags.num_batches_tracked": np.array([True, False]),
     "strided": np.arange(24, dtype=np.float32).reshape(4, 6)[:, ::2],
 }
 SHAPES = {name: value.shape for name, value in WEIGHTS.items()}
@@ -28,7 +28,7 @@ def test_round_trip_and_the_library_reads_it(tmp_path: Path) -> None:
     save_weights(tmp_path / "new" / "model", config, WEIGHTS, stem="model")
     assert load_config(tmp_path / "new" / "model") == config
     path = tmp_path / "new" / "model" / "model.safetensors"
-    for loaded in (load_weights(tmp_path / "new" / "model", "model", expected=SHAPES, floating=False), load_file(path)):
+    for loaded in (load_weights(tmp_path / "new" / "model", "model", expected=SHAPES), load_file(path)):
         for name, value in WEIGHTS.items():
             assert loaded[name].dtype == value.dtype and loaded[name].shape == value.shape
             np.testing.assert_array_equal(loaded[name], value)
@@ -39,11 +39,11 @@ def test_round_trip_and_the_library_reads_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dtype", "relative"), [("float16", 2**-11), ("bfloat16", 2**-8)])
 def test_half_storage(tmp_path: Path, dtype: str, relative: float) -> None:
     save_weights(tmp_path, {}, WEIGHTS, dtype=dtype)
-    loaded = load_weights(tmp_path, expected=SHAPES, floating=False)
+    loaded = load_weights(tmp_path, expected=SHAPES)
     np.testing.assert_allclose(loaded["odd"], WEIGHTS["odd"], rtol=relative)
-    np.testing.assert_array_equal(loaded["steps"], WEIGHTS["steps"])
+    np.testing.assert_array_equal(loaded["n.num_batches_tracked"], WEIGHTS["n.num_batches_tracked"])
     save_weights(tmp_path, {}, loaded, dtype=dtype)
-    again = load_weights(tmp_path, expected=SHAPES, floating=False)
+    again = load_weights(tmp_path, expected=SHAPES)
     np.testing.assert_array_equal(again["odd"], loaded["odd"])
 
 
