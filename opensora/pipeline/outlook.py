@@ -23,11 +23,11 @@ QUICK: dict[str, Any] = {"sample_method": "DPM++2M", "num_sampling_steps": 20}
 def foresee(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None", free: int) -> Cost:
     """Say in one line what these videos take, and name a quicker command where that is long.
 
-    free: bytes that may be used. Raises ValueError for what surely needs more, even with what is free of the swap space.
+    free: bytes that may be used. Raises ValueError for what surely needs more on a CPU, even with what is free of the swap space.
     """
     found = _cost(job, videos, tiling)
     most = free + free_swap()
-    if most < found.least:
+    if job.options.device == "CPU" and most < found.least:
         raise ValueError(
             f"{_what(job, videos)} need {memory_text(found.least)} at the very least and {memory_text(most)} are free: {_remedy(job)}"
         )
