@@ -29,7 +29,7 @@ def foresee(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None"
     most = free + free_swap()
     if job.options.device == "CPU" and most < found.least:
         raise ValueError(
-            f"{_what(job, videos)} need {memory_text(found.least)} at the very least and {memory_text(most)} are free: {_remedy(job)}"
+            f"{_what(job, videos)}: {memory_text(found.least)} are needed at the very least, {memory_text(most)} are free: {_remedy(job)}"
         )
     line = f"{_what(job, videos)}: {operations_text(sum(found.operations.values()))}, about {memory_text(found.apart)} of memory or more"
     if job.options.device != "CPU":
@@ -72,11 +72,11 @@ def _cost(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None") 
 
 
 def _what(job: GenerateJob, videos: Sequence[Planned]) -> str:
-    sampling, count = job.sampling, len(videos)
-    frames = "1 picture" if sampling.num_frames == 1 and count == 1 else f"{count} pictures" if sampling.num_frames == 1 else ""
-    kind = frames or f"{count} video{'s' if count > 1 else ''} of {sampling.num_frames} frames"
-    steps = "" if job.options.decode_latents else f", {sampling.num_sampling_steps} steps of {sampling.sample_method}"
-    return f"{kind}, {sampling.height}x{sampling.width}{steps}"
+    sampling = job.sampling
+    kind = "picture" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
+    count = f"1 {kind}" if len(videos) == 1 else f"{len(videos)} {kind.replace('picture', 'pictures').replace('video', 'videos')}"
+    steps = "" if job.options.decode_latents else f", {sampling.num_sampling_steps} x {sampling.sample_method}"
+    return f"{count}, {sampling.height}x{sampling.width}{steps}"
 
 
 def _remedy(job: GenerateJob) -> str:
