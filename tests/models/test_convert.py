@@ -155,6 +155,20 @@ def test_heads_of_lpips(tmp_path: Path) -> None:
     assert_same(load_file(tmp_path / "pretrained" / "lpips_vgg-426bf45c.safetensors"), heads)
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("5x32x32", "num_layers", "two"), ("5x32x32", "sample_size", 4), ("5x32x32", "sample_size", [4, "4"]), ("5x32x32", "use_rope", 1),
+        ("5x32x32", "norm_eps", None), ("vae", "hidden_size_mult", 2), ("vae", "q_conv", ["CausalConv3d"]), ("text_encoder", "d_ff", 6.0),
+    ],
+)  # fmt: skip
+def test_a_configuration_of_other_types(tmp_path: Path, part: str, key: str, value: object) -> None:
+    config = json.loads((RELEASE / part / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(WeightsError, match=rf"config\.json says {key} = .*, where something like .* belongs"):
+        convert(RELEASE / part, tmp_path / "out", Conversion(model_config=str(tmp_path)))
+
+
 @pytest.mark.parametrize("target", ["x.safetensors", "x.ckpt"])
 def test_one_tensor_at_a_time(tmp_path: Path, target: str) -> None:
     weights = {f"features.{n}.weight": np.full((2**16,), n, np.float32) for n in range(32)}  # 32 x 256 KiB
