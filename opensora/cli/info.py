@@ -72,7 +72,8 @@ def describe(folder: Path, options: InfoOptions) -> dict[str, Any]:
     whole = folder not in parts and folder / "vae" in parts
     if options.version is not None and not whole:
         raise WeightsError(f"{folder} is no whole model, so --version has no meaning: name the folder that holds vae/")
-    content: dict[str, Any] = {"folder": str(folder), "parts": [_part(part) for part in parts]}
+    beside = [] if options.text_encoder_name is None else [Path(options.text_encoder_name)]
+    content: dict[str, Any] = {"folder": str(folder), "parts": [_part(part) for part in (*parts, *beside)]}
     content["videos"] = [_video(folder, version, options) for version in versions] if whole else []
     data_set = folder / "data_set.json"
     if data_set.is_file():

@@ -17,7 +17,7 @@ from opensora.models import CausalVAE, LatteT2V, T5Encoder, Tiling
 from opensora.models.causal_vae import CausalVAEConfig
 from opensora.models.latte import LatteConfig
 from opensora.options import Sampling, complete_sampling
-from opensora.pipeline.memory import estimate, free_memory
+from opensora.pipeline.memory import estimate, free_memory, weights_size
 from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
 from opensora.weights import ModelFolder, WeightsError, find_model, load_config
@@ -121,6 +121,8 @@ class Pipeline:
         config = load_config(model.transformer)
         rows, columns = config.get("sample_size", (64, 64))
         needed = estimate(model, (int(config.get("video_length", 17)), rows, columns))
+        if weights_dtype != "fp32":
+            needed -= weights_size(model.transformer) // 2
         resident = needed <= (free_memory() if memory is None else memory)
         pipe = cls(model, pretrained_ckpt=pretrained_ckpt, precision=precision, weights_dtype=weights_dtype, resident=resident)
         parts: list[Part[Any]] = [pipe.transformer, pipe.vae]

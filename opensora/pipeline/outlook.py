@@ -27,13 +27,13 @@ QUICK: dict[str, Any] = {"sample_method": "DPM++2M", "num_sampling_steps": 20}
 def foresee(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None", free: int) -> Cost:
     """Say in one line what these videos take, and name a quicker command where that is long.
 
-    free: bytes that may be used. Raises ValueError for what surely needs more, even with what is free of the swap space.
+    free: bytes that may be used. Raises ValueError for what surely needs more on a CPU, even with what is free of the swap space.
     """
     found = _cost(job, videos, tiling)
     most = free + free_swap()
-    if most < found.least:
+    if job.options.device == "CPU" and most < found.least:
         raise ValueError(
-            f"{_what(job, videos)} need {memory_text(found.least)} at the very least and {memory_text(most)} are free: {_remedy(job)}"
+            f"{_what(job, videos)}: {memory_text(found.least)} are needed at the very least, {memory_text(most)} are free: {_remedy(job)}"
         )
     line = f"{_what(job, videos)}: {operations_text(sum(found.operations.values()))}, about {memory_text(found.apart)} of memory or more"
     rate = matrix_rate() if job.options.device == "CPU" else None
@@ -95,11 +95,11 @@ def _say_how_to_decode(job: GenerateJob, free: int, operations: int, rate: float
 
 
 def _what(job: GenerateJob, videos: Sequence[Planned]) -> str:
-    sampling, count = job.sampling, len(videos)
-    frames = "1 picture" if sampling.num_frames == 1 and count == 1 else f"{count} pictures" if sampling.num_frames == 1 else ""
-    kind = frames or f"{count} video{'s' if count > 1 else ''} of {sampling.num_frames} frames"
-    steps = "" if job.options.decode_latents else f", {sampling.num_sampling_steps} steps of {sampling.sample_method}"
-    return f"{kind}, {sampling.height}x{sampling.width}{steps}"
+    sampling = job.sampling
+    kind = "picture" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
+    count = f"1 {kind}" if len(videos) == 1 else f"{len(videos)} {kind.replace('picture', 'pictures').replace('video', 'videos')}"
+    steps = "" if job.options.decode_latents else f", {sampling.num_sampling_steps} x {sampling.sample_method}"
+    return f"{count}, {sampling.height}x{sampling.width}{steps}"
 
 
 def _remedy(job: GenerateJob) -> str:
