@@ -110,30 +110,6 @@ class TrainOptions(LoopOptions, OptimizerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeLatentsOptions:
-    """Options of `opensora encode-latents`."""
-
-    demo_data: str
-    """Folder of the demo data set, made by `opensora prepare-data demo FOLDER`."""
-    vae: str
-    """Folder of the autoencoder."""
-    output_path: str
-    """Folder for the cache."""
-    split: Literal["train", "held_out"] = "train"
-    """Which pairs of subject and colour."""
-    num_clips: int = 4096
-    """Clips to render and encode."""
-    num_frames: int = 17
-    """Frames of a clip."""
-    resolution: int = 64
-    """Height and width of a clip in pixels."""
-    batch_size: int = 4
-    """Clips encoded together."""
-    seed: int = 0
-    """Seed of the clips."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Options of `opensora export`."""
 
