@@ -113,7 +113,7 @@ def _encode_block(clips: Clips, indices: range, vae: CausalVAE, batch_size: int)
         if clips.clip.use_img_from_vid:
             count = clips.clip.use_image_num
             pictures = [picture for video in batch.values() for picture in pictures_of(video, count)]
-            extra = _moments(vae, pictures, picture_options(clips.clip), batch_size * count)
+            extra = _moments(vae, pictures, picture_options(clips.clip), batch_size)
             whole = [np.concatenate([video, *extra[i * count : (i + 1) * count]], 1) for i, video in enumerate(whole)]
         arrays.update(zip(batch, whole, strict=True))
         batch.clear()
@@ -135,14 +135,18 @@ def _encode_block(clips: Clips, indices: range, vae: CausalVAE, batch_size: int)
 def _moments(vae: CausalVAE, videos: list[np.ndarray], clip: ClipOptions, batch_size: int) -> list[np.ndarray]:
     """Moments of each of some videos, encoded as a batch in training is, padded, and cut to what the video fills.
 
-    The batch is always full, because each of its sizes is compiled.
+    Batches are always full, because each size is compiled.
     """
     sizes = batch_sizes(clip.max_image_size, clip.num_frames)
-    padded = [pad(video, sizes, (1, 1))[0] for video in videos]
-    padded += [padded[-1]] * (batch_size - len(padded))
-    moments = vae.encode(ms.Tensor(np.stack(padded))).moments.asnumpy()
-    filled = [latent_size(video.shape[1:]) for video in videos]
-    return [moments[i, :, :frames, :height, :width] for i, (frames, height, width) in enumerate(filled)]
+    results: list[np.ndarray] = []
+    for first in range(0, len(videos), batch_size):
+        part = videos[first : first + batch_size]
+        padded = [pad(video, sizes, (1, 1))[0] for video in part]
+        padded += [padded[-1]] * (batch_size - len(padded))
+        moments = vae.encode(ms.Tensor(np.stack(padded))).moments.asnumpy()
+        filled = [latent_size(video.shape[1:]) for video in part]
+        results += [moments[i, :, :frames, :height, :width] for i, (frames, height, width) in enumerate(filled)]
+    return results
 
 
 def _read_ahead(read: Callable[[int], np.ndarray], indices: Iterable[int], ahead: int) -> Iterator[np.ndarray | str]:

@@ -36,10 +36,10 @@ def find_scenes(path: str | Path) -> list[Scene]:
 def find_cuts(across: np.ndarray, around: np.ndarray) -> list[int]:
     """The frames that begin a new scene. Both (T-1,): element t is the difference of frames t and t+1, and of t-1 and t+2.
 
-    A cut differs more than its surroundings, so fast motion is none; and the frames around it differ too, so a flash of one frame is none.
+    A cut differs more than its surroundings, so fast motion is none; and the frames around it differ about as much, so a flash is none.
     """
     cuts = []
-    for place in np.flatnonzero(np.minimum(across, around) >= SMALLEST_CUT):
+    for place in np.flatnonzero((across >= SMALLEST_CUT) & (around >= across / 2)):
         near = np.r_[across[max(0, place - REACH) : place], across[place + 1 : place + 1 + REACH]]
         if across[place] >= PROMINENCE * max(_middle(near), 1.0):
             cuts.append(int(place) + 1)
