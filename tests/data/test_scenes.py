@@ -1,5 +1,7 @@
 """Cuts are found, and fast motion, flashes and fades are none."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_cuts_are_found_to_the_frame(tmp_path, lengths):
     if 1 in lengths:
         assert len(found) <= 2
     else:
-        assert [(scene.start, scene.end) for scene in found] == list(zip(edges, edges[1:], strict=False))
+        assert [(scene.start, scene.end) for scene in found] == list(pairwise(edges))
 
 
 def test_fast_motion_is_no_cut(tmp_path):
