@@ -4,7 +4,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +13,7 @@ from opensora.data.clips import pictures_of, read_clip
 from opensora.data.dataset import batch_sizes, latent_size, pad
 from opensora.data.demo import DemoClips, Renderer
 from opensora.data.options import ClipOptions, EncodeLatentsOptions
-from opensora.data.stock import captions_digest, clip_options, clips_digest, open_list, picture_options
+from opensora.data.stock import captions_digest, clip_options, clips_digest, cut_settings, open_list, picture_options
 from opensora.data.transforms import to_float, to_model
 from opensora.models.causal_vae import CausalVAE
 from opensora.models.tiling import Tiling
@@ -89,7 +88,7 @@ class RenderedClips:
 def encode_latents(options: EncodeLatentsOptions) -> None:
     """Write the cache that `options` ask for, or what is missing of it. Raises ValueError."""
     clips: Clips = ListClips(options) if options.demo_data is None else RenderedClips(options)
-    settings = {"clip": asdict(clips.clip), "enable_tiling": options.enable_tiling, "dtype": options.dtype, **clips.settings}
+    settings = {"clip": cut_settings(clips.clip), "enable_tiling": options.enable_tiling, "dtype": options.dtype, **clips.settings}
     fingerprint = Fingerprint("latents", encoder_digest(options.vae), settings, clips.captions, len(clips), options.block_size)
     writer = CacheWriter(options.output_path, fingerprint, options.dtype, options.rank, options.world_size)
     vae: CausalVAE | None = None

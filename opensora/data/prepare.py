@@ -162,6 +162,10 @@ def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) ->
 def _measure(folder: Path, name: str) -> dict[str, Any]:
     """Size, rate and scenes of a file, or the reason why it cannot be read. Pictures that do not move have no scenes."""
     try:
+        name.encode()
+    except UnicodeEncodeError:
+        return {"path": name, "reason": "its name is not UTF-8: rename it"}
+    try:
         info = probe(folder / name)
         size = {"height": info.height, "width": info.width}
         if info.frames == 1:

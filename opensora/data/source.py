@@ -121,13 +121,13 @@ class Source:
             video, text = self._read(self.videos, number, rng, sample, VIDEOS)
             if self.clip.use_img_from_vid:
                 video, pictures = self._cut(self.videos, video)
-                sample["image_data"] = _pictures(self.videos, pictures, [text] * len(pictures))
+                sample["image_data"] = _picture_data(self.videos, pictures, [text] * len(pictures))
             sample["video_data"] = {_kind(self.videos, "video"): video, **text}
         if self._pictures and "image_data" not in sample:
             assert self.images is not None
             numbers = range(number * self._pictures, (number + 1) * self._pictures)
             read = [self._read(self.images, each, rng, sample, IMAGES) for each in numbers]
-            sample["image_data"] = _pictures(self.images, [picture for picture, _ in read], [text for _, text in read])
+            sample["image_data"] = _picture_data(self.images, [picture for picture, _ in read], [text for _, text in read])
         self._require_size(sample)
         return sample
 
@@ -175,7 +175,7 @@ def _kind(stock: Stock, pixels: str) -> str:
     return pixels if isinstance(stock, FileStock) else "latents"
 
 
-def _pictures(stock: Stock, pictures: list[np.ndarray], texts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+def _picture_data(stock: Stock, pictures: list[np.ndarray], texts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     return {_kind(stock, "image"): pictures, **{key: np.concatenate([text[key] for text in texts]) for key in texts[0]}}
 
 

@@ -109,9 +109,7 @@ def test_cached_latents_are_what_the_autoencoder_says(place: Path) -> None:
 def test_a_run_uses_either_cache_both_or_none(place: Path, text: bool, latents: bool) -> None:
     changes: dict[str, object] = {"text_embed_cache": text, "image_data": str(place / "pictures.txt"), "use_image_num": 2}
     if latents:
-        # The cache of videos was made without pictures beside them: as a run's setting, so it is another cache.
-        encode(place, "joint", video_data=place / "videos.txt", num_frames=5, use_image_num=2)
-        changes |= {"vae_latent_folder": str(place / "joint"), "image_latent_folder": str(place / "pictures")}
+        changes |= {"vae_latent_folder": str(place / "latents"), "image_latent_folder": str(place / "pictures")}
     made = source(place, **changes)
     batch = made.join([made.draw(number) for number in range(4)])
     assert batch["cond_mask"].shape == (4, 3, 8) and batch["attention_mask"].shape == (4, 4, 2, 2)
@@ -140,6 +138,11 @@ def test_a_cache_alone_is_a_data_set(place: Path) -> None:
     made = make_source(DataOptions(vae_latent_folder=str(place / "latents"), model_max_length=8), 0, place / "t5")
     assert len(made) == 4 and made.clip == ClipOptions(**CUT)
     assert made.join([made.draw(0)])["latents"].shape == (1, 4, 2, 2, 2)
+    options = DataOptions(
+        vae_latent_folder=str(place / "latents"), image_latent_folder=str(place / "pictures"), use_image_num=2, model_max_length=8
+    )
+    made = make_source(options, 0, place / "t5")
+    assert made.join([made.draw(0)])["latents"].shape == (1, 4, 2 + 2, 2, 2)
 
 
 def test_pictures_cut_from_videos_are_cached_behind_them(place: Path) -> None:
@@ -167,8 +170,8 @@ def test_sizes_that_differ_are_encoded_as_a_run_would_pad_them(place: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_frames": 9}, "other settings .*clip"),
-        ({"enable_flip": True}, "other settings"),
+        ({"num_frames": 9}, r"other settings \(num_frames 5, not 9\)"),
+        ({"enable_flip": True}, r"other settings \(enable_flip False, not True\)"),
         ({"model_max_length": 9, "text_embed_cache": True, "vae_latent_folder": None}, r"other settings \(model_max_length 8, not 9\)"),
         ({"video_data": "changed captions"}, "was made with other captions"),
         (
