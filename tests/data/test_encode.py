@@ -15,6 +15,7 @@ from opensora.cli import main
 from opensora.data.cache import Cache
 from opensora.data.captions import caption_key
 from opensora.data.clips import read_clip
+from opensora.data.inputs import batch_latents, batch_text
 from opensora.data.latents import LATENT_SCALE, LatentCache
 from opensora.data.manifest import Entries, read_data_list
 from opensora.data.options import ClipOptions, DataOptions
@@ -132,6 +133,26 @@ def test_captions_do_not_depend_on_the_text_cache(place: Path) -> None:
         assert np.array_equal(ids["cond_mask"], embeds["cond_mask"]) and np.array_equal(ids["video"], embeds["video"])
         expected = encoder(ms.Tensor(ids["input_ids"]), ms.Tensor(ids["cond_mask"])).asnumpy() * ids["cond_mask"][..., None]
         np.testing.assert_allclose(embeds["text_embeds"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_and_ids_become_what_the_caches_hold(place: Path) -> None:
+    vae, encoder = CausalVAE.from_pretrained(place / "vae"), T5Encoder.from_pretrained(place / "t5")
+    joint = {"image_data": str(place / "pictures.txt"), "use_image_num": 2, "caption_dropout": 0.0}
+    plain, cached = source(place, **joint), source(place, **joint, text_embed_cache=True)
+    batch, other = (made.join([made.draw(0), made.draw(1)]) for made in (plain, cached))
+    for one, two in zip(batch_text(batch, encoder), batch_text(other, None), strict=True):
+        assert one.shape[:3] == (2, 3, 8)
+        kept = np.broadcast_to(batch["cond_mask"].reshape(2, 3, 8, *[1] * (one.ndim - 3)), one.shape) > 0
+        np.testing.assert_allclose(one[kept], two[kept], rtol=1e-5, atol=1e-6)
+
+    latents = batch_latents(batch, 2, vae, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    for frames, places, length in ((slice(0, 5), slice(0, 2), 2), (slice(5, 6), slice(2, 3), 1), (slice(6, 7), slice(3, 4), 1)):
+        posterior = vae.encode(ms.Tensor(np.ascontiguousarray(batch["pixels"][:, :, frames])))
+        noise = rng.standard_normal((2, 4, length, 2, 2), np.float32)
+        expected = posterior.mean.asnumpy() + np.exp(posterior.logvar.asnumpy() / 2) * noise
+        np.testing.assert_allclose(latents[:, :, places], expected * LATENT_SCALE, rtol=1e-4, atol=1e-5)
+    assert batch_latents({"latents": latents}, 2, None, rng) is latents
 
 
 def test_a_cache_alone_is_a_data_set(place: Path) -> None:
