@@ -11,6 +11,7 @@ Size = tuple[int, int, int]  # frames, height, width
 Pair = tuple[int, int]  # of time, of space
 STRIDE: Pair = (4, 8)
 PATCH: Pair = (1, 2)
+ORDER = 4  # keeps these random numbers apart from those of a sample or a step with the same seed
 
 
 class Batch(NamedTuple):
@@ -109,7 +110,7 @@ def shuffled(number: int, count: int, seed: int, stream: int = 0) -> int:
 
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, stream]).permutation(count)
+    return np.random.default_rng([seed, epoch, stream, ORDER]).permutation(count)
 
 
 def _multiple(number: int, of: int) -> int:

@@ -21,7 +21,7 @@ from opensora.data.manifest import Entries
 from opensora.data.options import ClipOptions
 
 VIDEOS, IMAGES = 0, 1  # streams of random numbers
-DRAW, REPLACE = 1, 2
+DRAW, REPLACE, CAPTION = 1, 2, 3  # a caption does not depend on whether pixels or cached latents were drawn
 ATTEMPTS = 16
 """Before a draw is given up: then nearly nothing can be read."""
 
@@ -152,7 +152,8 @@ class Source:
                 continue
             sample["paths"].append(stock.name(index))
             captions, source = stock.captions(index)
-            return visual, stock.text([choose(captions, self.caption_dropout, rng)], source)
+            caption = choose(captions, self.caption_dropout, np.random.default_rng([self.seed, number, CAPTION, stream]))
+            return visual, stock.text([caption], source)
         path, reason = sample["rejected"][-1]
         raise ValueError(f"{ATTEMPTS} samples in a row could not be read, the last was {path} ({reason}): look with `opensora check-data`")
 
