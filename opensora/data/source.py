@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from opensora.data.captions import Text, choose
-from opensora.data.clips import pictures_of, read_clip
+from opensora.data.cutting import pictures_of, read_clip
 from opensora.data.dataset import batch_sizes, join, shuffled
 from opensora.data.latents import LatentCache, draw_latents
 from opensora.data.manifest import Entries

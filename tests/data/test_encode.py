@@ -14,7 +14,7 @@ import pytest
 from opensora.cli import main
 from opensora.data.cache import Cache
 from opensora.data.captions import caption_key
-from opensora.data.clips import read_clip
+from opensora.data.cutting import read_clip
 from opensora.data.inputs import batch_latents, batch_text
 from opensora.data.latents import LATENT_SCALE, LatentCache
 from opensora.data.manifest import Entries, read_data_list

@@ -1,0 +1,75 @@
+"""Counts of operations: those that are known of the release, and what they must be made of."""
+
+import subprocess
+import sys
+from math import prod
+
+import pytest
+
+from opensora.models import flops
+from opensora.models.causal_vae_blocks import KINDS
+from opensora.models.causal_vae_config import KINDS as NAMES
+from opensora.models.causal_vae_config import CausalVAEConfig, Layer
+from opensora.models.latte_config import LatteConfig
+from opensora.models.t5_config import T5Config
+
+TERA = 1e12
+XL = LatteConfig()
+
+
+@pytest.mark.parametrize(("frames", "expected"), [(17, 37.4), (56, 123.5), (129, 285.8)])
+def test_forward_of_the_release_as_its_original_computes_it(frames: int, expected: float) -> None:
+    assert flops.latte_forward(XL, (frames, 64, 64), texts=frames) / TERA == pytest.approx(expected, abs=0.05)
+
+
+def test_autoencoder_of_the_release() -> None:
+    assert flops.vae_encode(CausalVAEConfig(), (65, 512, 512)) / TERA == pytest.approx(79.7, abs=0.05)
+    assert flops.vae_decode(CausalVAEConfig(), (17, 64, 64)) / TERA == pytest.approx(369.7, abs=0.05)
+
+
+def test_text_encoder_of_the_release() -> None:
+    """Two operations for every weight and token, and what the scores add; the embedding is read, not multiplied."""
+    weights = 24 * (4 * 4096 * 4096 + 3 * 4096 * 10240)
+    assert flops.t5_encode(T5Config(), 1) == 2 * weights + 24 * 4 * 4096
+    assert flops.t5_encode(T5Config(), 300) == 2 * 300 * weights + 24 * 4 * 300 * 300 * 4096
+
+
+def test_texts_images_and_batches_count_for_themselves() -> None:
+    size, tokens = (5, 8, 8), 5 * 16
+    kept = flops.latte_forward(XL, size, texts=0)
+    one = flops.latte_forward(XL, size)
+    assert one - kept == 2 * 300 * (1152 * (4096 + 1152) + 28 * 2 * 1152**2)
+    assert flops.latte_forward(XL, size, texts=5) - one == 4 * 2 * 300 * 28 * 2 * 1152**2
+    assert flops.latte_forward(XL, size, batch=3) == 3 * one
+    assert one - flops.latte_forward(XL, size, temporal=False) == 28 * (2 * tokens * 12 * 1152**2 + 4 * tokens * 5 * 1152)
+    # An image passes the spatial blocks only, with a text of its own.
+    image = flops.latte_forward(XL, (1, 8, 8), temporal=False) - flops.linear(1, 256 + 7 * 1152, 1152)
+    assert flops.latte_forward(XL, size, num_images=2) == one + 2 * image
+
+
+def test_compressed_keys_cost_less() -> None:
+    """The second half of the layers has a quarter of the keys in space and half of them in time."""
+    full, compressed = LatteConfig(num_layers=2), LatteConfig(num_layers=2, compress_kv_factor=2)
+    saved = flops.latte_forward(full, (4, 8, 8)) - flops.latte_forward(compressed, (4, 8, 8))
+    tokens, width = 64, 1152
+    assert saved == 2 * 2 * tokens * width**2 * (3 / 4 + 1 / 2) + 4 * tokens * width * (16 * 3 / 4 + 4 / 2)
+
+
+def test_convolutions_cost_their_weights_at_every_position() -> None:
+    """Of the blocks that have convolutions and nothing else to multiply; with several frames."""
+    for kind, block in KINDS.items():
+        if kind.startswith("Attn"):
+            continue
+        channels = 32 if "sample" in kind or kind == "norm_silu" else 64
+        weights = sum(prod(shape) for shape in block.shapes(32, channels).values() if len(shape) > 1)
+        assert flops._layer(Layer(kind, "", 32, channels), (3, 4, 5)) == 2 * 60 * weights, kind
+
+
+def test_every_kind_of_block_is_known_on_both_sides() -> None:
+    assert set(NAMES) == set(KINDS)
+    assert set(flops.KERNELS) < set(NAMES)
+
+
+def test_counting_does_not_load_the_framework() -> None:
+    code = "import sys, opensora.models.flops; sys.exit('mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
