@@ -17,6 +17,8 @@ COMMANDS = {
     "evaluate": "how alike the videos of two folders are: psnr, ssim, lpips, fvd",
     "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
     "prepare-data": "make a data set ready for training",
+    "check-data": "what a run would use of data lists, what it would reject and why",
+    "embed-text": "what T5 makes of captions, computed once for training",
     "train-vae": "train the autoencoder",
     "inflate-vae": "make a video autoencoder's starting weights of an image autoencoder's",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",

@@ -150,27 +150,3 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions):
     """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
     caption_dropout: float = 0.1
     """Part of the captions that are left empty, for guidance."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodeLatentsOptions:
-    """Options of `opensora encode-latents`."""
-
-    demo_data: str
-    """Folder of the demo data set, made by `opensora prepare-data demo FOLDER`."""
-    vae: str
-    """Folder of the autoencoder."""
-    output_path: str
-    """Folder for the cache."""
-    split: Literal["train", "held_out"] = "train"
-    """Which pairs of subject and colour."""
-    num_clips: int = 4096
-    """Clips to render and encode."""
-    num_frames: int = 17
-    """Frames of a clip."""
-    resolution: int = 64
-    """Height and width of a clip in pixels."""
-    batch_size: int = 4
-    """Clips encoded together."""
-    seed: int = 0
-    """Seed of the clips."""

@@ -1,23 +1,15 @@
 """From the options of a training command to the networks and data it names, and to the loop."""
 
-import sys
-
 import numpy as np
 
-from opensora.data.cache import LatentCache, write_latents
-from opensora.data.demo import DemoClips, Renderer
+from opensora.data.latents import LatentCache
 from opensora.data.tokenizer import Tokenizer
-from opensora.data.video import to_pixels
-from opensora.models.causal_vae import CausalVAE
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder
-from opensora.runtime import mindspore
 from opensora.train.loop import train
-from opensora.train.options import EncodeLatentsOptions, TrainOptions
+from opensora.train.options import TrainOptions
 from opensora.train.t2v import T2VTask
 from opensora.weights import WeightsError, find_model, load_config, weight_files
-
-ms = mindspore()
 
 
 def train_t2v(options: TrainOptions) -> int:
@@ -35,17 +27,3 @@ def train_t2v(options: TrainOptions) -> int:
             text_encoder.load_weights(text_encoder_weights)
     caches = LatentCache(options.vae_latent_folder), LatentCache(options.validation_latent_folder)
     return train(T2VTask(model, text_encoder, Tokenizer.from_folder(folders.text_encoder), *caches, options), options)
-
-
-def encode_latents(options: EncodeLatentsOptions) -> None:
-    """Run `opensora encode-latents`."""
-    vae = CausalVAE.from_pretrained(options.vae)
-    clips = DemoClips(Renderer(options.demo_data), options.seed, options.split, options.num_frames, options.resolution)
-    captions, parts = [], []
-    for first in range(0, options.num_clips, options.batch_size):
-        batch = [clips[index] for index in range(first, min(first + options.batch_size, options.num_clips))]
-        captions += [clip.caption for clip in batch]
-        video = to_pixels(np.stack([clip.video for clip in batch]))
-        parts.append(vae.encode(ms.Tensor(video)).moments.asnumpy())
-        print(f"encoded {len(captions)}/{options.num_clips} clips", file=sys.stderr, flush=True)
-    write_latents(options.output_path, captions, parts)

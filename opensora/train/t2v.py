@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from opensora.data.cache import LatentCache
+from opensora.data.latents import LatentCache
 from opensora.data.tokenizer import Tokenizer
 from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms

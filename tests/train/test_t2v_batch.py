@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opensora.data.cache import LATENT_SCALE, LatentCache, write_latents
+from opensora.data.latents import LATENT_SCALE, LatentCache
 from opensora.data.tokenizer import Tokenizer
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder
 from opensora.train.options import TrainOptions
 from opensora.train.t2v import T2VTask
 from opensora.weights.folder import DEMO
+from tests.data.material import latent_cache
 
 CAPTIONS = [f"a {animal} on a {colour} background" for animal in ("cat", "dog face", "cow") for colour in ("red", "blue")]
 MEANS = np.arange(len(CAPTIONS), dtype=np.float32)
@@ -23,8 +24,7 @@ def cache(tmp_path: Path) -> LatentCache:
     moments = np.empty((len(CAPTIONS), 8, 2, 4, 4), np.float32)
     moments[:, :4] = MEANS[:, None, None, None, None]
     moments[:, 4:] = 2 * np.log(0.1)
-    write_latents(tmp_path / "latents", CAPTIONS, [moments[:4], moments[4:]])
-    return LatentCache(tmp_path / "latents")
+    return latent_cache(tmp_path / "latents", CAPTIONS, moments)
 
 
 def task(cache: LatentCache, **changes: object) -> T2VTask:
