@@ -123,7 +123,7 @@ def prepare(options: GenerateOptions) -> GenerateJob:
     sampling = complete_sampling(model, **given)
     if options.force_images:
         sampling = replace(sampling, num_frames=1)
-    _check_writable(Path(options.save_img_path))
+    check_writable(Path(options.save_img_path), "save_img_path")
     hint = "" if options.num_sampling_steps or options.decode_latents else preset(model).get("hint", "")
     return GenerateJob(options, prompts, model, sampling, hint)
 
@@ -184,11 +184,14 @@ def _check_numbers(options: GenerateOptions) -> None:
         raise ValueError(f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend")
 
 
-def _check_writable(folder: Path) -> None:
-    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system."""
+def check_writable(folder: Path, option: str) -> None:
+    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system.
+
+    Raises ValueError that names the option.
+    """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ValueError(f"save_img_path {folder} cannot be written ({error.strerror}): choose another folder") from error
+        raise ValueError(f"{option} {folder} cannot be written ({error.strerror}): choose another folder") from error

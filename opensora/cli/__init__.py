@@ -13,6 +13,8 @@ from opensora.weights.folder import did_you_mean
 # A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and run(options).
 COMMANDS = {
     "generate": "turn sentences into videos",
+    "reconstruct": "what the autoencoder makes of videos and pictures, and how close it comes",
+    "evaluate": "how alike the videos of two folders are: psnr, ssim, lpips, fvd",
     "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
     "prepare-data": "make a data set ready for training",
     "train-vae": "train the autoencoder",

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNBOUNDED_TILE = 2**20
 TEXTS_AT_ONCE = 64
 
 
@@ -46,7 +45,10 @@ def generate(job: GenerateJob, memory: int | None = None) -> None:
     if len(todo) < len(videos):
         log.info("%d of %d are finished in %s and are skipped", len(videos) - len(todo), len(videos), job.options.save_img_path)
     if todo:
-        tiling = _tiling(job)
+        from opensora.models import Tiling
+
+        options = job.options
+        tiling = Tiling.chosen(options.enable_tiling, options.enable_time_chunk, options.tile_overlap_factor)
         free = free_memory() if memory is None else memory
         found = foresee(job, todo, tiling, free)
         _say_what_is_unusual(job)
@@ -102,18 +104,6 @@ def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost
         parts.insert(0, pipe.vae)
     pipe.load(parts)
     return pipe
-
-
-def _tiling(job: GenerateJob) -> Any:
-    """The reference's: tiles of 256 pixels and 65 frames, or with --enable_time_chunk alone only the frames are split."""
-    from opensora.models import Tiling
-
-    options = job.options
-    if options.enable_tiling:
-        return Tiling(overlap=options.tile_overlap_factor)
-    if options.enable_time_chunk:
-        return Tiling(size=UNBOUNDED_TILE, overlap=options.tile_overlap_factor)
-    return None
 
 
 def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from opensora.data.cache import LatentCache, write_latents
 from opensora.data.demo import DemoClips, Renderer
 from opensora.data.tokenizer import Tokenizer
+from opensora.data.video import to_pixels
 from opensora.models.causal_vae import CausalVAE
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder
@@ -14,7 +15,6 @@ from opensora.runtime import mindspore
 from opensora.train.loop import train
 from opensora.train.options import EncodeLatentsOptions, TrainOptions
 from opensora.train.t2v import T2VTask
-from opensora.train.vae import to_pixels
 from opensora.weights import WeightsError, find_model, load_config, weight_files
 
 ms = mindspore()
