@@ -16,7 +16,7 @@ from opensora.train.optim import AdamW
 from opensora.train.vae_loss import VAELoss, generator_step
 from opensora.train.vae_options import TrainVAEOptions
 
-__all__ = ["VAELoss", "VAETask", "generator_step", "to_bytes", "to_pixels"]
+__all__ = ["VAELoss", "VAETask", "generator_step"]
 
 ms = mindspore()
 
