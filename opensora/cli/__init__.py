@@ -15,6 +15,8 @@ COMMANDS = {
     "generate": "turn sentences into videos",
     "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
     "prepare-data": "make a data set ready for training",
+    "check-data": "what a run would use of data lists, what it would reject and why",
+    "embed-text": "what T5 makes of captions, computed once for training",
     "train-vae": "train the autoencoder",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
     "train": "train the transformer and its text encoder",

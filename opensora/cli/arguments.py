@@ -25,16 +25,18 @@ def parse(options: type[T], words: Sequence[str], command: str, summary: str, po
     A word is `--name value`, `--name=value`, `--name` alone for a truth value, `--name a b c` for a list, or belongs to the
     list `positional`. `--config file.yaml` gives values under the same names, which words override; where there is no such file,
     it names a packaged preset, such as train/vae-5. Options of a nested dataclass are `--outer.name`. Raises ValueError for an
-    unknown name, a value of another type, or a file that cannot be read.
+    unknown name, a value of another type, or a file that cannot be read. `options.REPLACED`, where there is one, maps names of the
+    published version's flags that are not options here to what takes their place.
     """
     kinds = dict(_kinds(options))
+    replaced: dict[str, str] = getattr(options, "REPLACED", {})
     parser = _parser(options, command, summary, positional, kinds)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None
-    given = _read_words(words, kinds | {"config": str}, command, positional)
+    given = _read_words(words, kinds | {"config": str}, replaced, command, positional)
     config = given.pop("config", None)
-    values = (_read_config(config, kinds) if config is not None else {}) | given
+    values = (_read_config(config, kinds, replaced) if config is not None else {}) | given
     nested = Namespace()
     for name, value in values.items():
         nested[name] = value
@@ -72,7 +74,9 @@ def _parser(options: type, command: str, summary: str, positional: str | None, k
     return parser
 
 
-def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, positional: str | None) -> dict[str, Any]:
+def _read_words(
+    words: Sequence[str], kinds: dict[str, Any], replaced: dict[str, str], command: str, positional: str | None
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     rest = list(words)
     while rest:
@@ -85,7 +89,7 @@ def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, posit
             values.setdefault(positional, []).append(word)
             continue
         name, equals, value = word.removeprefix("--").partition("=")
-        _require_known(name, kinds, "option --")
+        _require_known(name, kinds, replaced, "option --")
         kind = kinds[name]
         if equals:
             values[name] = [value] if _is_list(kind) else value
@@ -104,7 +108,7 @@ def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, posit
     return values
 
 
-def _read_config(name: str, kinds: dict[str, Any]) -> dict[str, Any]:
+def _read_config(name: str, kinds: dict[str, Any], replaced: dict[str, str]) -> dict[str, Any]:
     """The options in a YAML file or in a packaged preset, nested or dotted, under dotted names."""
     presets = {file.relative_to(PRESETS).with_suffix("").as_posix(): file for file in PRESETS.rglob("*.yaml")}
     path = Path(name) if Path(name).is_file() else presets.get(name)
@@ -119,7 +123,7 @@ def _read_config(name: str, kinds: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line")
     values = dict(_flatten(content or {}, kinds))
     for name in values:
-        _require_known(name, kinds, f"configuration file {path}: option ")
+        _require_known(name, kinds, replaced, f"configuration file {path}: option ")
     return {name: [value] if _is_list(kinds[name]) and isinstance(value, str) else value for name, value in values.items()}
 
 
@@ -132,7 +136,9 @@ def _flatten(content: dict[Any, Any], kinds: dict[str, Any], prefix: str = "") -
             yield name, value
 
 
-def _require_known(name: str, kinds: dict[str, Any], what: str) -> None:
+def _require_known(name: str, kinds: dict[str, Any], replaced: dict[str, str], what: str) -> None:
+    if name in replaced:
+        raise ValueError(f"{what}{name} of the published version has been replaced: {replaced[name]}")
     if name not in kinds:
         raise ValueError(f"{what}{name} is unknown{did_you_mean(name, kinds)}; --help lists them all")
 

@@ -65,6 +65,16 @@ def read_video(path: str | Path, num_frames: int | None = None, sample_rate: int
     return np.stack(frames)
 
 
+def small_frames(path: str | Path, height: int, width: int) -> Iterator[np.ndarray]:
+    """Every frame of a video or animation, reduced to uint8 (height, width, 3), one after the other. Raises ValueError as `read_video`."""
+    path = Path(path)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        for frame in _picture_frames(path, 0, 1):
+            yield np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
+    else:
+        yield from _video_frames(path, 0, 1, (height, width))
+
+
 @contextmanager
 def _opened_picture(path: Path) -> Iterator[Image.Image]:
     try:
@@ -97,7 +107,7 @@ def _opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
         raise ValueError(f"{path} cannot be read as a video: {error}") from error
 
 
-def _video_frames(path: Path, start: int, sample_rate: int) -> Iterator[np.ndarray]:
+def _video_frames(path: Path, start: int, sample_rate: int, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
     with _opened_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         first = stream.start_time or 0
@@ -105,7 +115,7 @@ def _video_frames(path: Path, start: int, sample_rate: int) -> Iterator[np.ndarr
         if start:
             # One frame early: streams with reordered frames may land after the asked one.
             container.seek(first + max(0, int((start - 1) / ticks)), stream=stream)
-        wanted, size = start, (stream.height, stream.width)
+        wanted, size = start, size or (stream.height, stream.width)
         for number, frame in enumerate(container.decode(stream)):
             index = number if frame.pts is None else round((frame.pts - first) * ticks)
             if index < wanted:

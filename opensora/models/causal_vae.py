@@ -108,17 +108,23 @@ class CausalVAE:
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
-        """Fresh weights: uniform convolutions as PyTorch's default, unit norms, mix factors of 2, and latents with little noise,
-        since with unit noise a fresh autoencoder has to learn to be heard before it learns anything else."""
+        """Fresh weights: convolutions keep the variance of their input, residual branches end in zeros (arXiv:1901.09321), so that
+        training starts with a short chain, and latents have little noise, since with unit noise a fresh autoencoder has to learn to be
+        heard before it learns anything else."""
+        shapes = weight_shapes(config)
         weights = {}
-        for name, shape in weight_shapes(config).items():
+        for name, shape in shapes.items():
             if name.endswith("mix_factor"):
                 value = np.full(shape, 2.0)
             elif "norm" in name:
                 value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+            elif ".conv2." in name or ".proj_out." in name:
+                value = np.zeros(shape)
             else:
-                fan_in = np.prod(weight_shapes(config)[name.removesuffix("bias") + "weight"][1:] if name.endswith("bias") else shape[1:])
-                value = rng.uniform(-1.0, 1.0, shape) / np.sqrt(fan_in)
+                layer, kind = name.rsplit(".", 1)
+                fan_in = np.prod(shapes[f"{layer}.weight"][1:])
+                bound = np.sqrt((3.0 if kind == "weight" else 1.0) / fan_in)
+                value = rng.uniform(-bound, bound, shape)
             if name == "quant_conv.conv.bias":
                 value[config.embed_dim :] = INITIAL_LOGVAR
             weights[name] = ms.Tensor(value.astype(np.float32))

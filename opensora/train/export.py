@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.cache import LATENT_SCALE
 from opensora.data.demo import DemoClips, Renderer
+from opensora.data.latents import LATENT_SCALE
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder

@@ -57,7 +57,8 @@ def start(place: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
     """Start or continue a run in a process of its own."""
     latents = place / "latents"
     settings: dict[str, Any] = {
-        "model_path": place / "model", "vae_latent_folder": latents, "validation_latent_folder": latents, "output_dir": run,
+        "model_path": place / "model", "train_text_encoder": True, "vae_latent_folder": latents,
+        "validation_latent_folder": latents, "output_dir": run,
         "max_train_steps": steps, "checkpointing_steps": SAVE_EVERY, "ckpt_max_keep": 0, "log_interval": 3, "validation_steps": 50,
         "batch_size": 2, "gradient_accumulation_steps": 2, "lr_warmup_steps": 5, "learning_rate": 1e-3, "lr_scheduler": "cosine",
         "ema_decay": 0.9, "init_loss_scale": 1024, "scale_window": 7,
