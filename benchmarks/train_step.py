@@ -1,5 +1,6 @@
-"""A training step of LatteT2V at the release's width, 4 + 4 layers, random weights: batch 1, latents 4x5x32x32, 300 tokens; loss and gradients.
+"""A training step of LatteT2V at the release's width, 4 + 4 layers, random weights: loss and gradients, with recompute.
 
+Batch 1, latents 4x5x32x32, 300 tokens.
 Prints the seconds of the fastest of three steps after the one that compiles, and the processor seconds of that step.
 """
 

@@ -1,6 +1,7 @@
 """Words and files become options; every fault is one sentence."""
 
 import importlib
+import re
 import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -156,16 +157,20 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in shown
 
 
-PUBLISHED = """
-config device max_device_memory mode use_parallel parallel_mode seed optimizer_weight_shard_size optim betas optim_eps group_strategy clip_grad
-max_grad_norm use_ema ema_decay gradient_accumulation_steps weight_decay lr_warmup_steps start_learning_rate end_learning_rate lr_decay_steps
-lr_scheduler scale_lr batch_size dataset_sink_mode epochs dataloader_num_workers max_rowsize init_loss_scale loss_scale_factor scale_window
-precision amp_level drop_overflow_update loss_scaler_type global_bf16 use_recompute enable_flash_attention resume_from_checkpoint
-ckpt_save_interval ckpt_max_keep step_mode profile log_level log_interval output_dir image_data video_data filter_nonexistent text_embed_cache
-vae_latent_folder model ae ae_path num_frames max_image_size compress_kv_factor use_rope pretrained tile_overlap_factor enable_tiling
-text_encoder_name model_max_length multi_scale use_image_num use_img_from_vid max_train_steps checkpointing_steps enable_flip num_no_recompute
-dataloader_prefetch_size sp_size vae_keep_gn_fp32 vae_precision text_encoder_precision jit_level
-""".split()
+PUBLISHED = re.findall(
+    r"\w+",
+    """
+config device max_device_memory mode use_parallel parallel_mode seed optimizer_weight_shard_size optim betas optim_eps
+group_strategy clip_grad max_grad_norm use_ema ema_decay gradient_accumulation_steps weight_decay lr_warmup_steps
+start_learning_rate end_learning_rate lr_decay_steps lr_scheduler scale_lr batch_size dataset_sink_mode epochs
+dataloader_num_workers max_rowsize init_loss_scale loss_scale_factor scale_window precision amp_level drop_overflow_update
+loss_scaler_type global_bf16 use_recompute enable_flash_attention resume_from_checkpoint ckpt_save_interval ckpt_max_keep
+step_mode profile log_level log_interval output_dir image_data video_data filter_nonexistent text_embed_cache vae_latent_folder
+model ae ae_path num_frames max_image_size compress_kv_factor use_rope pretrained tile_overlap_factor enable_tiling
+text_encoder_name model_max_length multi_scale use_image_num use_img_from_vid max_train_steps checkpointing_steps enable_flip
+num_no_recompute dataloader_prefetch_size sp_size vae_keep_gn_fp32 vae_precision text_encoder_precision jit_level
+""",
+)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
