@@ -19,7 +19,8 @@ COMMANDS = {
     "embed-text": "what T5 makes of captions, computed once for training",
     "train-vae": "train the autoencoder",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
-    "train": "train the transformer and its text encoder",
+    "train": "train the transformer, alone or with its text encoder",
+    "plot": "draw the curves of runs beside one another",
     "export": "make a model folder of what runs have trained",
     "info": "what a model folder holds, and what the demo model knows",
 }
