@@ -30,7 +30,7 @@ class GenerateOptions:
     text_encoder_name: str | None = None
     """Folder of the T5 encoder; default: model_path/text_encoder."""
     pretrained_ckpt: str | None = None
-    """Weights (.safetensors, or a folder of them) for the transformer instead of the model folder's."""
+    """Weights for the transformer instead of the model folder's: a run, a checkpoint, or a .safetensors, .pt, .bin or .ckpt file."""
     save_img_path: str = "sample_videos"
     """Folder that the results are written to."""
     format: Literal["mp4", "gif", "webp"] = "mp4"
@@ -75,6 +75,9 @@ class GenerateOptions:
     """Where to compute."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Number format of the models; a CPU computes in fp32 only."""
+    weights_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """How the transformer's weights are kept in memory; in 16 bits they take half of it, are rounded, and each block's become fp32
+    when it runs."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def prepare(options: GenerateOptions) -> GenerateJob:
     sampling = complete_sampling(model, **given)
     if options.force_images:
         sampling = replace(sampling, num_frames=1)
-    _check_writable(Path(options.save_img_path))
+    check_writable(Path(options.save_img_path), "save_img_path")
     hint = "" if options.num_sampling_steps or options.decode_latents else preset(model).get("hint", "")
     return GenerateJob(options, prompts, model, sampling, hint)
 
@@ -175,15 +178,20 @@ def _check_numbers(options: GenerateOptions) -> None:
         raise ValueError(f"tile_overlap_factor {options.tile_overlap_factor} is outside 0 to 1: use 0.25")
     if options.save_latents and options.decode_latents:
         raise ValueError("--save_latents and --decode_latents exclude each other: the first run saves, a second one decodes")
+    if options.precision != "fp32" and options.weights_dtype != "fp32":
+        raise ValueError(f"--weights_dtype {options.weights_dtype} is for fp32: with --precision {options.precision} leave it out")
     if options.device == "CPU" and options.precision != "fp32":
         raise ValueError(f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend")
 
 
-def _check_writable(folder: Path) -> None:
-    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system."""
+def check_writable(folder: Path, option: str) -> None:
+    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system.
+
+    Raises ValueError that names the option.
+    """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ValueError(f"save_img_path {folder} cannot be written ({error.strerror}): choose another folder") from error
+        raise ValueError(f"{option} {folder} cannot be written ({error.strerror}): choose another folder") from error

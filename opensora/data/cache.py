@@ -8,7 +8,7 @@ listing. `fingerprint.json` says what the cache was made of: an encoder, setting
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,15 +47,19 @@ class Fingerprint:
         reasons = []
         if encoder is not None and encoder != self.encoder:
             reasons.append("other encoder weights")
-        changed = [name for name, value in (settings or {}).items() if self.settings.get(name) != value]
+        mine, theirs = dict(_flat(self.settings)), dict(_flat(settings or {}))
+        changed = [f"{name} {mine.get(name)}, not {value}" for name, value in theirs.items() if mine.get(name) != value]
         if changed:
-            reasons.append(
-                "other settings (" + ", ".join(f"{name} {self.settings.get(name)}, not {(settings or {})[name]}" for name in changed) + ")"
-            )
+            reasons.append(f"other settings ({', '.join(changed)})")
         if captions is not None and captions != self.captions:
             reasons.append("other captions")
         if reasons:
             raise ValueError(f"the cache {folder} was made with {' and '.join(reasons)}: {REMEDY}")
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        yield from _flat(value) if isinstance(value, Mapping) else [(name, value)]
 
 
 def encoder_digest(folder: str | Path) -> str:
@@ -76,13 +80,15 @@ class CacheWriter:
         self.folder, self.fingerprint, self._dtype = Path(folder), fingerprint, dtype
         self._rank, self._world_size = rank, world_size
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Listed before the look for a fingerprint, which another process may write in between.
+        foreign = any(path.name[0] != "." for path in self.folder.iterdir())
         place = self.folder / "fingerprint.json"
         if place.is_file():
             present = _read_fingerprint(self.folder)
             present.require(self.folder, fingerprint.encoder, fingerprint.settings, fingerprint.captions)
             if present != fingerprint:
                 raise ValueError(f"the cache {self.folder} was begun with other blocks or items ({present.count}): {REMEDY}")
-        elif any(path.name[0] != "." for path in self.folder.iterdir()):
+        elif foreign:
             raise ValueError(f"{self.folder} holds files that are no cache: choose another folder")
         else:
             write_atomic(place, lambda file: file.write(json.dumps(asdict(fingerprint), indent=1).encode()))
@@ -102,7 +108,7 @@ class CacheWriter:
                 )
         described = [{**item, "crc32": _crc32(stored[item["key"]])} if item["key"] in stored else dict(item) for item in items]
         write_atomic(self.folder / f"{_name(block)}.safetensors", lambda file: file.write(save(stored)))
-        write_atomic(self.folder / f"{_name(block)}.json", lambda file: file.write(json.dumps(described, ensure_ascii=False).encode()))
+        write_atomic(self.folder / f"{_name(block)}.json", lambda file: file.write(json.dumps(described).encode()))
 
 
 class Cache:

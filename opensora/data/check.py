@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from opensora.data.dataset import shuffled
 from opensora.data.options import DataOptions
 from opensora.data.source import FileStock, Source, Stock
-from opensora.data.stock import make_source
+from opensora.data.stock import LENGTH, make_source
 from opensora.data.video import contact_sheet, probe, write_video
 from opensora.weights.folder import DEMO
 
@@ -44,7 +44,7 @@ class CheckDataOptions(DataOptions):
 
 
 class Opened(NamedTuple):
-    """What opening an item gave. `frames` and `size` are the file's; `middle` is a frame of the clip that was cut, float (3, H, W)."""
+    """What opening an item gave. `frames` can be used, `size` is the file's, `middle` a frame of the clip that was cut, float (3, H, W)."""
 
     name: str
     reason: str
@@ -95,9 +95,9 @@ def _describe(name: str, stock: Stock, options: CheckDataOptions, pictures: list
     yield f"  opened {count:,}, {sum(reasons.values()):,} cannot be used"
     yield from _reasons("  rejected", reasons, examples)
     if frames:
-        yield f"  frames: {min(frames)} to {max(frames)}, the middle one {int(np.median(frames))}"
-        shown = ", ".join(f"{size} ({times})" for size, times in sizes.most_common(SHOWN))
-        yield f"  height x width{' of latents' if not isinstance(stock, FileStock) else ''}: {shown}"
+        latents = "" if isinstance(stock, FileStock) else " of latents"
+        yield f"  frames{latents or ' to draw from'}: {min(frames)} to {max(frames)}, the middle one {int(np.median(frames))}"
+        yield f"  height x width{latents}: {', '.join(f'{size} ({times})' for size, times in sizes.most_common(SHOWN))}"
 
 
 def _open(stock: Stock, index: int) -> Opened:
@@ -106,7 +106,8 @@ def _open(stock: Stock, index: int) -> Opened:
         visual = stock.visual(index, np.random.default_rng(0))
         if isinstance(stock, FileStock):
             info = probe(name)
-            return Opened(name, "", info.frames, (info.height, info.width), visual[:, visual.shape[1] // 2])
+            first, end = stock.entries[index].frames or (0, info.frames)
+            return Opened(name, "", min(end, info.frames) - first, (info.height, info.width), visual[:, visual.shape[1] // 2])
         return Opened(name, "", visual.shape[1], (visual.shape[2], visual.shape[3]))
     except Exception as error:  # whatever a decoder raises for a foreign file
         return Opened(name, str(error).replace(name, "it") if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
@@ -121,7 +122,7 @@ def _describe_run(source: Source, options: CheckDataOptions) -> Iterator[str]:
     batch = source.join([sample])
     yield "a sample: " + ", ".join(f"{name} {_by(value.shape[1:])}" for name, value in batch.items())
     tokens = [int(mask.sum()) for mask in batch["cond_mask"][0]]
-    yield f"  tokens of its captions: {', '.join(map(str, tokens))} of {options.model_max_length}"
+    yield f"  tokens of its captions: {', '.join(map(str, tokens))} of {options.model_max_length or LENGTH}"
     yield f"  {sum(value.nbytes for value in batch.values()) / 1e6:.1f} MB, {options.caption_dropout:.0%} of the captions are left empty"
     steps = len(source) / options.batch_size
     yield f"an epoch: {len(source):,} samples, {math.ceil(steps):,} steps of {options.batch_size}"

@@ -11,6 +11,7 @@ Size = tuple[int, int, int]  # frames, height, width
 Pair = tuple[int, int]  # of time, of space
 STRIDE: Pair = (4, 8)
 PATCH: Pair = (1, 2)
+ORDER = 4  # keeps these random numbers apart from those of a sample or a step with the same seed
 
 
 class Batch(NamedTuple):
@@ -54,35 +55,28 @@ def join(samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: b
 
     Keys are those of Batch with "latents" for "pixels" and "text_embeds" for "input_ids" where the samples have them.
     """
-    parts: list[dict[str, np.ndarray]] = []
+    parts = []
     if videos:
-        data = [sample["video_data"] for sample in samples]
-        name = "latents" if "latents" in data[0] else "pixels"
-        target, per_latent = _target(sizes, stride, name == "latents")
-        padded = [pad(item["latents" if name == "latents" else "video"], target, per_latent) for item in data]
-        parts.append(_part(data, padded, name))
+        parts.append(_part([sample["video_data"] for sample in samples], "video", sizes, stride))
     if images:
-        data = [sample["image_data"] for sample in samples]
-        name = "latents" if "latents" in data[0] else "pixels"
-        target, per_latent = _target((1, *sizes[1:]), stride, name == "latents")
-        padded = []
-        for item in data:
-            pictures = [pad(image, target, per_latent) for image in item["latents" if name == "latents" else "image"]]
-            padded.append((np.concatenate([array for array, _ in pictures], 1), np.concatenate([mask for _, mask in pictures])))
-        parts.append(_part(data, padded, name))
+        parts.append(_part([sample["image_data"] for sample in samples], "image", (1, *sizes[1:]), stride))
     return {name: np.concatenate([part[name] for part in parts], 2 if name in ("pixels", "latents") else 1) for name in parts[0]}
 
 
-def _target(sizes: Size, stride: Pair, latents: bool) -> tuple[Size, Pair]:
-    """What to pad to, and how many of its frames and pixels a latent stands for: itself, where latents are padded."""
-    return (latent_size(sizes, stride), (1, 1)) if latents else (sizes, stride)
-
-
-def _part(data: list[dict[str, Any]], padded: list[tuple[np.ndarray, np.ndarray]], name: str) -> dict[str, np.ndarray]:
+def _part(data: list[dict[str, Any]], kind: str, sizes: Size, stride: Pair) -> dict[str, np.ndarray]:
+    name = "latents" if "latents" in data[0] else "pixels"
     text = "text_embeds" if "text_embeds" in data[0] else "input_ids"
+    # Where latents are padded, each stands for itself.
+    target, per_latent = (latent_size(sizes, stride), (1, 1)) if name == "latents" else (sizes, stride)
+    arrays, masks = [], []
+    for item in data:
+        visual = item["latents" if name == "latents" else kind]
+        padded = [pad(array, target, per_latent) for array in ([visual] if kind == "video" else visual)]
+        arrays.append(np.concatenate([array for array, _ in padded], 1))  # (C, T, H, W), or the pictures one after the other
+        masks.append(np.concatenate([mask for _, mask in padded]))
     return {
-        name: np.stack([array for array, _ in padded]),
-        "attention_mask": np.stack([mask for _, mask in padded]),
+        name: np.stack(arrays),
+        "attention_mask": np.stack(masks),
         text: np.stack([item[text] for item in data]),
         "cond_mask": np.stack([item["cond_mask"] for item in data]),
     }
@@ -116,7 +110,7 @@ def shuffled(number: int, count: int, seed: int, stream: int = 0) -> int:
 
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, stream]).permutation(count)
+    return np.random.default_rng([seed, epoch, stream, ORDER]).permutation(count)
 
 
 def _multiple(number: int, of: int) -> int:

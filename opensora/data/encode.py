@@ -1,21 +1,19 @@
 """`opensora encode-latents`: what the autoencoder makes of the clips of a data set, computed once."""
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from opensora.data.cache import CacheWriter, Fingerprint, encoder_digest
-from opensora.data.clips import pictures_of, read_clip
+from opensora.data.clips import read_ahead
+from opensora.data.cutting import pictures_of, read_clip
 from opensora.data.dataset import batch_sizes, latent_size, pad
 from opensora.data.demo import DemoClips, Renderer
 from opensora.data.options import ClipOptions, EncodeLatentsOptions
-from opensora.data.stock import captions_digest, clip_options, clips_digest, open_list, picture_options
-from opensora.data.transforms import to_float, to_model
+from opensora.data.stock import captions_digest, clip_options, clips_digest, cut_settings, open_list, picture_options
+from opensora.data.video import to_pixels
 from opensora.models.causal_vae import CausalVAE
 from opensora.models.tiling import Tiling
 from opensora.runtime import mindspore
@@ -83,13 +81,13 @@ class RenderedClips:
         return {"path": f"demo clip {index}", "captions": [clip.caption], "source": 0}
 
     def pixels(self, index: int) -> np.ndarray:
-        return to_model(to_float(self._clips[index].video))
+        return to_pixels(self._clips[index].video[None])[0]
 
 
 def encode_latents(options: EncodeLatentsOptions) -> None:
     """Write the cache that `options` ask for, or what is missing of it. Raises ValueError."""
     clips: Clips = ListClips(options) if options.demo_data is None else RenderedClips(options)
-    settings = {"clip": asdict(clips.clip), "enable_tiling": options.enable_tiling, "dtype": options.dtype, **clips.settings}
+    settings = {"clip": cut_settings(clips.clip), "enable_tiling": options.enable_tiling, "dtype": options.dtype, **clips.settings}
     fingerprint = Fingerprint("latents", encoder_digest(options.vae), settings, clips.captions, len(clips), options.block_size)
     writer = CacheWriter(options.output_path, fingerprint, options.dtype, options.rank, options.world_size)
     vae: CausalVAE | None = None
@@ -118,8 +116,8 @@ def _encode_block(clips: Clips, indices: range, vae: CausalVAE, batch_size: int)
         arrays.update(zip(batch, whole, strict=True))
         batch.clear()
 
-    for index, video in zip(indices, _read_ahead(clips.pixels, indices, batch_size), strict=True):
-        key = str(index)
+    for index, read in read_ahead(clips.pixels, indices, batch_size):
+        key, video = str(index), _pixels_or_reason(read)
         items.append({"key": key, **clips.describe(index)} | ({"rejected": video} if isinstance(video, str) else {}))
         if isinstance(video, str):
             log.info("left out %s: %s", items[-1]["path"], video)
@@ -149,20 +147,8 @@ def _moments(vae: CausalVAE, videos: list[np.ndarray], clip: ClipOptions, batch_
     return results
 
 
-def _read_ahead(read: Callable[[int], np.ndarray], indices: Iterable[int], ahead: int) -> Iterator[np.ndarray | str]:
-    """read(index) in order, or the reason why it failed; threads read the next ones while the autoencoder works."""
-    with ThreadPoolExecutor(ahead) as pool:
-        pending: deque[Future[np.ndarray]] = deque()
-        for index in indices:
-            pending.append(pool.submit(read, index))
-            if len(pending) > ahead:
-                yield _result(pending.popleft())
-        while pending:
-            yield _result(pending.popleft())
-
-
-def _result(future: Future[np.ndarray]) -> np.ndarray | str:
+def _pixels_or_reason(read: Callable[[], np.ndarray]) -> np.ndarray | str:
     try:
-        return future.result()
+        return read()
     except Exception as error:  # whatever a decoder raises for a foreign file
         return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
 """Data lists and what they name: one data set a line, `folder, annotations` or `folder, text embeddings, annotations`.
 
-    entries = Entries("video_data.txt")
+    entries = Entries(read_data_list("video_data.txt"))
     entries[0]          # Entry(number, path, captions, frames, source): read from the annotation file when it is asked for
 
 In memory are, for each record, two numbers, its place in its file and its data set: 26 bytes.
@@ -106,6 +106,7 @@ class Entries(Sequence[Entry]):
     def __init__(self, sources: Sequence[Source], only_existing: bool = False, path: str = "path", cap: str = "cap") -> None:
         """path, cap: the names that the annotations give to these two columns. Raises ValueError for a file that cannot be read."""
         self.sources, self._columns = list(sources), (path, cap)
+        self._folders = [os.path.abspath(source.folder) for source in sources]
         self.rejected: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.digests: list[Digests] = []
@@ -152,14 +153,13 @@ class Entries(Sequence[Entry]):
         path = content.get(self._columns[0])
         if not isinstance(path, str) or not path:
             raise ValueError(f"the record has no {self._columns[0]}")
-        folder = self.sources[source].folder
-        place = Path(os.path.normpath(folder / path))
-        if not place.is_relative_to(os.path.normpath(folder)):
+        place = os.path.normpath(os.path.join(self._folders[source], path))
+        if not place.startswith(os.path.join(self._folders[source], "")):
             raise ValueError("the path leaves the folder of its data set")
         captions = captions_of(content, self._columns[1])
         if not captions:
             raise ValueError(f"{self._columns[1]} is no caption and no list of captions")
-        return Entry(number, place, captions, _frames(content.get("frame_idx")), source)
+        return Entry(number, Path(place), captions, _frames(content.get("frame_idx")), source)
 
 
 def captions_of(content: dict[str, Any], column: str) -> tuple[str, ...]:

@@ -43,8 +43,6 @@ class ListOptions:
     """Data list of videos: a text file, one `folder, annotations` or `folder, text embeddings, annotations` a line."""
     image_data: str | None = None
     """Data list of pictures, in the same form."""
-    filter_nonexistent: bool = False
-    """Leave out records whose file is missing, instead of replacing them one by one."""
     file_column: str = "path"
     """Name of the file in the annotations."""
     caption_column: str = "cap"
@@ -63,6 +61,8 @@ class DataOptions(ListOptions, ClipOptions):
     """Use the text embeddings that the data lists name in their second column, made by `opensora embed-text`."""
     model_max_length: int | None = None
     """Tokens of a caption, longer ones lose their end; default: the model's, or 300."""
+    filter_nonexistent: bool = False
+    """Leave out records whose file is missing, instead of replacing them one by one."""
     caption_dropout: float = 0.1
     """Part of the captions that are left empty, for guidance."""
     max_bad_rate: float = 0.1
@@ -134,7 +134,7 @@ class EmbedTextOptions(CacheOptions):
     text_encoder_name: str
     """Folder of the T5 encoder."""
     file_column: str = "path"
-    """Name of the file in the annotations."""
+    """Name of the file in the annotations; embeddings are kept by caption, so it changes nothing."""
     caption_column: str = "cap"
     """Name of the caption, or list of captions, in the annotations."""
     model_max_length: int = 300

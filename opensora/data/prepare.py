@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opensora.data.clips import MEDIA_SUFFIXES
 from opensora.data.scenes import Scene, find_scenes
-from opensora.data.video import PICTURE_SUFFIXES, probe, write_json
+from opensora.data.video import probe, write_json
 from opensora.weights import write_atomic
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 CAPTION_KEYS = ("cap", "caption", "captions", "text", "prompt")
 OUTPUTS = ("videos.json", "images.json", "video_data.txt", "image_data.txt", "rejected.jsonl")
 log = logging.getLogger(__name__)
@@ -64,10 +64,9 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
     if present:
         raise ValueError(f"{output / present[0]} is there already and stays: remove it, or choose another --output_path")
     output.mkdir(parents=True, exist_ok=True)
-    suffixes = VIDEO_SUFFIXES + PICTURE_SUFFIXES
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
     if not names:
-        raise ValueError(f"{folder} holds no file that ends in {', '.join(suffixes)}")
+        raise ValueError(f"{folder} holds no file that ends in {', '.join(MEDIA_SUFFIXES)}")
     videos: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
@@ -161,6 +160,10 @@ def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) ->
 
 def _measure(folder: Path, name: str) -> dict[str, Any]:
     """Size, rate and scenes of a file, or the reason why it cannot be read. Pictures that do not move have no scenes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return {"path": name, "reason": "its name is not UTF-8: rename it"}
     try:
         info = probe(folder / name)
         size = {"height": info.height, "width": info.width}

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from opensora.data.captions import Text, choose
-from opensora.data.clips import pictures_of, read_clip
+from opensora.data.cutting import pictures_of, read_clip
 from opensora.data.dataset import batch_sizes, join, shuffled
 from opensora.data.latents import LatentCache, draw_latents
 from opensora.data.manifest import Entries
 from opensora.data.options import ClipOptions
 
 VIDEOS, IMAGES = 0, 1  # streams of random numbers
-DRAW, REPLACE = 1, 2
+DRAW, REPLACE, CAPTION = 1, 2, 3  # a caption does not depend on whether pixels or cached latents were drawn
 ATTEMPTS = 16
 """Before a draw is given up: then nearly nothing can be read."""
 
@@ -121,13 +121,13 @@ class Source:
             video, text = self._read(self.videos, number, rng, sample, VIDEOS)
             if self.clip.use_img_from_vid:
                 video, pictures = self._cut(self.videos, video)
-                sample["image_data"] = _pictures(self.videos, pictures, [text] * len(pictures))
+                sample["image_data"] = _picture_data(self.videos, pictures, [text] * len(pictures))
             sample["video_data"] = {_kind(self.videos, "video"): video, **text}
         if self._pictures and "image_data" not in sample:
             assert self.images is not None
             numbers = range(number * self._pictures, (number + 1) * self._pictures)
             read = [self._read(self.images, each, rng, sample, IMAGES) for each in numbers]
-            sample["image_data"] = _pictures(self.images, [picture for picture, _ in read], [text for _, text in read])
+            sample["image_data"] = _picture_data(self.images, [picture for picture, _ in read], [text for _, text in read])
         self._require_size(sample)
         return sample
 
@@ -152,7 +152,8 @@ class Source:
                 continue
             sample["paths"].append(stock.name(index))
             captions, source = stock.captions(index)
-            return visual, stock.text([choose(captions, self.caption_dropout, rng)], source)
+            caption = choose(captions, self.caption_dropout, np.random.default_rng([self.seed, number, CAPTION, stream]))
+            return visual, stock.text([caption], source)
         path, reason = sample["rejected"][-1]
         raise ValueError(f"{ATTEMPTS} samples in a row could not be read, the last was {path} ({reason}): look with `opensora check-data`")
 
@@ -175,7 +176,7 @@ def _kind(stock: Stock, pixels: str) -> str:
     return pixels if isinstance(stock, FileStock) else "latents"
 
 
-def _pictures(stock: Stock, pictures: list[np.ndarray], texts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+def _picture_data(stock: Stock, pictures: list[np.ndarray], texts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     return {_kind(stock, "image"): pictures, **{key: np.concatenate([text[key] for text in texts]) for key in texts[0]}}
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from opensora.data.cache import encoder_digest
 from opensora.data.captions import Text, TextEmbeddings, TokenIds
@@ -23,7 +24,8 @@ def make_source(options: DataOptions, seed: int, text_encoder: str | Path | None
     clip = clip_options(options)
     if options.video_data is None and options.vae_latent_folder is not None:
         # The cache is the data set, and knows how its clips were cut.
-        clip = ClipOptions(**LatentCache(options.vae_latent_folder).fingerprint.settings["clip"])
+        cached = ClipOptions(**LatentCache(options.vae_latent_folder).fingerprint.settings["clip"])
+        clip = cached if cached.use_img_from_vid else replace(cached, use_image_num=options.use_image_num)
     pictures = picture_options(clip)
     videos = images = None
     if clip.num_frames == 1 and options.image_data is None:
@@ -62,7 +64,7 @@ def _stock(
         latents.fingerprint.require(latents.folder, encoder)
     else:
         latents.fingerprint.require(
-            latents.folder, encoder, {"clip": asdict(clip), "clips": clips_digest(entries)}, captions_digest(entries)
+            latents.folder, encoder, {"clip": cut_settings(clip), "clips": clips_digest(entries)}, captions_digest(entries)
         )
     return LatentStock(latents, text)
 
@@ -85,6 +87,11 @@ def clip_options(options: ClipOptions) -> ClipOptions:
 def picture_options(clip: ClipOptions) -> ClipOptions:
     """How pictures that go with such clips are cut."""
     return replace(clip, num_frames=1, sample_rate=1, use_image_num=0, use_img_from_vid=False)
+
+
+def cut_settings(clip: ClipOptions) -> dict[str, Any]:
+    """What the latents of a clip depend on: pictures of another list lie in a cache of their own."""
+    return asdict(clip if clip.use_img_from_vid else replace(clip, use_image_num=0))
 
 
 def open_list(path: str, options: ListOptions, only_existing: bool) -> Entries:

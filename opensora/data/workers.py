@@ -36,6 +36,10 @@ class Loader:
         self._quarantine = None if quarantine is None else Path(quarantine)
         self._reads = self._failures = 0
         self._known: set[str] = set()
+        if self._quarantine is not None and self._quarantine.is_file():  # the run continues
+            for line in self._quarantine.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):  # a full disk cut it off
+                    self._known.add(json.loads(line)["path"])
         self._lock = threading.Lock()
         self._workers = [_Worker(source, number) for number in range(workers)]
         self._idle: queue.Queue[_Worker] = queue.Queue()
@@ -88,7 +92,7 @@ class Loader:
             self._known.add(path)
             self._quarantine.parent.mkdir(parents=True, exist_ok=True)
             with open(self._quarantine, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"path": path, "reason": reason}, ensure_ascii=False) + "\n")
+                file.write(json.dumps({"path": path, "reason": reason}) + "\n")
 
     def close(self) -> None:
         """End the workers; those that read a sample now are not waited for long."""
@@ -121,7 +125,7 @@ class _Worker:
             kind, content = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(PATIENCE)
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"data worker {self._number} {self._death()} at sample {number}: continue with fewer workers, or 0"
             ) from error
         if kind != "sample":

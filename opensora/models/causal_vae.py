@@ -12,8 +12,9 @@ from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_la
 from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
+from opensora.nn.on_demand import tensors
 from opensora.runtime import mindspore
-from opensora.weights import load_config, load_weights, save_weights
+from opensora.weights import TensorSource, load_config, open_weights, save_weights
 
 ms = mindspore()
 ops = ms.ops
@@ -84,6 +85,11 @@ def _mode_block(weights: Any, moments: Any) -> Any:
 _to_frames, _to_video, _sample, _mode = Block(_frames_block), Block(_video_block), Block(_sample_block), Block(_mode_block)
 
 
+def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
+    """The weights of a CausalVAE, of any publisher's file or a checkpoint of ours, without its training loss's. Raises WeightsError."""
+    return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))
+
+
 class CausalVAE:
     """The autoencoder: a config and a dict of weights under the release's names."""
 
@@ -103,8 +109,7 @@ class CausalVAE:
 
     def load_weights(self, source: str | Path) -> None:
         """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
-        arrays = load_weights(source, expected=weight_shapes(self.config), ignore=("loss.",))
-        self.weights = {name: ms.Tensor(value) for name, value in arrays.items()}
+        self.weights = tensors(open_causal_vae(source, self.config))
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
+
+from opensora.weights import TensorSource, check_types, open_weights
 
 TIMESTEP_CHANNELS = 256
 # The release keeps a caption for unconditional training in its files, which no forward pass reads.
@@ -50,6 +53,7 @@ class LatteConfig:
                 raise ValueError(f"config.json says {name} = {values[name]!r}, but a LatteT2V of v1.1 has {supported!r}: use such a model")
         names = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        check_types(cls(), chosen)
         config = cls(**chosen)
         if config.cross_attention_dim != config.width:
             raise ValueError(f"cross_attention_dim is {config.cross_attention_dim}: it must be heads x head dim, {config.width}")
@@ -115,3 +119,8 @@ def weight_shapes(config: LatteConfig) -> dict[str, tuple[int, ...]]:
             add(f"{block}.ff.net.0.proj", 4 * width, (width,))
             add(f"{block}.ff.net.2", width, (4 * width,))
     return shapes
+
+
+def open_latte(source: str | Path, config: LatteConfig) -> TensorSource:
+    """The weights of a LatteT2V, of any publisher's file or a checkpoint of ours. Raises WeightsError."""
+    return open_weights(source, expected=weight_shapes(config), unused=(UNUSED_CAPTION[0],))

@@ -207,7 +207,7 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
     num_validation_samples: int = 256
     """Samples of a validation."""
     pretrained: str | None = None
-    """Weights to start from: a run or a checkpoint of one (its moving average), or a model folder; without them they start fresh."""
+    """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
     train_text_encoder: bool = False
     """Train the text encoder too, from fresh weights or those of the checkpoint in pretrained; otherwise it stays as it is."""
     enable_tiling: bool = False
@@ -228,21 +228,3 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
             raise ValueError("train_text_encoder and text_embed_cache exclude each other: cached embeddings cannot be trained")
         if not 0 <= self.tile_overlap_factor < 1:
             raise ValueError(f"tile_overlap_factor {self.tile_overlap_factor} is outside 0 to 1: use 0.25")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of `opensora export`."""
-
-    model_path: str
-    """Model folder in the release's layout that is made, or completed where it has the config.json files already."""
-    vae_run: str | None = None
-    """Run folder of train-vae whose moving average becomes model_path/vae."""
-    run: str | None = None
-    """Run folder of train whose moving averages become the transformer and the text encoder."""
-    version: str | None = None
-    """Folder of the transformer inside model_path, needed where there are several."""
-    demo_data: str | None = None
-    """Data set to measure latents on: the autoencoder's first and last maps then give them zero mean and unit variance after scaling."""
-    dtype: Literal["float32", "float16"] = "float16"
-    """How the weights are stored."""

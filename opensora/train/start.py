@@ -21,12 +21,11 @@ from opensora.models.t5 import T5Config, T5Encoder
 from opensora.models.tiling import Tiling
 from opensora.nn.block import set_jit
 from opensora.runtime import compute_dtype, set_device
-from opensora.train.checkpoint import latest_checkpoint
 from opensora.train.loop import train
 from opensora.train.options import TrainOptions, TrainVAEOptions
 from opensora.train.t2v_task import T2VTask
 from opensora.train.vae import VAETask
-from opensora.weights import WeightsError, find_model, load_config, write_atomic
+from opensora.weights import WeightsError, find_model, load_config, weight_files, write_atomic
 
 
 def train_vae(options: TrainVAEOptions) -> int:
@@ -34,7 +33,7 @@ def train_vae(options: TrainVAEOptions) -> int:
     config = CausalVAEConfig.from_dict(load_config(options.model_config))
     vae = CausalVAE.initialise(config, np.random.default_rng(options.seed))
     if options.load_from_checkpoint is not None:
-        vae.load_weights(_average(Path(options.load_from_checkpoint)))
+        vae.load_weights(options.load_from_checkpoint)
     renderer = Renderer(options.demo_data)
     clips = DemoClips(renderer, options.seed, "train", options.video_num_frames, options.resolution)
     held_out = DemoClips(renderer, 0, "held_out", 17, options.resolution)
@@ -61,7 +60,7 @@ def train_t2v(options: TrainOptions) -> int:
     model = LatteT2V.initialise(config, rng)
     text_encoder = None if options.text_embed_cache else _text_encoder(options, folders.text_encoder, rng)
     if options.pretrained is not None:
-        model.load_weights(_average(Path(options.pretrained)))
+        model.load_weights(options.pretrained)
     with ExitStack() as stack:
         run = Path(options.output_dir)
         data = stack.enter_context(Loader(source, options.dataloader_num_workers, run / "quarantine.jsonl", options.max_bad_rate))
@@ -91,7 +90,7 @@ def _text_encoder(options: TrainOptions, folder: Path | None, rng: np.random.Gen
     if not options.train_text_encoder:
         return T5Encoder.from_pretrained(folder)
     encoder = T5Encoder.initialise(T5Config.from_dict(load_config(folder)), rng)
-    trained = None if options.pretrained is None else _checkpoint(Path(options.pretrained)) / "text_encoder_ema.safetensors"
+    trained = None if options.pretrained is None else weight_files(options.pretrained)[0].parent / "text_encoder_ema.safetensors"
     if trained is not None:
         encoder.load_weights(trained if trained.is_file() else folder)
     return encoder
@@ -119,14 +118,3 @@ def _write_settings(run: Path, options: TrainOptions, config: LatteConfig) -> No
     content = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
     write_atomic(run / "config.yaml", lambda file: file.write(yaml.safe_dump(content, sort_keys=False).encode()))
     write_atomic(run / "config.json", lambda file: file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode()))
-
-
-def _checkpoint(path: Path) -> Path:
-    """The newest complete checkpoint of a run folder; any other folder as it is."""
-    return latest_checkpoint(path) or path
-
-
-def _average(path: Path) -> Path:
-    """The moving average of a run or checkpoint folder, or the folder itself where it is a model's."""
-    average = _checkpoint(path) / "ema.safetensors"
-    return average if average.is_file() else path

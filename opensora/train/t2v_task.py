@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.latents import LATENT_SCALE
+from opensora.data.inputs import batch_latents
 from opensora.data.workers import Loader
 from opensora.diffusion import GaussianDiffusion
 from opensora.models.causal_vae import CausalVAE
@@ -84,8 +84,6 @@ class T2VTask:
         # One timestep from each of B equal parts: uniform for every sample, and evenly spread over a batch.
         share = (rng.permutation(count) + rng.random(count)) / count
         batch |= {"timestep": (share * 1000).astype(np.int64), "noise": rng.standard_normal(shape, np.float32)}
-        if "pixels" in batch:
-            batch["posterior_noise"] = rng.standard_normal(shape, np.float32)
         return batch, paths
 
     def step(self, step: int, batch: list[Arrayed]) -> dict[str, float]:
@@ -93,9 +91,9 @@ class T2VTask:
         watch = Stopwatch()
         total: dict[str, Any] = {}
         losses: dict[str, list[np.ndarray]] = {}
-        for part in batch:
+        for number, part in enumerate(batch):
             with watch.part("vae"):
-                latents = self._latents(part)
+                latents = self._latents(part, step, number)
             with watch.part("model"):
                 terms, gradients = self._gradients(latents, part)
                 for name, value in terms.items():
@@ -151,18 +149,10 @@ class T2VTask:
             output, tape = self.text_encoder(ids, mask), None
         return output.reshape((*rows, length, -1)), None if tape is None else (output, tape)
 
-    def _latents(self, part: Arrayed) -> Any:
-        """Scaled latents (B, C, T+N, h, w): those of the cache, or a draw from what the autoencoder makes of video and pictures."""
-        if "latents" in part:
-            return part["latents"]
-        assert self.vae is not None
-        pixels, noise = part["pixels"], part["posterior_noise"]
-        images = part["cond_mask"].shape[1] - 1
-        frames, steps = pixels.shape[2] - images, noise.shape[2] - images
-        pieces = [(pixels[:, :, :frames], noise[:, :, :steps])]
-        pieces += [(pixels[:, :, frames + i : frames + i + 1], noise[:, :, steps + i : steps + i + 1]) for i in range(images)]
-        draws = [self.vae.encode(_device(video)).sample(_device(draw)).asnumpy() for video, draw in pieces]
-        return np.concatenate(draws, 2) * np.float32(LATENT_SCALE)
+    def _latents(self, part: Arrayed, *numbers: int) -> Any:
+        """Scaled latents (B, C, T+N, h, w); the draws of what the autoencoder makes of pixels depend on the seed and `numbers`."""
+        rng = np.random.default_rng([self.options.seed, *numbers])
+        return batch_latents(part, part["cond_mask"].shape[1] - 1, self.vae, rng)
 
     def _flops(self, batch: list[Arrayed]) -> float:
         """Operations of the transformer in a step."""
@@ -190,7 +180,7 @@ class T2VTask:
         count = min(len(self.held_out), self.options.num_validation_samples)
         for first in range(0, max(count - size, 0) + 1, size):
             part, _ = self._draw(self.held_out, range(first, first + size), first)
-            inputs = self._inputs(_device(self._latents(part)), self._texts(part, keep=False)[0], part)
+            inputs = self._inputs(ms.Tensor(self._latents(part, first)), self._texts(part, keep=False)[0], part)
             errors.append(self._error(inputs))
         self._share_weights(self.weights)
         return {"validation_mse": float(np.mean(errors))}
@@ -213,14 +203,16 @@ class T2VTask:
         groups: dict[str, Arrays] = {}
         for names, arrays in zip(GROUPS, ({name: value.asnumpy() for name, value in self.weights.items()}, self.ema.arrays()), strict=True):
             groups.update({name: part for name, part in zip(names, _apart(arrays), strict=True) if part})
-        return {**groups, "optimizer-0-of-1": self.optimizer.state_arrays(), "loss_scale": self.scaler.state_arrays()}
+        counters = {"optimizer_step": np.array(self.optimizer.step), **self.scaler.state_arrays()}
+        return {**groups, "optimizer-0-of-1": self.optimizer.state_arrays(), "counters": counters}
 
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         self.weights, average = (_together(groups[model], groups.get(text, {})) for model, text in GROUPS)
         self.ema.load(average)
         self._share_weights(self.weights)
-        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"])
-        self.scaler.load_state_arrays(groups["loss_scale"])
+        counters = groups["counters"]
+        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"], int(counters["optimizer_step"]))
+        self.scaler.load_state_arrays(counters)
 
 
 def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[str, float]:
@@ -228,10 +220,6 @@ def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[st
     means = {name: float(value.mean()) for name, value in terms.items()}
     quarters = timestep // 250
     return means | {f"mse_q{i + 1}": float(terms["mse"][quarters == i].mean()) for i in range(4) if (quarters == i).any()}
-
-
-def _device(value: Any) -> Any:
-    return ms.Tensor(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
 
 
 def _pictures_apart(name: str, value: np.ndarray) -> np.ndarray:

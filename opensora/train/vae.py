@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.video import contact_sheet, write_video
+from opensora.data.video import contact_sheet, to_bytes, to_pixels, write_video
 from opensora.models.causal_vae import CausalVAE, gaussian_kl
 from opensora.nn.block import Block
 from opensora.runtime import mindspore
@@ -128,14 +128,4 @@ class VAETask:
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         self.vae.weights = {name: ms.Tensor(value) for name, value in groups["model"].items()}
         self.ema.load({name: ms.Tensor(value) for name, value in groups["ema"].items()})
-        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"])
-
-
-def to_pixels(video: np.ndarray) -> np.ndarray:
-    """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [-1, 1]."""
-    return np.ascontiguousarray(video.transpose(0, 4, 1, 2, 3), dtype=np.float32) / 127.5 - 1.0
-
-
-def to_bytes(video: np.ndarray) -> np.ndarray:
-    """float (B, 3, T, H, W) -> uint8 (B, T, H, W, 3), truncated as the reference does."""
-    return (np.clip(video / 2 + 0.5, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 4, 1)
+        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"], int(state["step"]))

@@ -33,7 +33,7 @@ def test_everything_is_opened_and_told(place: Path, capsys: pytest.CaptureFixtur
         "  not used: 1, the path leaves the folder of its data set; the first is ../y.mp4",
         "  opened 5, 1 cannot be used",
         f"  rejected: 1, it holds no video; the first is {place / 'videos, all of them' / 'clip, 1.mp4'}",
-        "  frames: 12 to 12, the middle one 12",
+        "  frames to draw from: 12 to 12, the middle one 12",
         "  height x width: 32x48 (4)",
         "pictures: 4 records",
         "a sample: pixels 3x7x16x16, attention_mask 4x2x2, input_ids 3x300, cond_mask 3x300",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_a_stale_or_foreign_cache_is_refused_by_writer_and_reader(tmp_path, chan
         cache.fingerprint.require(cache.folder, other.encoder, other.settings, other.captions)
 
 
+def test_items_without_an_array_are_told(tmp_path):
+    writer = CacheWriter(tmp_path / "cache", replace(PRINT, count=1), "float16")
+    writer.write(0, [{"key": "0", "path": "\ud800.mp4", "rejected": "it is broken"}], {})
+    cache = Cache(tmp_path / "cache", "text")
+    assert not cache.items and cache.rejected == [{"key": "0", "path": "\ud800.mp4", "rejected": "it is broken"}]
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no cache: make it with"):
         Cache(tmp_path, "text")
@@ -124,8 +132,6 @@ def test_values_that_cannot_be_stored_are_named(tmp_path):
 
 
 def test_an_encoders_digest_follows_weights_and_tokenizer(tmp_path):
-    import shutil
-
     shutil.copytree(DEMO / "text_encoder", tmp_path / "same")
     shutil.copytree(DEMO / "text_encoder", tmp_path / "other")
     (tmp_path / "same" / "README").touch()

@@ -14,7 +14,8 @@ import pytest
 from opensora.cli import main
 from opensora.data.cache import Cache
 from opensora.data.captions import caption_key
-from opensora.data.clips import read_clip
+from opensora.data.cutting import read_clip
+from opensora.data.inputs import batch_latents, batch_text
 from opensora.data.latents import LATENT_SCALE, LatentCache
 from opensora.data.manifest import Entries, read_data_list
 from opensora.data.options import ClipOptions, DataOptions
@@ -109,9 +110,7 @@ def test_cached_latents_are_what_the_autoencoder_says(place: Path) -> None:
 def test_a_run_uses_either_cache_both_or_none(place: Path, text: bool, latents: bool) -> None:
     changes: dict[str, object] = {"text_embed_cache": text, "image_data": str(place / "pictures.txt"), "use_image_num": 2}
     if latents:
-        # The cache of videos was made without pictures beside them: as a run's setting, so it is another cache.
-        encode(place, "joint", video_data=place / "videos.txt", num_frames=5, use_image_num=2)
-        changes |= {"vae_latent_folder": str(place / "joint"), "image_latent_folder": str(place / "pictures")}
+        changes |= {"vae_latent_folder": str(place / "latents"), "image_latent_folder": str(place / "pictures")}
     made = source(place, **changes)
     batch = made.join([made.draw(number) for number in range(4)])
     assert batch["cond_mask"].shape == (4, 3, 8) and batch["attention_mask"].shape == (4, 4, 2, 2)
@@ -136,10 +135,35 @@ def test_captions_do_not_depend_on_the_text_cache(place: Path) -> None:
         np.testing.assert_allclose(embeds["text_embeds"], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_pixels_and_ids_become_what_the_caches_hold(place: Path) -> None:
+    vae, encoder = CausalVAE.from_pretrained(place / "vae"), T5Encoder.from_pretrained(place / "t5")
+    joint = {"image_data": str(place / "pictures.txt"), "use_image_num": 2, "caption_dropout": 0.0}
+    plain, cached = source(place, **joint), source(place, **joint, text_embed_cache=True)
+    batch, other = (made.join([made.draw(0), made.draw(1)]) for made in (plain, cached))
+    for one, two in zip(batch_text(batch, encoder), batch_text(other, None), strict=True):
+        assert one.shape[:3] == (2, 3, 8)
+        kept = np.broadcast_to(batch["cond_mask"].reshape(2, 3, 8, *[1] * (one.ndim - 3)), one.shape) > 0
+        np.testing.assert_allclose(one[kept], two[kept], rtol=1e-5, atol=1e-6)
+
+    latents = batch_latents(batch, 2, vae, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    for frames, places, length in ((slice(0, 5), slice(0, 2), 2), (slice(5, 6), slice(2, 3), 1), (slice(6, 7), slice(3, 4), 1)):
+        posterior = vae.encode(ms.Tensor(np.ascontiguousarray(batch["pixels"][:, :, frames])))
+        noise = rng.standard_normal((2, 4, length, 2, 2), np.float32)
+        expected = posterior.mean.asnumpy() + np.exp(posterior.logvar.asnumpy() / 2) * noise
+        np.testing.assert_allclose(latents[:, :, places], expected * LATENT_SCALE, rtol=1e-4, atol=1e-5)
+    assert batch_latents({"latents": latents}, 2, None, rng) is latents
+
+
 def test_a_cache_alone_is_a_data_set(place: Path) -> None:
     made = make_source(DataOptions(vae_latent_folder=str(place / "latents"), model_max_length=8), 0, place / "t5")
     assert len(made) == 4 and made.clip == ClipOptions(**CUT)
     assert made.join([made.draw(0)])["latents"].shape == (1, 4, 2, 2, 2)
+    options = DataOptions(
+        vae_latent_folder=str(place / "latents"), image_latent_folder=str(place / "pictures"), use_image_num=2, model_max_length=8
+    )
+    made = make_source(options, 0, place / "t5")
+    assert made.join([made.draw(0)])["latents"].shape == (1, 4, 2 + 2, 2, 2)
 
 
 def test_pictures_cut_from_videos_are_cached_behind_them(place: Path) -> None:
@@ -167,8 +191,8 @@ def test_sizes_that_differ_are_encoded_as_a_run_would_pad_them(place: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_frames": 9}, "other settings .*clip"),
-        ({"enable_flip": True}, "other settings"),
+        ({"num_frames": 9}, r"other settings \(num_frames 5, not 9\)"),
+        ({"enable_flip": True}, r"other settings \(enable_flip False, not True\)"),
         ({"model_max_length": 9, "text_embed_cache": True, "vae_latent_folder": None}, r"other settings \(model_max_length 8, not 9\)"),
         ({"video_data": "changed captions"}, "was made with other captions"),
         (

@@ -100,6 +100,13 @@ def test_a_stopped_command_continues_without_measuring_again(films, tmp_path, mo
     assert (tmp_path / "lists" / "videos.json").read_text() == (tmp_path / "other" / "videos.json").read_text()
 
 
+def test_names_that_are_no_text_are_left_out(tmp_path):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "bad\udce9.mp4").write_bytes(b"")
+    assert "0 scenes of videos, 0 pictures, 1 left out" in prepare(tmp_path / "films", tmp_path / "lists", Filters())
+    assert json.loads((tmp_path / "lists" / "rejected.jsonl").read_text())["reason"] == "its name is not UTF-8: rename it"
+
+
 def test_results_are_not_overwritten_and_mistakes_are_explained(films, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["prepare-data", str(films), "--output_path", "lists", "--min_size", "32"]) == 0

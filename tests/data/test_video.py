@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opensora.data.video import contact_sheet, probe, read_video, safe_name, write_json, write_video
+from opensora.data.video import contact_sheet, probe, read_json, read_video, safe_name, to_bytes, to_pixels, write_json, write_video
 
 
 def gradient(length: int = 12, height: int = 32, width: int = 48) -> np.ndarray:
@@ -178,3 +178,20 @@ def test_json_is_readable_and_leaves_no_temporary_file(tmp_path):
     write_json(tmp_path / "a.json", {"é": [1, 2]})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"é": [1, 2]}
+
+
+@pytest.mark.parametrize("content", [None, b"[1]", b"{", b"\xff", b"[" * 100_000])
+def test_json_of_somebody_else_is_empty(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") == {}
+
+
+def test_pixels_and_bytes():
+    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(2, 1, 8, 16, 3)
+    pixels = to_pixels(frames)
+    assert pixels.shape == (2, 3, 1, 8, 16) and pixels.dtype == np.float32 and (pixels.min(), pixels.max()) == (-1, 1)
+    # Cut off below: a level that is missed by rounding only becomes the one beneath.
+    assert set(np.unique(to_bytes(pixels).astype(int) - frames)) <= {-1, 0}
+    assert to_bytes(np.array([-2, -1, 0.999, 1, 2], np.float32).reshape(1, 1, 1, 1, 5)).ravel().tolist() == [0, 0, 254, 255, 255]

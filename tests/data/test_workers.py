@@ -81,6 +81,9 @@ def test_samples_do_not_depend_on_the_number_of_workers(source, tmp_path):
     (report,) = reports
     (line,) = report.splitlines()  # once, though it was drawn twice
     assert json.loads(line)["path"].endswith("clip, 5.mp4") and json.loads(line)["reason"]
+    with Loader(source, 0, quarantine) as loader:  # a run that continues
+        loader.samples(range(14))
+    assert quarantine.read_text() == report
 
 
 def test_threads_share_the_workers(source):

@@ -11,6 +11,7 @@ import pytest
 
 from opensora.cli import main
 from opensora.data.video import probe, read_video
+from opensora.models.tiling import UNBOUNDED
 from opensora.options import GenerateOptions, prepare
 from opensora.pipeline import command, core
 from opensora.pipeline.command import generate
@@ -119,7 +120,7 @@ def test_tiles_and_chunks(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("a cat", "--enable_tiling", "--tile_overlap_factor", "0.5", out="tiles") == 0
     assert run("a cat", "--enable_time_chunk", "True", out="chunks") == 0
     assert (seen[0].size, seen[0].frames, seen[0].overlap) == (256, 65, 0.5)
-    assert (seen[1].size, seen[1].frames) == (command.UNBOUNDED_TILE, 65)
+    assert (seen[1].size, seen[1].frames) == (UNBOUNDED, 65)
 
 
 def test_weights_in_place_of_the_folder_s(model: Path) -> None:
@@ -128,6 +129,16 @@ def test_weights_in_place_of_the_folder_s(model: Path) -> None:
     assert run("a cat", "--pretrained_ckpt", "best.safetensors") == 0
     weights = json.loads(Path("out/0000-a_cat.json").read_text())["recipe"]["weights"]["transformer"]
     assert set(weights) == {"config.json", "best.safetensors"}
+
+    checkpoint = Path("run/checkpoints/step-00000001")
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    (checkpoint / "ema.safetensors").write_bytes(source.read_bytes())
+    assert run("a cat", "--pretrained_ckpt", "run", out="averaged") == 0
+    averaged = json.loads(Path("averaged/0000-a_cat.json").read_text())["recipe"]["weights"]["transformer"]
+    assert averaged == {"config.json": weights["config.json"], "ema.safetensors": weights["best.safetensors"]}
+    Path("bad.pt").write_bytes(b"PK\x03\x04")
+    assert run("a cat", "--pretrained_ckpt", "bad.pt", out="bad") == 2
 
 
 def test_prompts_that_are_hard_to_name(model: Path) -> None:
@@ -151,8 +162,8 @@ def test_faults_are_found_before_anything_is_written(
 ) -> None:
     damage(model)
     before = sorted(model.parent.rglob("*"))
-    for memory in (None, 0):
-        monkeypatch.setattr("opensora.pipeline.memory.free_memory", lambda memory=memory: 2**40 if memory is None else memory)
+    for free in (2**40, 2**24):
+        monkeypatch.setattr(command, "free_memory", lambda free=free: free)
         assert run("a cat") == 2
         error = capfd.readouterr().err.splitlines()[-1]
         assert error.startswith("opensora: ") and message in error

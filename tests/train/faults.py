@@ -31,7 +31,7 @@ def main(kills: int) -> None:
         clips = {"num_clips": 16, "num_frames": 5, "resolution": 32}
         command("train-vae", demo_data=place / "data", model_config=place / "model/vae", output_dir=place / "vae", max_train_steps=1,
                 video_num_frames=5, resolution=32, batch_size=1, num_validation_clips=1)  # fmt: skip
-        command("export", model_path=place / "model", vae_run=place / "vae")
+        command("convert", src=place / "vae", target=place / "model")
         command("encode-latents", demo_data=place / "data", vae=place / "model/vae", output_path=place / "latents", **clips)
         one, two, killed = (place / name for name in ("one", "two", "killed"))
         for run in (one, two):
