@@ -47,5 +47,5 @@ def test_a_static_scale_stays() -> None:
 
 @pytest.mark.parametrize("settings", [{"init_loss_scale": 0.5}, {"loss_scale_factor": 1.0}, {"scale_window": 0}])
 def test_scales_out_of_range_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="use 65536|use 2 and 2000"):
+    with pytest.raises(ValueError, match=r"use 65536|use 2 and 2000"):
         PrecisionOptions(**settings)  # type: ignore[arg-type]
