@@ -102,7 +102,7 @@ class T2VTask:
                     total[name] = total[name] + gradient if name in total else gradient.astype(ms.float32)
         with watch.part("optimizer"):
             norm, rate = self._update(total)
-        self._paths = {number: paths for number, paths in self._paths.items() if number >= step}
+        self._paths.pop(step - 1, None)
         timestep = np.concatenate([part["timestep"] for part in batch])
         means = mean_terms({name: np.concatenate(values) for name, values in losses.items()}, timestep)
         return {**means, "grad_norm": norm, "learning_rate": rate, "flops": self._flops(batch), **watch.read()}
