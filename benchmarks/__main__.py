@@ -7,10 +7,9 @@ compare only runs of the same machine.
 import json
 import os
 import platform
-import subprocess
 import sys
-import tempfile
-import time
+
+from benchmarks.measure import measure
 
 OPENSORA = [sys.executable, "-m", "opensora"]
 CASES = {
@@ -20,26 +19,6 @@ CASES = {
     "vae_decode_3x16x16": [sys.executable, "-m", "benchmarks.vae", "decode"],
     "train_step_xl_4_layers": [sys.executable, "-m", "benchmarks.train_step"],
 }
-
-
-def measure(command: list[str]) -> dict[str, float | int]:
-    """Run a command in an empty folder; its wall time, peak resident memory (Linux counts it in KiB) and exit code.
-
-    A case of this folder may print an object of figures of its own as its last line.
-    """
-    paths = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        lines = process.stdout.read().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - start
-    own = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-    return {"seconds": round(seconds, 2), "peak_mib": usage.ru_maxrss // 1024, "exit": process.returncode, **own}
 
 
 def main(names: list[str]) -> int:

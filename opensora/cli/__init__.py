@@ -20,6 +20,7 @@ COMMANDS = {
     "check-data": "what a run would use of data lists, what it would reject and why",
     "embed-text": "what T5 makes of captions, computed once for training",
     "train-vae": "train the autoencoder",
+    "inflate-vae": "make a video autoencoder's starting weights of an image autoencoder's",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
     "train": "train the transformer, alone or with its text encoder",
     "plot": "draw the curves of runs beside one another",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.video.reformatter import Interpolation
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from opensora.weights.saving import atomic_path, write_atomic
 
@@ -99,7 +99,7 @@ def _opened_picture(path: Path) -> Iterator[Image.Image]:
             yield picture
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, EOFError, SyntaxError) as error:
+    except Exception as error:  # of damaged files Pillow's readers raise anything, IndexError and struct.error included
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
 
 
@@ -116,9 +116,11 @@ def _opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise ValueError(f"{path} holds no video")
+            if container.streams.video[0].codec_context is None:
+                raise ValueError(f"{path} holds a video of an unknown codec")
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a video: {error}") from error

@@ -53,6 +53,8 @@ def evaluate(options: EvaluateOptions) -> int:
     if not files:
         raise ValueError(f"none of {len(pairs)} pairs could be measured, the first because {skipped[0]['reason']}")
     total = scores.total([{name: item[name] for name in METRICS if name in item} for item in files])
+    if "fvd" in options.metric and "fvd" not in total:
+        log.info("fvd is left out: it needs two pairs or more")
     print(table(files, total))
     write_json(output, {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped})
     log.info("%s", output)

@@ -61,9 +61,9 @@ class Scores:
         return figures
 
     def total(self, figures: Iterable[dict[str, float]]) -> dict[str, float]:
-        """The mean over files of each figure, and the Frechet distance of all videos that were measured. Raises ValueError for one."""
+        """The mean over files of each figure, and the Frechet distance of all videos that were measured, if there are two or more."""
         total = mean_of_files(figures)
-        if self._network is not None:
+        if len(self._features[0]) > 1:
             total["fvd"] = frechet_distance_of_samples(np.stack(self._features[0]), np.stack(self._features[1]))
         return total
 

@@ -48,7 +48,8 @@ def generate(job: GenerateJob, memory: int | None = None) -> None:
         from opensora.models import Tiling
 
         options = job.options
-        tiling = Tiling.chosen(options.enable_tiling, options.enable_time_chunk, options.tile_overlap_factor)
+        tiles = options.enable_tiling or options.vae_memory == "tiled"
+        tiling = Tiling.chosen(tiles, options.enable_time_chunk, options.tile_overlap_factor)
         free = free_memory() if memory is None else memory
         found = foresee(job, todo, tiling, free)
         _say_what_is_unusual(job)
@@ -92,6 +93,7 @@ def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost
     options = job.options
     pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision, weights_dtype=options.weights_dtype)
     pipe.tiling = tiling
+    pipe.vae_memory = "auto" if tiling else options.vae_memory
     pipe.resident = found.together <= free or options.decode_latents
     if not pipe.resident:
         log.info(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from opensora.data.video import read_json, safe_name
+from opensora.models.causal_vae_memory import choose
 from opensora.options import GenerateJob
 from opensora.weights import ModelFolder, weight_files
 
@@ -100,9 +101,11 @@ def _latents_recipe(latents: Path, prompt: str) -> dict[str, Any]:
 
 def _decoding(job: GenerateJob) -> dict[str, Any]:
     options = job.options
-    split = options.enable_tiling or options.enable_time_chunk
+    tiles = options.enable_tiling or options.vae_memory == "tiled"
+    split = tiles or options.enable_time_chunk
     return {
-        "enable_tiling": options.enable_tiling,
+        "vae_memory": None if split else choose(options.vae_memory, options.device),
+        "enable_tiling": tiles,
         "enable_time_chunk": options.enable_time_chunk,
         "tile_overlap_factor": options.tile_overlap_factor if split else None,
     }

@@ -85,16 +85,16 @@ class AdamW:
             self._moments.append((ops.zeros(sum(layout.sizes), ms.float32), ops.zeros(sum(layout.sizes), ms.float32)))
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`."""
-        arrays = {}
+        """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`, and the number of steps that were taken, `step`."""
+        arrays = {"step": np.array(self.step, np.int64)}
         for (_, layout), moments in zip(self._groups, self._moments, strict=True):
             for kind, vector in zip(MOMENTS, moments, strict=True):
                 arrays.update({f"{name}.{kind}": value for name, value in layout.unpack_arrays(vector).items()})
         return arrays
 
-    def load_state_arrays(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
-        """Continue from `state_arrays` of the step it was saved at: the number of updates, those that were skipped left out."""
-        self.step = step
+    def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from `state_arrays`."""
+        self.step = int(arrays["step"])
         by_kind = [
             {name.removesuffix(f".{kind}"): ms.Tensor(value) for name, value in arrays.items() if name.endswith(f".{kind}")}
             for kind in MOMENTS

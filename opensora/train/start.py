@@ -10,35 +10,20 @@ import numpy as np
 import yaml
 
 from opensora.data.dataset import latent_size
-from opensora.data.demo import DemoClips, Renderer
 from opensora.data.options import ClipOptions
 from opensora.data.source import FileStock, Source
 from opensora.data.stock import LENGTH, make_source
 from opensora.data.workers import Loader
-from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae import CausalVAE
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder
 from opensora.models.tiling import Tiling
 from opensora.nn.block import set_jit
 from opensora.runtime import compute_dtype, set_device
 from opensora.train.loop import train
-from opensora.train.options import TrainOptions, TrainVAEOptions
+from opensora.train.options import TrainOptions
 from opensora.train.t2v_task import T2VTask
-from opensora.train.vae import VAETask
 from opensora.weights import WeightsError, find_model, load_config, weight_files, write_atomic
-
-
-def train_vae(options: TrainVAEOptions) -> int:
-    """Run `opensora train-vae`. Returns the exit code."""
-    config = CausalVAEConfig.from_dict(load_config(options.model_config))
-    vae = CausalVAE.initialise(config, np.random.default_rng(options.seed))
-    if options.load_from_checkpoint is not None:
-        vae.load_weights(options.load_from_checkpoint)
-    renderer = Renderer(options.demo_data)
-    clips = DemoClips(renderer, options.seed, "train", options.video_num_frames, options.resolution)
-    held_out = DemoClips(renderer, 0, "held_out", 17, options.resolution)
-    validation = [held_out[index].video for index in range(options.num_validation_clips)]
-    return train(VAETask(vae, lambda index: clips[index].video, validation, options), options)
 
 
 def train_t2v(options: TrainOptions) -> int:

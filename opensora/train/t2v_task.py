@@ -203,16 +203,14 @@ class T2VTask:
         groups: dict[str, Arrays] = {}
         for names, arrays in zip(GROUPS, ({name: value.asnumpy() for name, value in self.weights.items()}, self.ema.arrays()), strict=True):
             groups.update({name: part for name, part in zip(names, _apart(arrays), strict=True) if part})
-        counters = {"optimizer_step": np.array(self.optimizer.step), **self.scaler.state_arrays()}
-        return {**groups, "optimizer-0-of-1": self.optimizer.state_arrays(), "counters": counters}
+        return {**groups, "optimizer-0-of-1": self.optimizer.state_arrays(), "loss_scale": self.scaler.state_arrays()}
 
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         self.weights, average = (_together(groups[model], groups.get(text, {})) for model, text in GROUPS)
         self.ema.load(average)
         self._share_weights(self.weights)
-        counters = groups["counters"]
-        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"], int(counters["optimizer_step"]))
-        self.scaler.load_state_arrays(counters)
+        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"])
+        self.scaler.load_state_arrays(groups["loss_scale"])
 
 
 def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[str, float]:

@@ -5,7 +5,7 @@ import re
 import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import yaml
@@ -93,7 +93,20 @@ def test_the_command_that_opens_a_preset_gives_its_options(preset: Path) -> None
     command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
     options = parse(command.OPTIONS, words, name, "test")
     for option, value in yaml.safe_load(preset.read_text(encoding="utf-8")).items():
-        assert getattr(options, option) == value
+        assert getattr(options, option) == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_published_names_are_taken_or_answered(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Renamed(Optimizer):
+        ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
+        REPLACED: ClassVar[dict[str, str]] = {"epochs": "say how long with --max_train_steps"}
+
+    assert parse(Renamed, ["--start_learning_rate=0.5"], "name", "test") == Renamed(learning_rate=0.5)
+    (tmp_path / "a.yaml").write_text("start_learning_rate: 0.25")
+    assert parse(Renamed, ["--config", str(tmp_path / "a.yaml")], "name", "test") == Renamed(learning_rate=0.25)
+    with pytest.raises(ValueError, match="option --epochs is the published version's: say how long with --max_train_steps"):
+        parse(Renamed, ["--epochs=3"], "name", "test")
 
 
 def test_a_file_comes_before_a_preset_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,11 +191,11 @@ def test_every_published_option_of_training_works_or_says_what_replaced_it(name:
     options = {item.name for item in fields(TrainOptions)} | {"config"}
     assert (name in options) != (name in TrainOptions.REPLACED)
     if name in TrainOptions.REPLACED:
-        with pytest.raises(ValueError, match=f"option --{name} of the published version has been replaced: .+"):
+        with pytest.raises(ValueError, match=f"option --{name} is the published version's: .+"):
             parse(TrainOptions, [f"--{name}", "1"], "opensora train", "train")
 
 
 def test_a_replaced_option_in_a_file_is_answered_too(tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text("use_ema: true\n")
-    with pytest.raises(ValueError, match="option use_ema of the published version has been replaced: the moving average is always kept"):
+    with pytest.raises(ValueError, match="option use_ema is the published version's: the moving average is always kept"):
         parse(TrainOptions, ["--config", str(tmp_path / "old.yaml")], "opensora train", "train")

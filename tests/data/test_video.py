@@ -110,6 +110,34 @@ def test_damaged_and_missing_files_are_named(tmp_path, name):
             function(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
+def test_damaged_bytes_are_an_error_that_names_the_file_or_none(tmp_path, name):
+    rng = np.random.default_rng(0)
+    path = tmp_path / name
+    write_video(path, gradient(3))
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    failures = 0
+    for number in range(60):
+        damaged = whole.copy() if number % 3 else whole[: rng.integers(1, len(whole))]
+        if number % 3:
+            reach = len(whole) if number % 3 == 1 else 200
+            damaged[rng.integers(0, min(reach, len(whole)), 10)] = rng.integers(0, 256, 10)
+        path.write_bytes(damaged.tobytes())
+        for function in (read_video, probe):
+            try:
+                function(path)
+            except ValueError as error:
+                failures += 1
+                assert name in str(error)
+    assert failures > 10
+
+
+def test_a_video_whose_codec_is_unknown_is_named(video, tmp_path):
+    (tmp_path / "odd.mp4").write_bytes(video.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(ValueError, match=r"odd\.mp4 holds a video of an unknown codec"):
+        read_video(tmp_path / "odd.mp4")
+
+
 def test_truncated_video_is_named(video, tmp_path):
     (tmp_path / "half.mp4").write_bytes(video.read_bytes()[:700])
     with pytest.raises(ValueError, match=r"half\.mp4"):
