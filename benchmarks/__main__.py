@@ -17,6 +17,7 @@ CASES = {
     "demo": [*OPENSORA, "generate", "an elephant on a sky blue background"],
     "vae_encode_9x128x128": [sys.executable, "-m", "benchmarks.vae", "encode"],
     "vae_decode_3x16x16": [sys.executable, "-m", "benchmarks.vae", "decode"],
+    "train_step_xl_4_layers": [sys.executable, "-m", "benchmarks.train_step"],
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from opensora.data.dataset import shuffled
 from opensora.data.options import DataOptions
 from opensora.data.source import FileStock, Source, Stock
-from opensora.data.stock import make_source
+from opensora.data.stock import LENGTH, make_source
 from opensora.data.video import contact_sheet, probe, write_video
 from opensora.weights.folder import DEMO
 
@@ -122,7 +122,7 @@ def _describe_run(source: Source, options: CheckDataOptions) -> Iterator[str]:
     batch = source.join([sample])
     yield "a sample: " + ", ".join(f"{name} {_by(value.shape[1:])}" for name, value in batch.items())
     tokens = [int(mask.sum()) for mask in batch["cond_mask"][0]]
-    yield f"  tokens of its captions: {', '.join(map(str, tokens))} of {options.model_max_length}"
+    yield f"  tokens of its captions: {', '.join(map(str, tokens))} of {options.model_max_length or LENGTH}"
     yield f"  {sum(value.nbytes for value in batch.values()) / 1e6:.1f} MB, {options.caption_dropout:.0%} of the captions are left empty"
     steps = len(source) / options.batch_size
     yield f"an epoch: {len(source):,} samples, {math.ceil(steps):,} steps of {options.batch_size}"

@@ -59,10 +59,10 @@ class DataOptions(ListOptions, ClipOptions):
     """The same for the pictures of image_data."""
     text_embed_cache: bool = False
     """Use the text embeddings that the data lists name in their second column, made by `opensora embed-text`."""
+    model_max_length: int | None = None
+    """Tokens of a caption, longer ones lose their end; default: the model's, or 300."""
     filter_nonexistent: bool = False
     """Leave out records whose file is missing, instead of replacing them one by one."""
-    model_max_length: int = 300
-    """Tokens of a caption; longer ones lose their end."""
     caption_dropout: float = 0.1
     """Part of the captions that are left empty, for guidance."""
     max_bad_rate: float = 0.1
@@ -78,8 +78,9 @@ class DataOptions(ListOptions, ClipOptions):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} is outside 0 to 1")
         for name, least in (("model_max_length", 1), ("max_rowsize", 0), ("dataloader_num_workers", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} is too small: use {least} or more")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} {value} is too small: use {least} or more")
         if self.video_data is None and self.image_data is None and self.vae_latent_folder is None:
             raise ValueError("there is no data: name a list with --video_data or --image_data, or a cache with --vae_latent_folder")
         joint = self.use_image_num > 0 and self.num_frames > 1 and self.video_data is not None

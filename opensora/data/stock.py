@@ -11,6 +11,9 @@ from opensora.data.manifest import Entries, read_data_list
 from opensora.data.options import ClipOptions, DataOptions, ListOptions
 from opensora.data.source import FileStock, LatentStock, Source, Stock
 
+LENGTH = 300
+"""Tokens of a caption where no model says otherwise."""
+
 
 def make_source(options: DataOptions, seed: int, text_encoder: str | Path | None = None, vae: str | Path | None = None) -> Source:
     """The samples that the options ask for.
@@ -70,10 +73,10 @@ def _text(options: DataOptions, entries: Entries | None, text_encoder: str | Pat
     if options.text_embed_cache and entries is not None:
         encoder = None if text_encoder is None else encoder_digest(text_encoder)
         folders = [source.text_folder for source in entries.sources]
-        return TextEmbeddings(folders, [digest.captions for digest in entries.digests], options.model_max_length, encoder)
+        return TextEmbeddings(folders, [digest.captions for digest in entries.digests], options.model_max_length or LENGTH, encoder)
     if text_encoder is None:
         raise ValueError("captions need the tokenizer of a text encoder: name its folder, or use cached embeddings with --text_embed_cache")
-    return TokenIds(text_encoder, options.model_max_length)
+    return TokenIds(text_encoder, options.model_max_length or LENGTH)
 
 
 def clip_options(options: ClipOptions) -> ClipOptions:

@@ -1,32 +1,18 @@
 """One training step of text-to-video: noise a batch of latents, predict, walk back, update (Open-Sora-Plan v1.1.0)."""
 
-import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
-from opensora.data.latents import LatentCache
-from opensora.data.tokenizer import Tokenizer
 from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
 from opensora.models.latte import LatteT2V
-from opensora.models.t5 import T5Encoder
 from opensora.nn.block import Block
-from opensora.runtime import compute_dtype, mindspore
-from opensora.train.checkpoint import Arrays
-from opensora.train.ema import EMA
-from opensora.train.monitor import Stopwatch
+from opensora.runtime import mindspore
 from opensora.train.optim import AdamW, clip_scale
-from opensora.train.options import TrainOptions
-from opensora.train.precision import LossScaler, compute_weights
 
 ms = mindspore()
 ops = ms.ops
-
-TEXT = "text_encoder."
-"""Prefix that keeps a jointly trained text encoder's names apart from the transformer's in one dict."""
 
 
 class Batch(TypedDict, total=False):
@@ -39,6 +25,7 @@ class Batch(TypedDict, total=False):
     text_mask: Any  # (B, L) or (B, 1+N, L), 1 = keep
     latent_mask: Any  # (B, T+N, H, W), 1 = keep
     num_images: int
+    temporal: bool  # False leaves out the blocks that join frames, for pictures alone
 
 
 def _weighted_loss(weights: Any, output: Any, latents: Any, noise: Any, coefficients: Any, mask: Any) -> Any:
@@ -60,7 +47,13 @@ def step_gradients(model: LatteT2V, batch: Batch, loss_scale: float = 1.0) -> tu
     mask = _tensor(batch.get("latent_mask"))
     noised = diffusion.q_sample(latents, timestep, noise)
     output, tape = model.forward_with_tape(
-        noised, timestep, text_embeds, _tensor(batch.get("text_mask")), mask, num_images=batch.get("num_images", 0)
+        noised,
+        timestep,
+        text_embeds,
+        _tensor(batch.get("text_mask")),
+        mask,
+        num_images=batch.get("num_images", 0),
+        temporal=batch.get("temporal", True),
     )
     inputs = (output, latents, noise, diffusion.loss_coefficients(timestep), mask)
     mean, loss, mse, vb = _loss({}, *inputs)
@@ -80,152 +73,3 @@ def train_step(model: LatteT2V, batch: Batch, optimizer: AdamW) -> tuple[dict[st
 
 def _tensor(value: Any) -> Any:
     return ms.Tensor(value) if isinstance(value, np.ndarray) else value
-
-
-class T2VTask:
-    """Trains a transformer and, with it, its text encoder, on cached latents; everything random in step n comes from (seed, n)."""
-
-    def __init__(
-        self,
-        model: LatteT2V,
-        text_encoder: T5Encoder,
-        tokenizer: Tokenizer,
-        latents: LatentCache,
-        held_out: LatentCache,
-        options: TrainOptions,
-    ) -> None:
-        self.model, self.text_encoder, self.tokenizer = model, text_encoder, tokenizer
-        self.latents, self.held_out = latents, held_out
-        self.options = options
-        self.optimizer, self.scaler = AdamW(options, options.max_train_steps), LossScaler(options)
-        self.weights = {**model.weights, **{TEXT + name: value for name, value in text_encoder.weights.items()}}
-        self.ema = EMA(self.weights, options.ema_decay)
-        self.dtype = compute_dtype(options.number_format)
-        self._share_weights(self.weights)
-
-    def batch(self, step: int) -> list[dict[str, np.ndarray]]:
-        """Latents, captions' ids, timesteps and noise of a step, in the parts that go through the model together."""
-        rng = np.random.default_rng([self.options.seed, step])
-        samples = [self.latents.sample(number, self.options.seed) for number in self._numbers(step)]
-        captions = ["" if rng.random() < self.options.caption_dropout else self.latents.captions[i] for i in samples]
-        whole = self._batch(self.latents, samples, captions, rng)
-        parts = range(self.options.gradient_accumulation_steps)
-        return [{name: np.split(value, len(parts))[part] for name, value in whole.items()} for part in parts]
-
-    def samples(self, step: int) -> list[str]:
-        return [f"latents {self.latents.sample(number, self.options.seed)}" for number in self._numbers(step)]
-
-    def _numbers(self, step: int) -> range:
-        """The draws of a step, counted over the whole run."""
-        size = self.options.samples_per_step
-        return range((step - 1) * size, step * size)
-
-    def _batch(self, source: LatentCache, samples: list[int], captions: list[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        latents = np.stack([source.latents(i, rng) for i in samples])
-        input_ids, mask = self.tokenizer(captions, self.model.config.model_max_length)
-        # One timestep from each of B equal parts: uniform for every sample, and evenly spread over a batch.
-        share = (rng.permutation(len(samples)) + rng.random(len(samples))) / len(samples)
-        return {
-            "latents": latents,
-            "noise": rng.standard_normal(latents.shape, np.float32),
-            "timestep": (share * 1000).astype(np.int64),
-            "input_ids": input_ids,
-            "text_mask": mask,
-        }
-
-    def step(self, step: int, batch: list[dict[str, np.ndarray]]) -> dict[str, float]:
-        """Forward and backward through both networks, clipping, AdamW, EMA."""
-        watch = Stopwatch()
-        with watch.part("model"):
-            terms, gradients = self._gradients(batch)
-        with watch.part("optimizer"):
-            norm, rate = self.optimizer.update(self.weights, gradients, self.scaler.scale)
-            finite = math.isfinite(norm)
-            if finite:
-                self._share_weights(self.weights)
-                self.ema.update(self.weights, self.optimizer.step)
-        scale = {"loss_scale": self.scaler.scale} if self.scaler.dynamic else {}
-        self.scaler.update(finite)
-        return {**terms, "grad_norm": norm, "learning_rate": rate, **scale, **watch.read()}
-
-    def _gradients(self, parts: list[dict[str, np.ndarray]]) -> tuple[dict[str, float], dict[str, Any]]:
-        """Mean terms and mean float32 gradients over the parts of a batch; the gradients are times the loss scale."""
-        terms: dict[str, list[np.ndarray]] = {}
-        total: dict[str, Any] = {}
-        for part in parts:
-            of_part, gradients = self._part_gradients(part)
-            for name, value in of_part.items():
-                terms.setdefault(name, []).append(value.asnumpy())
-            for name, gradient in gradients.items():
-                total[name] = total[name] + gradient if name in total else gradient.astype(ms.float32)
-        timestep = np.concatenate([part["timestep"] for part in parts])
-        return mean_terms({name: np.concatenate(values) for name, values in terms.items()}, timestep), total
-
-    def _part_gradients(self, batch: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
-        mask = ms.Tensor(batch["text_mask"])
-        text_embeds, tape = self.text_encoder.forward_with_tape(ms.Tensor(batch["input_ids"]), mask)
-        inputs = Batch(latents=batch["latents"], noise=batch["noise"], timestep=batch["timestep"], text_embeds=text_embeds, text_mask=mask)
-        terms, gradients, by_text = step_gradients(self.model, inputs, self.scaler.scale / self.options.gradient_accumulation_steps)
-        text_gradients, _ = tape.gradients([(text_embeds, by_text)])
-        gradients.update({TEXT + name: value for name, value in text_gradients.items()})
-        return terms, gradients
-
-    def _share_weights(self, weights: Mapping[str, Any]) -> None:
-        """Let the networks compute with these float32 weights, the transformer in its own number format."""
-        transformer = {name: value for name, value in weights.items() if not name.startswith(TEXT)}
-        self.model.weights = compute_weights(transformer, self.dtype, self.options.level)
-        self.text_encoder.weights = {name.removeprefix(TEXT): value for name, value in weights.items() if name.startswith(TEXT)}
-
-    def validate(self, step: int, folder: Path) -> dict[str, float]:
-        """The EMA's loss on held-out latents, always with the same noise and timesteps."""
-        self._share_weights(self.ema.weights)
-        losses, size = [], self.options.batch_size
-        for first in range(0, len(self.held_out.captions) - size + 1, size):
-            rng = np.random.default_rng([self.options.seed, first])
-            samples = list(range(first, first + size))
-            batch = self._batch(self.held_out, samples, [self.held_out.captions[i] for i in samples], rng)
-            losses.append(self._loss(batch))
-        self._share_weights(self.weights)
-        return {"validation_mse": float(np.mean(losses))}
-
-    def _loss(self, batch: dict[str, np.ndarray]) -> float:
-        mask = ms.Tensor(batch["text_mask"])
-        text_embeds = self.text_encoder(ms.Tensor(batch["input_ids"]), mask)
-        latents, noise = ms.Tensor(batch["latents"]), ms.Tensor(batch["noise"])
-        noised = GaussianDiffusion().q_sample(latents, batch["timestep"], noise)
-        output = self.model(noised, batch["timestep"], text_embeds, mask)
-        return float(np.mean(np.square(output.asnumpy()[:, : latents.shape[1]] - batch["noise"])))
-
-    def groups(self) -> Mapping[str, Arrays]:
-        return {
-            **_as_groups("model", "text_encoder", {name: value.asnumpy() for name, value in self.weights.items()}),
-            **_as_groups("ema", "text_encoder_ema", self.ema.arrays()),
-            "optimizer-0-of-1": self.optimizer.state_arrays(),
-            "loss_scale": self.scaler.state_arrays(),
-        }
-
-    def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
-        self.weights = _from_groups(groups["model"], groups["text_encoder"])
-        self.ema.load(_from_groups(groups["ema"], groups["text_encoder_ema"]))
-        self._share_weights(self.weights)
-        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"])
-        self.scaler.load_state_arrays(groups["loss_scale"])
-
-
-def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[str, float]:
-    """Means of loss terms (B,), and of mse in each quarter of the timesteps (B,) that occurs: mse_q1 (least noise) to mse_q4."""
-    means = {name: float(value.mean()) for name, value in terms.items()}
-    quarters = timestep // 250
-    return means | {f"mse_q{i + 1}": float(terms["mse"][quarters == i].mean()) for i in range(4) if (quarters == i).any()}
-
-
-def _as_groups(model: str, text: str, arrays: Arrays) -> dict[str, dict[str, np.ndarray]]:
-    return {
-        model: {name: value for name, value in arrays.items() if not name.startswith(TEXT)},
-        text: {name.removeprefix(TEXT): value for name, value in arrays.items() if name.startswith(TEXT)},
-    }
-
-
-def _from_groups(model: Arrays, text: Arrays) -> dict[str, Any]:
-    both = {**model, **{TEXT + name: value for name, value in text.items()}}
-    return {name: ms.Tensor(value) for name, value in both.items()}

@@ -31,7 +31,8 @@ def train_vae(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
 
 def train(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
     command(
-        "train", model_path=place / "model", vae_latent_folder=place / "latents", validation_latent_folder=place / "latents",
+        "train", model_path=place / "model", train_text_encoder=True, vae_latent_folder=place / "latents",
+        validation_latent_folder=place / "latents",
         output_dir=place / run, max_train_steps=steps, batch_size=2, lr_warmup_steps=2, learning_rate=1e-3, log_interval=1, ema_decay=0.9,
     )  # fmt: skip
     return {
