@@ -55,7 +55,7 @@ def options_of(name: str, words: list[str]) -> Any:
 
 @pytest.mark.parametrize("line", LINES)
 def test_the_command_line_is_taken(line: str, launchers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {**os.environ, "PATH": f"{launchers}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{launchers}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(launchers.parent)}
     subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, check=True)
     words = (launchers.parent / "arguments").read_text().splitlines()
     while words[0].startswith("--") or words[0] == "python":  # of msrun

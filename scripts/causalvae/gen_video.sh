@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the autoencoder makes of every video in a folder.
 set -euo pipefail
+export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 python examples/rec_video_vae.py \
     --model_path LanguageBind/Open-Sora-Plan-v1.1.0/vae \
     --real_video_dir videos \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the autoencoder makes of one video.
 set -euo pipefail
+export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 python examples/rec_imvi_vae.py \
     --model_path LanguageBind/Open-Sora-Plan-v1.1.0/vae \
     --video_path test.mp4 \

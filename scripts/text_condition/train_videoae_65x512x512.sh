@@ -2,6 +2,7 @@
 # Stage 1: clips of 65 frames with 4 pictures each, from Latte's weights, on 8 accelerators.
 # DEVICES and MASTER_PORT change the launch, arguments the training.
 set -euo pipefail
+export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 devices=${DEVICES:-8}
 msrun --bind_core=True --worker_num="$devices" --local_worker_num="$devices" --master_port="${MASTER_PORT:-9000}" \
     --log_dir=runs/65x512x512/parallel_logs --join=True \
