@@ -137,5 +137,8 @@ def test_a_changed_file_is_refused(tmp_path: Path, change: str) -> None:
         path.unlink()
     else:
         path.write_bytes(content[:-1] if change == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(WeightsError, match=r"model\.safetensors is missing or was changed after it was saved: move step-00000001 away, and the run continues"):
+    with pytest.raises(
+        WeightsError,
+        match=r"model\.safetensors is missing or was changed after it was saved: move step-00000001 away, and the run continues",
+    ):
         load_checkpoint(folder)
