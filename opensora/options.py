@@ -30,7 +30,7 @@ class GenerateOptions:
     text_encoder_name: str | None = None
     """Folder of the T5 encoder; default: model_path/text_encoder."""
     pretrained_ckpt: str | None = None
-    """Weights (.safetensors, or a folder of them) for the transformer instead of the model folder's."""
+    """Weights for the transformer instead of the model folder's: a run, a checkpoint, or a .safetensors, .pt, .bin or .ckpt file."""
     save_img_path: str = "sample_videos"
     """Folder that the results are written to."""
     format: Literal["mp4", "gif", "webp"] = "mp4"
@@ -75,6 +75,9 @@ class GenerateOptions:
     """Where to compute."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Number format of the models; a CPU computes in fp32 only."""
+    weights_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """How the transformer's weights are kept in memory; in 16 bits they take half of it, are rounded, and each block's become fp32
+    when it runs."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,8 @@ def _check_numbers(options: GenerateOptions) -> None:
         raise ValueError(f"tile_overlap_factor {options.tile_overlap_factor} is outside 0 to 1: use 0.25")
     if options.save_latents and options.decode_latents:
         raise ValueError("--save_latents and --decode_latents exclude each other: the first run saves, a second one decodes")
+    if options.precision != "fp32" and options.weights_dtype != "fp32":
+        raise ValueError(f"--weights_dtype {options.weights_dtype} is for fp32: with --precision {options.precision} leave it out")
     if options.device == "CPU" and options.precision != "fp32":
         raise ValueError(f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend")
 

@@ -18,7 +18,8 @@ COMMANDS = {
     "train-vae": "train the autoencoder",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
     "train": "train the transformer and its text encoder",
-    "export": "make a model folder of what runs have trained",
+    "convert": "published files and training runs to model folders, and back",
+    "combine": "one checkpoint out of the parts that the ranks of a parallel run wrote",
     "info": "what a model folder holds, and what the demo model knows",
 }
 HELP = ("-h", "--help")

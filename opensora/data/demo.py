@@ -31,7 +31,7 @@ from opensora.data.video import write_json, write_video
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
 SOURCE_FPS = 24
 STRIDE = 2
-SCALES = (0.6, 1.0)  # longer side of the subject's bounding box, as a part of the frame
+SCALES = (0.75, 1.0)  # longer side of the subject's bounding box, as a part of the frame
 SPLITS = ("train", "held_out", "all")
 
 Pair = tuple[str, str]  # subject, colour

@@ -12,8 +12,9 @@ from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_la
 from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
+from opensora.nn.on_demand import tensors
 from opensora.runtime import mindspore
-from opensora.weights import load_config, load_weights, save_weights
+from opensora.weights import TensorSource, load_config, open_weights, save_weights
 
 ms = mindspore()
 ops = ms.ops
@@ -84,6 +85,11 @@ def _mode_block(weights: Any, moments: Any) -> Any:
 _to_frames, _to_video, _sample, _mode = Block(_frames_block), Block(_video_block), Block(_sample_block), Block(_mode_block)
 
 
+def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
+    """The weights of a CausalVAE, of any publisher's file or a checkpoint of ours, without its training loss's. Raises WeightsError."""
+    return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))
+
+
 class CausalVAE:
     """The autoencoder: a config and a dict of weights under the release's names."""
 
@@ -103,22 +109,27 @@ class CausalVAE:
 
     def load_weights(self, source: str | Path) -> None:
         """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
-        arrays = load_weights(source, expected=weight_shapes(self.config), ignore=("loss.",))
-        self.weights = {name: ms.Tensor(value) for name, value in arrays.items()}
+        self.weights = tensors(open_causal_vae(source, self.config))
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
-        """Fresh weights: uniform convolutions as PyTorch's default, unit norms, mix factors of 2, and latents with little noise,
-        since with unit noise a fresh autoencoder has to learn to be heard before it learns anything else."""
+        """Fresh weights: convolutions keep the variance of their input, residual branches end in zeros (arXiv:1901.09321), so that
+        training starts with a short chain, and latents have little noise, since with unit noise a fresh autoencoder has to learn to be
+        heard before it learns anything else."""
+        shapes = weight_shapes(config)
         weights = {}
-        for name, shape in weight_shapes(config).items():
+        for name, shape in shapes.items():
             if name.endswith("mix_factor"):
                 value = np.full(shape, 2.0)
             elif "norm" in name:
                 value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+            elif ".conv2." in name or ".proj_out." in name:
+                value = np.zeros(shape)
             else:
-                fan_in = np.prod(weight_shapes(config)[name.removesuffix("bias") + "weight"][1:] if name.endswith("bias") else shape[1:])
-                value = rng.uniform(-1.0, 1.0, shape) / np.sqrt(fan_in)
+                layer, kind = name.rsplit(".", 1)
+                fan_in = np.prod(shapes[f"{layer}.weight"][1:])
+                bound = np.sqrt((3.0 if kind == "weight" else 1.0) / fan_in)
+                value = rng.uniform(-bound, bound, shape)
             if name == "quant_conv.conv.bias":
                 value[config.embed_dim :] = INITIAL_LOGVAR
             weights[name] = ms.Tensor(value.astype(np.float32))

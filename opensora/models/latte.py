@@ -3,7 +3,7 @@
 Blocks alternate between the patches of each frame (which also see the text) and the frames of each patch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from opensora.models import embeddings, latte_blocks
-from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig, weight_shapes
+from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_shapes
 from opensora.nn.block import Forward, Tape
 from opensora.nn.exchange import Alone
+from opensora.nn.on_demand import OnDemand, tensors
 from opensora.runtime import mindspore
-from opensora.weights import load_config, load_weights, save_weights
+from opensora.weights import HalfStorage, load_config, save_weights
 
 ms = mindspore()
 
@@ -24,11 +25,11 @@ TextKeysValues = tuple[Any, Any]
 
 
 class LatteT2V:
-    """The denoiser: a config and a dict of weights under the release's names."""
+    """The denoiser: a config and a dict of weights under the release's names, or OnDemand in its place."""
 
-    def __init__(self, config: LatteConfig, weights: dict[str, Any]) -> None:
+    def __init__(self, config: LatteConfig, weights: Mapping[str, Any]) -> None:
         self.config = config
-        self.weights = weights
+        self.weights: Any = weights
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **overrides: Any) -> "LatteT2V":
@@ -38,10 +39,14 @@ class LatteT2V:
         model.load_weights(folder)
         return model
 
-    def load_weights(self, source: str | Path) -> None:
-        """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
-        arrays = load_weights(source, expected=weight_shapes(self.config))
-        self.weights = {name: ms.Tensor(arrays.pop(name)) for name in list(arrays)}
+    def load_weights(self, source: str | Path, storage: str = "fp32") -> None:
+        """Take the weights of a file, a model folder, a checkpoint or a run (its moving average). Raises WeightsError.
+
+        storage: how they are kept in memory. With "fp16" or "bf16", half the memory, each block's are made float32 when it runs, so
+        the result is that of a model whose weights were rounded.
+        """
+        arrays = open_latte(source, self.config)
+        self.weights = tensors(arrays) if storage == "fp32" else OnDemand(HalfStorage(arrays, storage))
 
     @classmethod
     def initialise(cls, config: LatteConfig, rng: np.random.Generator) -> "LatteT2V":

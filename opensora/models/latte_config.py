@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
+
+from opensora.weights import TensorSource, open_weights
 
 TIMESTEP_CHANNELS = 256
 # The release keeps a caption for unconditional training in its files, which no forward pass reads.
@@ -115,3 +118,8 @@ def weight_shapes(config: LatteConfig) -> dict[str, tuple[int, ...]]:
             add(f"{block}.ff.net.0.proj", 4 * width, (width,))
             add(f"{block}.ff.net.2", width, (4 * width,))
     return shapes
+
+
+def open_latte(source: str | Path, config: LatteConfig) -> TensorSource:
+    """The weights of a LatteT2V, of any publisher's file or a checkpoint of ours. Raises WeightsError."""
+    return open_weights(source, expected=weight_shapes(config), unused=(UNUSED_CAPTION[0],))

@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from opensora.models.t5_config import EMBEDDING, POSITION_BIAS, TIED_EMBEDDING, T5Config, weight_shapes
+from opensora.models.t5_config import EMBEDDING, POSITION_BIAS, TIED_EMBEDDING, T5Config, open_t5, weight_shapes
 from opensora.nn.activations import gelu
 from opensora.nn.attention import attention, merge_heads, split_heads
-from opensora.nn.block import Block, Forward, Tape, Weights
+from opensora.nn.block import Block, Forward, Tape, Weights, subset
 from opensora.nn.linear import linear
 from opensora.nn.normalisation import rms_norm
+from opensora.nn.on_demand import OnDemand, tensors
 from opensora.runtime import mindspore
-from opensora.weights import WeightsError, load_config, load_weights, save_weights
+from opensora.weights import TensorSource, load_config, save_weights
 
 ms = mindspore()
 ops = ms.ops
-
-# A file of the whole model also holds the other half, and the two names of the embedding are one tensor.
-UNUSED = ("decoder.", "lm_head.", EMBEDDING, TIED_EMBEDDING)
 
 
 def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
@@ -90,13 +88,16 @@ LAYER = _LayerBlock(_layer)
 
 
 class T5Encoder:
-    """Text embeddings of token ids. `weights` has the release's names; the tied embedding is kept once, as `shared.weight`."""
+    """Text embeddings of token ids. `weights` has the release's names; the tied embedding is kept once, as `shared.weight`.
+
+    A streamed encoder has OnDemand in the place of a dict.
+    """
 
     def __init__(self, config: T5Config, weights: Mapping[str, Any]) -> None:
         self.config = config
-        self.weights = {name: value for name, value in weights.items() if name != TIED_EMBEDDING}
         if TIED_EMBEDDING in weights:
-            self.weights.setdefault(EMBEDDING, weights[TIED_EMBEDDING])
+            weights = {EMBEDDING: weights[TIED_EMBEDDING], **{name: weights[name] for name in weights if name != TIED_EMBEDDING}}
+        self.weights: Any = weights
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "T5Encoder":
@@ -105,12 +106,15 @@ class T5Encoder:
         encoder.load_weights(folder)
         return encoder
 
+    @classmethod
+    def streamed(cls, folder: str | Path) -> "T5Encoder":
+        """The same, but the files are only checked: `each` reads a layer at a time and lets it go. Raises WeightsError."""
+        config = T5Config.from_dict(load_config(folder))
+        return cls(config, OnDemand(open_t5(folder, config)))
+
     def load_weights(self, source: str | Path) -> None:
         """Take the weights of an encoder's folder or of a safetensors file. Raises WeightsError."""
-        arrays = _load(source, weight_shapes(self.config))
-        arrays = {EMBEDDING if name == TIED_EMBEDDING else name: value for name, value in arrays.items()}
-        # XXL takes 19 GB: each array is let go as soon as its tensor stands.
-        self.weights = {name: ms.Tensor(arrays.pop(name)) for name in list(arrays)}
+        self.weights = tensors(open_t5(source, self.config))
 
     @classmethod
     def initialise(cls, config: T5Config, rng: np.random.Generator) -> "T5Encoder":
@@ -138,6 +142,38 @@ class T5Encoder:
         """Embeddings (B, L, d_model) of input_ids (B, L); attention_mask (B, L): 1 for tokens, 0 for padding, None for no padding."""
         return self._forward(Forward(self.weights), input_ids, attention_mask)
 
+    def each(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Embeddings float32 (B, L, d_model) of B texts, each computed by itself, as calls with one text would give them.
+
+        The layers are the outer loop: of weights that lie in a file, each is read once for all texts.
+        """
+        config = self.config
+        masks = [ms.Tensor(row[None]) for row in attention_mask]
+        buckets = self._buckets(input_ids.shape[1])
+        distances = subset(self.weights, f"encoder.block.0.{POSITION_BIAS}")
+        texts = self._embedded(input_ids)
+        for i in range(config.num_layers):
+            layer = subset(self.weights, f"encoder.block.{i}")
+            for n, mask in enumerate(masks):
+                bias = ATTENTION_BIAS(distances, buckets, mask)
+                texts[n] = LAYER(layer, texts[n], bias, config.num_heads, config.layer_norm_epsilon)
+        norm = subset(self.weights, "encoder.final_layer_norm")
+        return np.concatenate([FINAL_NORM(norm, x, config.layer_norm_epsilon).asnumpy() for x in texts])
+
+    def _embedded(self, input_ids: np.ndarray) -> list[Any]:
+        """B tensors (1, L, d_model). Of a table in a file only the rows that occur are read; gathering them changes no bit."""
+        if isinstance(self.weights, OnDemand):
+            assert isinstance(self.weights.arrays, TensorSource)
+            ids, places = np.unique(input_ids, return_inverse=True)
+            rows = self.weights.arrays.rows(EMBEDDING, ids)[places.reshape(input_ids.shape)]  # (B, L, d_model)
+            return [ms.Tensor(row[None]) for row in rows]
+        table = subset(self.weights, EMBEDDING.removesuffix(".weight"))
+        return [EMBED(table, ms.Tensor(row[None])) for row in input_ids]
+
+    def _buckets(self, length: int) -> Any:
+        config = self.config
+        return ms.Tensor(position_buckets(length, config.relative_attention_num_buckets, config.relative_attention_max_distance))
+
     def forward_with_tape(self, input_ids: Any, attention_mask: Any = None) -> tuple[Any, Tape]:
         """The embeddings and the tape, whose `gradients([(embeddings, gradient)])` walks back to the weights."""
         tape = Tape(self.weights)
@@ -154,21 +190,8 @@ class T5Encoder:
 
     def _forward(self, run: Forward, input_ids: Any, attention_mask: Any) -> Any:
         config = self.config
-        buckets = position_buckets(input_ids.shape[1], config.relative_attention_num_buckets, config.relative_attention_max_distance)
         x = run(EMBED, EMBEDDING.removesuffix(".weight"), input_ids)
-        bias = run(ATTENTION_BIAS, f"encoder.block.0.{POSITION_BIAS}", ms.Tensor(buckets), attention_mask)
+        bias = run(ATTENTION_BIAS, f"encoder.block.0.{POSITION_BIAS}", self._buckets(input_ids.shape[1]), attention_mask)
         for i in range(config.num_layers):
             x = run(LAYER, f"encoder.block.{i}", x, bias, config.num_heads, config.layer_norm_epsilon)
         return run(FINAL_NORM, "encoder.final_layer_norm", x, config.layer_norm_epsilon)
-
-
-def _load(source: str | Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The weights of a file that holds the embedding under either of its names, or under both."""
-    try:
-        return load_weights(source, "model", expected=shapes, ignore=UNUSED)
-    except WeightsError as error:
-        tied = {TIED_EMBEDDING if name == EMBEDDING else name: shape for name, shape in shapes.items()}
-        try:
-            return load_weights(source, "model", expected=tied, ignore=UNUSED)
-        except WeightsError:
-            raise error from None

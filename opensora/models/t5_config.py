@@ -1,11 +1,16 @@
 """The T5 encoder's configuration and the names and shapes of its weights, as in the release files. Loads without MindSpore."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
+
+from opensora.weights import TensorSource, open_weights
 
 EMBEDDING = "shared.weight"
 TIED_EMBEDDING = "encoder.embed_tokens.weight"
 POSITION_BIAS = "layer.0.SelfAttention.relative_attention_bias"
+# A file of the whole model also holds the other half, and the two names of the embedding are one tensor.
+UNUSED = ("decoder.", "lm_head.", EMBEDDING, TIED_EMBEDDING)
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,8 @@ def weight_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
         shapes[f"{feed_forward}.layer_norm.weight"] = (width,)
     shapes["encoder.final_layer_norm.weight"] = (width,)
     return shapes
+
+
+def open_t5(source: str | Path, config: T5Config) -> TensorSource:
+    """The encoder's weights, of a file that holds the embedding under either of its names, or under both. Raises WeightsError."""
+    return open_weights(source, "model", expected=weight_shapes(config), ignore=UNUSED, aliases={EMBEDDING: TIED_EMBEDDING})

@@ -25,11 +25,12 @@ def subset(weights: Weights, prefix: str | tuple[str, ...]) -> dict[str, Any]:
     """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights).
 
     A tuple gives all weights whose names begin with one of its strings, by their whole names (for what has no prefix of its own).
+    Of weights that are made when they are asked for, only those below `prefix` are.
     """
     if isinstance(prefix, tuple):
-        return {name: value for name, value in weights.items() if name.startswith(prefix)}
+        return {name: weights[name] for name in weights if name.startswith(prefix)}
     start = f"{prefix}."
-    return {name[len(start) :]: value for name, value in weights.items() if name.startswith(start)} if prefix else {}
+    return {name[len(start) :]: weights[name] for name in weights if name.startswith(start)} if prefix else {}
 
 
 class Block:

@@ -1,4 +1,4 @@
-"""Collectives over a group of ranks, along the first axis of a tensor: Ascend's own operators there, AllReduce, AllGather and slices on a CPU.
+"""Collectives over the ranks of a group, along the first axis: the native operators on Ascend, AllReduce, AllGather and slices on a CPU.
 
 They are called between compiled blocks, never inside one, so ranks meet in the order of the program. A CPU's collectives give up after
 thirty seconds; before each one the ranks wait for one another over `control.py`, which is patient.

@@ -150,7 +150,7 @@ class Control:
             log.debug("the hub is gone")  # the listening thread ends this process
 
     def _listen(self) -> None:
-        failed = {"failed": KILLED, "rank": 0, "code": 1}
+        failed: dict[str, Any] = {"failed": KILLED, "rank": 0, "code": 1}
         try:
             with self._connection.makefile("r", encoding="utf-8") as lines:
                 for line in lines:

@@ -138,9 +138,8 @@ def _connect(rank: int, size: int) -> tuple[Control, Hub | None]:
 
 def _own_address() -> str:
     """The address of this machine on the way to the scheduler's."""
-    family, kind, _, _, address = socket.getaddrinfo(os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"]), type=socket.SOCK_DGRAM)[
-        0
-    ]
+    scheduler = os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"])
+    family, kind, _, _, address = socket.getaddrinfo(*scheduler, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
         probe.connect(address)  # sends nothing
         return str(probe.getsockname()[0])

@@ -18,6 +18,9 @@ from opensora.data.text import clean_caption
 from opensora.data.video import contact_sheet, read_video, write_json, write_video
 from opensora.diffusion import make_sampler
 from opensora.options import GenerateJob
+from opensora.pipeline.cost import Cost, memory_text
+from opensora.pipeline.memory import free_memory
+from opensora.pipeline.outlook import foresee
 from opensora.pipeline.plan import Planned, plan, sidecar_content
 from opensora.pipeline.progress import Progress
 from opensora.weights import write_atomic
@@ -29,24 +32,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNBOUNDED_TILE = 2**20
+TEXTS_AT_ONCE = 64
 
 
 def generate(job: GenerateJob, memory: int | None = None) -> None:
     """Make the videos of a job. memory: bytes that may be used, by default what is free.
 
-    Raises ValueError, before anything is computed or written, for files that would be overwritten and for weights that do not fit.
+    Raises ValueError, before anything is computed or written, for files that would be overwritten, for weights that do not fit the
+    model, and for what the memory surely cannot hold.
     """
     videos = plan(job)
     todo = [video for video in videos if not video.finished]
     if len(todo) < len(videos):
         log.info("%d of %d are finished in %s and are skipped", len(videos) - len(todo), len(videos), job.options.save_img_path)
     if todo:
+        tiling = _tiling(job)
+        free = free_memory() if memory is None else memory
+        found = foresee(job, todo, tiling, free)
         _say_what_is_unusual(job)
         # Brings MindSpore in.
         from opensora.pipeline.core import Pipeline
 
         runtime.set_device(job.options.device)
-        _make(job, _open(Pipeline, job, memory), todo)
+        _make(job, _open(Pipeline, job, tiling, found, free), todo)
     if job.options.contact_sheet and not job.options.save_latents:
         for video in videos:
             if not video.sheet.is_file():
@@ -77,21 +85,17 @@ def names_a_subject(prompt: str) -> bool:
     return any(re.search(rf"\b{re.escape(subject)}\b", prompt) for subject in demo_set().subjects)
 
 
-def _open(pipeline: type["Pipeline"], job: GenerateJob, memory: int | None) -> "Pipeline":
+def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost, free: int) -> "Pipeline":
     """The pipeline with the parts that this run needs loaded, or at least found faultless."""
-    from opensora.pipeline.memory import estimate, free_memory
-
     options = job.options
-    pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision)
-    pipe.tiling = _tiling(job)
-    needed = estimate(job.model, pipe.latent_shape(job.sampling, options.upstream)[1:], pipe.tiling)
-    free = free_memory() if memory is None else memory
-    pipe.resident = needed <= free or options.decode_latents
+    pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision, weights_dtype=options.weights_dtype)
+    pipe.tiling = tiling
+    pipe.resident = found.together <= free or options.decode_latents
     if not pipe.resident:
         log.info(
-            "all parts of the model together need about %.1f GiB and %.1f GiB are free: they are loaded one after the other",
-            needed / 2**30,
-            free / 2**30,
+            "all parts of the model together need about %s and %s are free: they are loaded one after the other",
+            memory_text(found.together),
+            memory_text(free),
         )
     parts: list[Part[Any]] = [] if options.decode_latents else [pipe.transformer, pipe.text]
     if not options.save_latents:
@@ -116,7 +120,7 @@ def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
     folder = Path(job.options.save_img_path)
     folder.mkdir(parents=True, exist_ok=True)
     size = job.options.batch_size
-    batches = [videos[start : start + size] for start in range(0, len(videos), size)]
+    batches = _batches(videos, size)
     place: Any = nullcontext() if pipe.resident else tempfile.TemporaryDirectory(prefix=".opensora-", dir=folder)
     with place as temporary:
         run = Run(job, pipe, Shelf(temporary), videos)
@@ -127,9 +131,14 @@ def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
                     stage(batch)
             return
         for stage, part in stages:
-            for batch in batches:
+            # The text encoder is read from the disk layer by layer: once for many texts.
+            for batch in _batches(videos, max(size, TEXTS_AT_ONCE)) if part is pipe.text else batches:
                 stage(batch)
             pipe.release(part)
+
+
+def _batches(videos: list[Planned], size: int) -> list[list[Planned]]:
+    return [videos[start : start + size] for start in range(0, len(videos), size)]
 
 
 class Shelf:
@@ -181,9 +190,12 @@ class Run:
         return [(self.encode, pipe.text), (self.sample, pipe.transformer), last]
 
     def encode(self, batch: Sequence[Planned]) -> None:
-        for text in (self.job.options.negative_prompt, *(video.prompt for video in batch)):
-            if f"text {text}" not in self.shelf:
-                self.shelf.put(f"text {text}", *self.pipe.encode([text]))
+        wanted = dict.fromkeys((self.job.options.negative_prompt, *(video.prompt for video in batch)))
+        texts = [text for text in wanted if f"text {text}" not in self.shelf]
+        if texts:
+            embeds, masks = self.pipe.encode(texts)
+            for i, text in enumerate(texts):
+                self.shelf.put(f"text {text}", embeds[i : i + 1], masks[i : i + 1])
 
     def sample(self, batch: Sequence[Planned]) -> None:
         sampling, upstream = self.job.sampling, self.job.options.upstream

@@ -69,16 +69,24 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: ModelFolder, *, pretrained_ckpt: str | Path | None = None, precision: str = "fp32", resident: bool = True
+        self,
+        model: ModelFolder,
+        *,
+        pretrained_ckpt: str | Path | None = None,
+        precision: str = "fp32",
+        weights_dtype: str = "fp32",
+        resident: bool = True,
     ) -> None:
         """model: where the parts lie. precision: the transformer's; text encoder and autoencoder compute in float32.
 
-        resident: whether the parts stay in memory together, or each is dropped after its work. Nothing is loaded yet.
+        weights_dtype: how the transformer's weights are kept, see `LatteT2V.load_weights`. resident: whether the parts stay in memory
+        together, or each is dropped after its work and the text encoder is read layer by layer. Nothing is loaded yet.
         """
         self.model = model
         self.resident = resident
         self.tiling: Tiling | None = None
         self._dtype = runtime.compute_dtype(precision)
+        self._weights_dtype = weights_dtype
         self._max_length = int(load_config(model.transformer).get("model_max_length", 300))
         self._vae_config = CausalVAEConfig.from_dict(load_config(model.vae))
         self._compiled: set[tuple[Any, ...]] = set()
@@ -95,13 +103,15 @@ class Pipeline:
         *,
         pretrained_ckpt: str | Path | None = None,
         precision: str = "fp32",
+        weights_dtype: str = "fp32",
         memory: int | None = None,
     ) -> "Pipeline":
         """The pipeline of a model folder in the release's layout, `<model_path>/<version>` and `<model_path>/vae`; "demo" ships.
 
         text_encoder: folder of T5, or None for a pipeline that takes embeddings only. pretrained_ckpt: weights for the transformer
-        instead of the folder's. memory: bytes that may be used, by default what is free; the parts stay loaded while they fit,
-        else each is loaded for its stage. Raises WeightsError for folders or files that are missing, damaged or of another model.
+        instead of the folder's. weights_dtype: how they are kept, see `LatteT2V.load_weights`. memory: bytes that may be used, by
+        default what is free; the parts stay loaded while they fit, else each is loaded for its stage.
+        Raises WeightsError for folders or files that are missing, damaged or of another model.
         """
         named = None if text_encoder is None or str(text_encoder) == BESIDE_THE_MODEL else text_encoder
         model = find_model(model_path, version, named)
@@ -111,7 +121,7 @@ class Pipeline:
         rows, columns = config.get("sample_size", (64, 64))
         needed = estimate(model, (int(config.get("video_length", 17)), rows, columns))
         resident = needed <= (free_memory() if memory is None else memory)
-        pipe = cls(model, pretrained_ckpt=pretrained_ckpt, precision=precision, resident=resident)
+        pipe = cls(model, pretrained_ckpt=pretrained_ckpt, precision=precision, weights_dtype=weights_dtype, resident=resident)
         parts: list[Part[Any]] = [pipe.transformer, pipe.vae]
         pipe.load([*parts, pipe.text] if model.text_encoder else parts)
         return pipe
@@ -247,12 +257,13 @@ class Pipeline:
         folder = self.model.text_encoder
         if folder is None:
             raise WeightsError(f"{self.model.path} was opened without a text encoder: name the folder of T5 with text_encoder=")
-        return Tokenizer.from_folder(folder), T5Encoder.from_pretrained(folder)
+        return Tokenizer.from_folder(folder), T5Encoder.from_pretrained(folder) if self.resident else T5Encoder.streamed(folder)
 
     def _load_transformer(self, pretrained_ckpt: str | Path | None) -> LatteT2V:
         transformer = LatteT2V(LatteConfig.from_dict(load_config(self.model.transformer)), {})
-        transformer.load_weights(pretrained_ckpt or self.model.transformer)
-        transformer.weights = {name: value.astype(self._dtype) for name, value in transformer.weights.items()}
+        transformer.load_weights(pretrained_ckpt or self.model.transformer, self._weights_dtype)
+        if self._dtype != ms.float32:
+            transformer.weights = {name: value.astype(self._dtype) for name, value in transformer.weights.items()}
         return transformer
 
     def _announce(self, stage: str, *shape: Any) -> None:

@@ -2,9 +2,13 @@
 
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from opensora.models.tiling import Tiling
-from opensora.weights import ModelFolder, TensorFile, load_config
+from opensora.weights import ModelFolder, load_config
+from opensora.weights.sources import folder_files
+
+if TYPE_CHECKING:
+    from opensora.models.tiling import Tiling
 
 FLOAT = 4
 FRAMEWORK = 2**30  # the process itself: libraries, compiled code, the allocator's slack
@@ -16,16 +20,26 @@ XL_WIDTH = 1152
 UNKNOWN = 2**62
 
 
-def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: Tiling | None = None) -> int:
+def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None) -> int:
     """Bytes that encoding, denoising and decoding one video need with all parts loaded.
 
     latent_size: (T, h, w) of the latents. Weights are counted in float32 from the files' headers; of the activations, the larger
     of the transformer's, for both halves of the guidance, and of the decoder's.
     """
-    frames, height, width = latent_size
+    parts = [part for part in (model.text_encoder, model.transformer, model.vae) if part is not None]
+    return FRAMEWORK + sum(map(weights_size, parts)) + max(denoising(model, latent_size), decoding(model, latent_size, tiling))
+
+
+def denoising(model: ModelFolder, latent_size: tuple[int, int, int]) -> int:
+    """Bytes of the transformer's activations for both halves of the guidance."""
     transformer = load_config(model.transformer)
-    tokens = frames * height * width // int(transformer.get("patch_size", 2)) ** 2
-    denoising = TRANSFORMER_ACTIVATIONS * 2 * tokens * int(transformer.get("cross_attention_dim", XL_WIDTH)) * FLOAT
+    tokens = prod(latent_size) // int(transformer.get("patch_size", 2)) ** 2
+    return TRANSFORMER_ACTIVATIONS * 2 * tokens * int(transformer.get("cross_attention_dim", XL_WIDTH)) * FLOAT
+
+
+def decoding(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None) -> int:
+    """Bytes of the decoder's activations."""
+    frames, height, width = latent_size
     if tiling is not None:
         frames, height, width = (
             min(frames, tiling.latent_frames),
@@ -33,15 +47,12 @@ def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: Tili
             min(width, tiling.latent_size),
         )
     channels = int(load_config(model.vae).get("hidden_size", 128))
-    decoding = DECODER_ACTIVATIONS * channels * (4 * frames - 3) * 64 * height * width * FLOAT
-    parts = [part for part in (model.text_encoder, model.transformer, model.vae) if part is not None]
-    return FRAMEWORK + sum(map(weights_size, parts)) + max(denoising, decoding)
+    return DECODER_ACTIVATIONS * channels * (4 * frames - 3) * 64 * height * width * FLOAT
 
 
 def weights_size(folder: Path) -> int:
     """Bytes of a folder's weights in float32."""
-    files = [TensorFile(path) for path in folder.glob("*.safetensors")]
-    return FLOAT * sum(prod(entry.shape) for file in files for entry in file.entries.values())
+    return FLOAT * sum(prod(entry.shape) for file in folder_files(folder) for entry in file.entries.values())
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Path("/sys/fs/cgroup")) -> int:
@@ -54,3 +65,11 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Pat
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
         free = min(free, int(limit.read_text()) - int(used.read_text()))
     return free
+
+
+def free_swap(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes of swap space that are free; 0 where it is not told."""
+    if not meminfo.is_file():
+        return 0
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return int(lines.get("SwapFree", "0 kB").split()[0]) * 1024

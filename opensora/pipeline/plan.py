@@ -16,13 +16,13 @@ from typing import Any
 
 from opensora.data.video import safe_name
 from opensora.options import GenerateJob
-from opensora.weights import ModelFolder
+from opensora.weights import ModelFolder, weight_files
 
 log = logging.getLogger(__name__)
 
 LATENTS = ".latents"
 SHEET = ".contact.png"
-HASHED = ("config.json", "*.safetensors", "spiece.model")
+HASHED = ("config.json", "*.safetensors", "*.bin", "spiece.model")
 BLOCK = 2**22
 PACKAGES = ("opensora", "mindspore", "numpy", "av", "pillow")
 
@@ -84,6 +84,7 @@ def _sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[s
         "seed": sampling["seed"] + number,
         "upstream": job.options.upstream,
         "precision": job.options.precision,
+        "weights_dtype": job.options.weights_dtype,
         "weights": {part: value for part, value in weights.items() if part != "vae"},
     }
 
@@ -137,7 +138,7 @@ def _command(video: Planned, job: GenerateJob) -> list[str]:
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]
     sampled = ("seed", "num_frames", "height", "width", "fps", "num_sampling_steps", "guidance_scale", "sample_method", "precision")
-    for name in sampled:
+    for name in (*sampled, "weights_dtype"):
         words += [f"--{name}", str(recipe[name])]
     split = {name: value for name, value in recipe.get("decoding", {}).items() if value}
     for name, value in split.items():
@@ -160,8 +161,7 @@ def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dic
     """sha256 of every file that determines a part of the model, by part and file name."""
     hashes = {"transformer": _hash_folder(model.transformer), "vae": _hash_folder(model.vae)}
     if pretrained_ckpt is not None:
-        path = Path(pretrained_ckpt)
-        replaced = _hash_folder(path) if path.is_dir() else {path.name: _hash_file(path)}
+        replaced = {path.name: _hash_file(path) for path in weight_files(pretrained_ckpt)}
         hashes["transformer"] = {"config.json": hashes["transformer"]["config.json"], **replaced}
     if model.text_encoder is not None:
         hashes["text_encoder"] = _hash_folder(model.text_encoder)

@@ -23,8 +23,7 @@ def encode_text(tokenizer: Tokenizer, encoder: T5Encoder, prompts: Sequence[str]
     same bytes in any company.
     """
     input_ids, mask = tokenizer([clean_caption(prompt, sampling=True) for prompt in prompts], max_length)
-    rows = [encoder(ms.Tensor(input_ids[i : i + 1]), ms.Tensor(mask[i : i + 1])).asnumpy() for i in range(len(prompts))]
-    return np.concatenate(rows).astype(np.float32), mask.astype(np.float32)
+    return encoder.each(input_ids, mask), mask.astype(np.float32)
 
 
 class Denoiser:

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from opensora.weights import WeightsError, sync_folder, write_atomic
+from opensora.weights import WeightsError, latest_checkpoint, sync_folder, write_atomic
+
+__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_manifest"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -42,7 +44,7 @@ def save_checkpoint(
             content = save({key: np.asarray(value, order="C") for key, value in arrays.items()})
             write_atomic(building / f"{name}.safetensors", lambda file, content=content: file.write(content))  # type: ignore[misc]
         _write_json(building / "state.json", {"step": step, **state})
-        _write_json(building / "manifest.json", {path.name: _facts(path) for path in sorted(building.iterdir())})
+        write_manifest(building)
         if final.exists():
             # A run continues from its newest complete checkpoint, so a later one is incomplete, and may be moved out of the way.
             os.rename(final, root / f".step-{step:08d}.replaced")
@@ -68,15 +70,6 @@ def _disk_full(run: Path, step: int) -> str:
     return f"the disk of {run} is full, so the checkpoint of step {step} was not saved ({kept}): free space and start the command again"
 
 
-def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder, or None where it has none."""
-    root = run / "checkpoints"
-    for folder in sorted(root.glob("step-*"), reverse=True):
-        if (folder / "manifest.json").is_file():
-            return folder
-    return None
-
-
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     """(groups of arrays, state) of a checkpoint folder. Raises WeightsError for a missing or changed file."""
     if not (folder / "manifest.json").is_file():
@@ -90,6 +83,11 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dic
             )
     groups = {name.removesuffix(".safetensors"): load_file(folder / name) for name in manifest if name.endswith(".safetensors")}
     return groups, json.loads((folder / "state.json").read_text())
+
+
+def write_manifest(folder: Path) -> None:
+    """Write manifest.json, which says that the folder is complete: size and sha256 of every file in it."""
+    _write_json(folder / "manifest.json", {path.name: _facts(path) for path in sorted(folder.iterdir())})
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -169,7 +169,7 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions):
     validation_latent_folder: str
     """Latents and captions to validate on."""
     pretrained: str | None = None
-    """A checkpoint folder of another run (its moving average) to start from; without one the weights start fresh."""
+    """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
     caption_dropout: float = 0.1
     """Part of the captions that are left empty, for guidance."""
 
@@ -196,21 +196,3 @@ class EncodeLatentsOptions:
     """Clips encoded together."""
     seed: int = 0
     """Seed of the clips."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of `opensora export`."""
-
-    model_path: str
-    """Model folder in the release's layout that is made, or completed where it has the config.json files already."""
-    vae_run: str | None = None
-    """Run folder of train-vae whose moving average becomes model_path/vae."""
-    run: str | None = None
-    """Run folder of train whose moving averages become the transformer and the text encoder."""
-    version: str | None = None
-    """Folder of the transformer inside model_path, needed where there are several."""
-    demo_data: str | None = None
-    """Data set to measure latents on: the autoencoder's first and last maps then give them zero mean and unit variance after scaling."""
-    dtype: Literal["float32", "float16"] = "float16"
-    """How the weights are stored."""

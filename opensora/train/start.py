@@ -1,7 +1,6 @@
 """From the options of a training command to the networks and data it names, and to the loop."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from opensora.train.loop import train
 from opensora.train.options import EncodeLatentsOptions, TrainOptions, TrainVAEOptions
 from opensora.train.t2v import T2VTask
 from opensora.train.vae import VAETask, to_pixels
-from opensora.weights import WeightsError, find_model, load_config
+from opensora.weights import WeightsError, find_model, load_config, weight_files
 
 ms = mindspore()
 
@@ -26,7 +25,7 @@ def train_vae(options: TrainVAEOptions) -> int:
     config = CausalVAEConfig.from_dict(load_config(options.model_config))
     vae = CausalVAE.initialise(config, np.random.default_rng(options.seed))
     if options.load_from_checkpoint is not None:
-        vae.load_weights(_average(Path(options.load_from_checkpoint)))
+        vae.load_weights(options.load_from_checkpoint)
     renderer = Renderer(options.demo_data)
     clips = DemoClips(renderer, options.seed, "train", options.video_num_frames, options.resolution)
     held_out = DemoClips(renderer, 0, "held_out", 17, options.resolution)
@@ -43,9 +42,10 @@ def train_t2v(options: TrainOptions) -> int:
     model = LatteT2V.initialise(LatteConfig.from_dict(load_config(folders.transformer)), rng)
     text_encoder = T5Encoder.initialise(T5Config.from_dict(load_config(folders.text_encoder)), rng)
     if options.pretrained is not None:
-        start = Path(options.pretrained)
-        model.load_weights(_average(start))
-        text_encoder.load_weights(start / "text_encoder_ema.safetensors")
+        model.load_weights(options.pretrained)
+        text_encoder_weights = weight_files(options.pretrained)[0].parent / "text_encoder_ema.safetensors"
+        if text_encoder_weights.is_file():
+            text_encoder.load_weights(text_encoder_weights)
     caches = LatentCache(options.vae_latent_folder), LatentCache(options.validation_latent_folder)
     return train(T2VTask(model, text_encoder, Tokenizer.from_folder(folders.text_encoder), *caches, options), options)
 
@@ -62,9 +62,3 @@ def encode_latents(options: EncodeLatentsOptions) -> None:
         parts.append(vae.encode(ms.Tensor(video)).moments.asnumpy())
         print(f"encoded {len(captions)}/{options.num_clips} clips", file=sys.stderr, flush=True)
     write_latents(options.output_path, captions, parts)
-
-
-def _average(checkpoint: Path) -> Path:
-    """The moving average inside a checkpoint folder, or the folder itself where it is a model's."""
-    average = checkpoint / "ema.safetensors"
-    return average if average.is_file() else checkpoint

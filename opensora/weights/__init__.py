@@ -1,20 +1,31 @@
 """Release folders: strict loading and atomic saving of a model's configuration and weights. Arrays in and out are numpy's."""
 
-from opensora.weights.files import TensorFile, WeightsError
+from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
-from opensora.weights.release import load_config, load_weights
-from opensora.weights.saving import atomic_path, save_weights, sync_folder, write_atomic
+from opensora.weights.half import HalfStorage
+from opensora.weights.release import TensorSource, load_config, load_weights, open_weights
+from opensora.weights.saving import atomic_path, save_config, save_tensors, save_weights, sync_folder, write_atomic
+from opensora.weights.sources import latest_checkpoint, open_file, weight_files
 
 __all__ = [
+    "HalfStorage",
     "ModelFolder",
     "TensorFile",
+    "TensorSource",
     "WeightsError",
+    "WeightsFile",
     "atomic_path",
     "did_you_mean",
     "find_model",
+    "latest_checkpoint",
     "load_config",
     "load_weights",
+    "open_file",
+    "open_weights",
+    "save_config",
+    "save_tensors",
     "save_weights",
     "sync_folder",
+    "weight_files",
     "write_atomic",
 ]

@@ -1,8 +1,9 @@
-"""Reading one safetensors file, one tensor at a time."""
+"""Reading one file of weights, one tensor at a time; here safetensors, PyTorch's and MindSpore's own formats beside."""
 
 import json
+from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -26,23 +27,75 @@ class WeightsError(ValueError):
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies in its file: name of the storage type, shape, first byte after the header."""
+    """Where a tensor lies in its file: name of the storage type as in safetensors, shape, offset of its first byte in the file."""
 
     dtype: str
     shape: tuple[int, ...]
     offset: int
 
 
-class TensorFile:
-    """A safetensors file whose header was checked. `entries` maps each name to its Entry.
+class WeightsFile:
+    """A file of named tensors, read one at a time. `entries` maps each name to its Entry.
 
-    Raises WeightsError for a file that is missing, truncated or damaged.
+    Raises WeightsError for a file that is missing.
     """
+
+    entries: dict[str, Entry]
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise WeightsError(f"{self.path} does not exist: check the path, or download the file again")
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor `name`; every floating storage type becomes float32.
+
+        Raises WeightsError for a storage type that numpy cannot hold, and for NaN or infinite values.
+        """
+        return self._converted(name, self._stored(name, self._dtype(name)))
+
+    def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """The rows (N,) of a table (R, ...), as `read` would give them, without reading the others: (N, ...)."""
+        entry = self.entries[name]
+        rows = np.empty((len(numbers), *entry.shape[1:]), self._dtype(name))
+        with open(self.path, "rb") as file:
+            for i, number in enumerate(numbers):
+                file.seek(entry.offset + int(number) * rows[i].nbytes)
+                rows[i] = np.fromfile(file, rows.dtype, rows[i].size).reshape(rows.shape[1:])
+        return self._converted(name, rows)
+
+    def read_range(self, name: str, start: int, stop: int) -> np.ndarray:
+        """The items start..stop of a vector, as `read` would give them: (stop - start,)."""
+        dtype = self._dtype(name)
+        offset = self.entries[name].offset + start * dtype.itemsize
+        return self._converted(name, np.fromfile(self.path, dtype, stop - start, offset=offset))
+
+    def _stored(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+        entry = self.entries[name]
+        return np.fromfile(self.path, dtype, prod(entry.shape), offset=entry.offset).reshape(entry.shape)
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        stored = self.entries[name].dtype
+        if stored not in DTYPES:
+            raise WeightsError(f"{self.path}: {name} is stored as {stored}, which cannot be read: save it as F32, F16 or BF16")
+        return np.dtype(DTYPES[stored])
+
+    def _converted(self, name: str, values: np.ndarray) -> np.ndarray:
+        if self.entries[name].dtype == "BF16":
+            values = from_bfloat16(values)
+        if values.dtype.kind == "f":
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = values.astype(np.float32, copy=False)
+            if not is_finite(values):
+                raise WeightsError(f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again")
+        return values
+
+
+class TensorFile(WeightsFile):
+    """A safetensors file whose header was checked. Raises WeightsError for a file that is missing, truncated or damaged."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
         try:
             # Only a check of header, offsets and length: the library has no bfloat16 for numpy, so the bytes are read below.
             with safe_open(self.path, framework="np"):
@@ -52,28 +105,9 @@ class TensorFile:
         with open(self.path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
-        self._data_start = 8 + size
         header.pop("__metadata__", None)
-        self.entries = {name: Entry(item["dtype"], tuple(item["shape"]), item["data_offsets"][0]) for name, item in header.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor `name`; every floating storage type becomes float32.
-
-        Raises WeightsError for a storage type that numpy cannot hold, and for NaN or infinite values.
-        """
-        entry = self.entries[name]
-        if entry.dtype not in DTYPES:
-            raise WeightsError(f"{self.path}: {name} is stored as {entry.dtype}, which cannot be read: save it as F32, F16 or BF16")
-        dtype = np.dtype(DTYPES[entry.dtype])
-        count = int(np.prod(entry.shape, dtype=np.int64))
-        values = np.fromfile(self.path, dtype, count, offset=self._data_start + entry.offset)
-        if entry.dtype == "BF16":
-            values = from_bfloat16(values)
-        if values.dtype.kind == "f":
-            if not is_finite(values):
-                raise WeightsError(f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again")
-            values = values.astype(np.float32, copy=False)
-        return values.reshape(entry.shape)
+        start = 8 + size
+        self.entries = {name: Entry(item["dtype"], tuple(item["shape"]), start + item["data_offsets"][0]) for name, item in header.items()}
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:

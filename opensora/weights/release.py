@@ -1,31 +1,61 @@
-"""Strict loading of a model folder in the release's layout: config.json beside one weights file or its shards."""
+"""Strict loading of a model: config.json of its folder, and weights by name and shape from whatever files hold them."""
 
-import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from opensora.weights.files import TensorFile, WeightsError
+from opensora.weights.files import DTYPES, TensorFile, WeightsError, WeightsFile
+from opensora.weights.mindspore_file import MindSporeFile
+from opensora.weights.names import lies_beside, release_name
+from opensora.weights.sources import open_file, read_object, require_folder, weight_files
 
 log = logging.getLogger(__name__)
 
-NAMES_SHOWN = 10
+NAMES_SHOWN, LONGEST_NAME = 10, 200
+FLOATING = ("F16", "BF16", "F32", "F64")
+COUNTER = "num_batches_tracked"  # the only whole numbers among PyTorch's weights
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
     """The object in `folder`/config.json. Raises WeightsError where folder or file is missing or is not such an object."""
     folder = Path(folder)
     path = folder / "config.json"
-    _require_folder(folder)
+    require_folder(folder)
     if not path.is_file():
         inside = sorted(item.parent.name for item in folder.glob("*/config.json"))
         remedy = f"name one of the folders inside it: {', '.join(inside)}" if inside else "check the path, or download the folder again"
         raise WeightsError(f"{folder} has no config.json: {remedy}")
-    return _read_object(path)
+    return read_object(path)
+
+
+class TensorSource(Mapping[str, np.ndarray]):
+    """The tensors of a release, already checked by name and shape, each read when it is asked for: floating ones become float32."""
+
+    def __init__(self, where: Mapping[str, tuple[WeightsFile | None, str, tuple[int, ...]]]) -> None:
+        """where: for every tensor its file (None for one of zeros), its name there, and its shape."""
+        self._where = where
+        self.dtypes = {name: "F32" if file is None else file.entries[stored].dtype for name, (file, stored, _) in where.items()}
+        self.shapes = {name: tuple(shape) for name, (_, _, shape) in where.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        file, stored, shape = self._where[name]
+        return np.zeros(shape, np.float32) if file is None else file.read(stored).reshape(shape)
+
+    def rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """These rows (N,) of a table (R, ...), the others unread: (N, ...)."""
+        file, stored, _ = self._where[name]
+        return self[name][numbers] if file is None else file.read_rows(stored, numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
 
 
 def load_weights(
@@ -34,78 +64,94 @@ def load_weights(
     *,
     expected: Mapping[str, tuple[int, ...]],
     ignore: Iterable[str] = (),
+    aliases: Mapping[str, str] = EMPTY,
+    unused: Iterable[str] = (),
 ) -> dict[str, np.ndarray]:
-    """The tensors of a release, in the order of `expected`, floating ones as float32.
+    """The tensors that `open_weights` finds, all read."""
+    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases, unused=unused))
 
-    source: a folder with `<stem>.safetensors` or its shards and `<stem>.safetensors.index.json`, or one .safetensors file.
+
+def open_weights(
+    source: str | Path,
+    stem: str = "diffusion_pytorch_model",
+    *,
+    expected: Mapping[str, tuple[int, ...]],
+    ignore: Iterable[str] = (),
+    aliases: Mapping[str, str] = EMPTY,
+    unused: Iterable[str] = (),
+) -> TensorSource:
+    """The tensors of a release, in the order of `expected`, floating ones as float32, none of them read yet.
+
+    source: what `weight_files` takes. Names of other trainers and of the published MindSpore version become the release's.
     expected: name and shape of every tensor that the model has. ignore: prefixes of names that may lie in the file unused.
-    Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message), damaged files, NaN.
+    aliases: for some names, another under which a file may hold the same tensor.
+    unused: names of the release that nothing computes with; files of other trainers may lack them, and they become zeros.
+    Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message) and for damaged files; reading
+    a tensor raises it for NaN.
     """
-    source, prefixes = Path(source), tuple(ignore)
-    files = _open_all(source, stem)
-    where = {name: file for file in files for name in file.entries}
-    ignored = sorted(name for name in where if name not in expected and name.startswith(prefixes))
+    files = [open_file(path) for path in weight_files(source, stem)]
+    place = files[0].path if len(files) == 1 else Path(source)
+    held = _by_release_name(files, place, set(expected) | set(aliases.values()))
+    chosen = {name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected}
+    found = {name: held[chosen[name]] for name in expected if chosen[name] in held}
+    left = sorted(set(held) - set(chosen.values()))
+    ignored = [name for name in left if name.startswith(tuple(ignore)) or (not _is_release(held[name][0]) and lies_beside(name))]
+    unexpected = [name for name in left if name not in ignored]
     if ignored:
-        log.info("%s: %d tensors that this model does not use were left out (%s)", source, len(ignored), _some(ignored))
-
-    missing = [name for name in expected if name not in where]
-    unexpected = sorted(set(where) - set(expected) - set(ignored))
-    misshapen = [
-        f"{name} {list(where[name].entries[name].shape)} instead of {list(shape)}"
-        for name, shape in expected.items()
-        if name in where and where[name].entries[name].shape != tuple(shape)
-    ]
-    faults = [f"{len(found)} {what}: {_some(found)}" for found, what in ((missing, "missing"), (unexpected, "unexpected")) if found]
-    if misshapen:
-        faults.append(f"{len(misshapen)} of another shape: {_some(misshapen)}")
-    if faults:
-        place = files[0].path if len(files) == 1 else source
+        log.info("%s: %d tensors that this model does not use were left out (%s)", place, len(ignored), _some(ignored))
+    zeros = [] if all(map(_is_release, files)) else [name for name in unused if name not in found]
+    missing = [name for name in expected if name not in found and name not in zeros]
+    if faults := _faults(found, expected, missing, unexpected):
         remedy = "use the file that belongs to config.json"
         raise WeightsError(f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}")
-    return {name: where[name].read(name) for name in expected}
+    return TensorSource({name: (*found.get(name, (None, "")), shape) for name, shape in expected.items()})
 
 
-def _open_all(source: Path, stem: str) -> list[TensorFile]:
-    """The files that hold the weights. A name that occurs in two of them would make the result depend on their order."""
-    if source.suffix == ".safetensors":
-        return [TensorFile(source)]
-    _require_folder(source)
-    single, index = source / f"{stem}.safetensors", source / f"{stem}.safetensors.index.json"
-    if single.is_file() or not index.is_file():
-        return [TensorFile(single)]
-    shards = _read_object(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise WeightsError(f"{index} has no weight_map: download it again")
-    outside = [name for name in shards.values() if not _is_plain_name(name)]
-    if outside:
-        raise WeightsError(f"{index} names {outside[0]!r}, which is not a file of its own folder: download it again from a place you trust")
-    files = [TensorFile(source / name) for name in sorted(set(shards.values()))]
-    counts = Counter(name for file in files for name in file.entries)
-    twice = sorted(name for name, count in counts.items() if count > 1)
+def _is_release(file: WeightsFile) -> bool:
+    return isinstance(file, TensorFile)
+
+
+def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> dict[str, tuple[WeightsFile, str]]:
+    """File and name there of every tensor. A name that occurred twice would make the result depend on the order."""
+    held: dict[str, tuple[WeightsFile, str]] = {}
+    twice = []
+    for file in files:
+        for stored in file.entries:
+            name = release_name(stored, known)
+            if name in held:
+                twice.append(name)
+            held[name] = file, stored
     if twice:
-        raise WeightsError(f"{index}: more than one file holds {_some(twice)}: download the folder again")
-    return files
+        raise WeightsError(f"{place} holds {_some(sorted(twice))} more than once: download it again")
+    return held
 
 
-def _is_plain_name(name: object) -> bool:
-    return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+def _faults(
+    found: Mapping[str, tuple[WeightsFile, str]], expected: Mapping[str, tuple[int, ...]], missing: list[str], unexpected: list[str]
+) -> list[str]:
+    misshapen, mistyped = [], []
+    for name, (file, stored) in found.items():
+        entry = file.entries[stored]
+        if _plain(entry.shape, file) != _plain(expected[name], file):
+            misshapen.append(f"{name} {list(entry.shape)} instead of {list(expected[name])}")
+        if entry.dtype in DTYPES and entry.dtype not in FLOATING and not name.endswith(COUNTER):
+            mistyped.append(f"{name} {entry.dtype} instead of F32, F16 or BF16")
+    kinds = (
+        (missing, "missing"),
+        (unexpected, "unexpected"),
+        (misshapen, "of another shape"),
+        (mistyped, "of another type"),
+    )
+    return [f"{len(names)} {what}: {_some(names)}" for names, what in kinds if names]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}): download or save it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__} instead of an object: download or save it again")
-    return content
-
-
-def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise WeightsError(f"model folder {folder} does not exist: check the path, or download the model first")
+def _plain(shape: tuple[int, ...], file: WeightsFile) -> list[int]:
+    # MindSpore's one-dimensional convolutions keep an axis of length one that the release's have not.
+    return [size for size in shape if size != 1 or not isinstance(file, MindSporeFile)]
 
 
 def _some(names: list[str]) -> str:
     rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    # A file decides on its names: they must not steer the terminal.
+    shown = [name if name.isprintable() else repr(name) for name in names[:NAMES_SHOWN]]
+    return ", ".join(name[:LONGEST_NAME] for name in shown) + (f" and {rest} more" if rest > 0 else "")

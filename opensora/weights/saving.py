@@ -4,12 +4,14 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from opensora.weights.files import DTYPES, WeightsError, is_finite, to_bfloat16
+from opensora.weights.release import FLOATING, TensorSource
 
 STORAGE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 LARGEST = {"F32": 3.4028234e38, "F16": 65504.0, "BF16": 3.3895313e38}
@@ -44,36 +46,52 @@ def save_weights(
     stem: str = "diffusion_pytorch_model",
     dtype: str = "float32",
 ) -> None:
-    """Write `folder`/config.json and `folder`/<stem>.safetensors in the release's layout.
+    """Write `folder`/config.json and `folder`/<stem>.safetensors in the release's layout; `save_tensors` says what it raises."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / f"{stem}.safetensors", weights, dtype)
+    save_config(folder, config)
+
+
+def save_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write `folder`/config.json."""
+    write_atomic(folder / "config.json", lambda file: file.write((json.dumps(dict(config), indent=2) + "\n").encode()))
+
+
+def save_tensors(path: Path, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> None:
+    """Write a safetensors file. Of a TensorSource, one tensor at a time is in memory.
 
     dtype: how floating tensors are stored, "float32", "float16" or "bfloat16"; others keep their type.
     Raises ValueError for another dtype, WeightsError for values that are not finite or overflow the storage type.
     """
     if dtype not in STORAGE:
         raise ValueError(f"dtype {dtype!r} is unknown: choose one of {', '.join(STORAGE)}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"{stem}.safetensors", lambda file: _write_tensors(file, weights, STORAGE[dtype]))
-    write_atomic(folder / "config.json", lambda file: file.write((json.dumps(dict(config), indent=2) + "\n").encode()))
+    if isinstance(weights, TensorSource):
+        kinds = {name: STORAGE[dtype] if kind in FLOATING else kind for name, kind in weights.dtypes.items()}
+        entries = {name: (kinds[name], shape) for name, shape in weights.shapes.items()}
+    else:
+        entries = {name: (STORAGE[dtype] if a.dtype.kind == "f" else CODES[a.dtype], a.shape) for name, a in weights.items()}
+    write_atomic(path, lambda file: _write_tensors(file, entries, weights))
 
 
-def _write_tensors(file: BinaryIO, weights: Mapping[str, np.ndarray], storage: str) -> None:
+def _write_tensors(file: BinaryIO, entries: Mapping[str, tuple[str, tuple[int, ...]]], weights: Mapping[str, np.ndarray]) -> None:
     """The safetensors format: length of the header, header padded to eight bytes, then each tensor's bytes."""
-    kinds = {name: storage if value.dtype.kind == "f" else CODES[value.dtype] for name, value in weights.items()}
+    item_sizes = {name: np.dtype(DTYPES[kind]).itemsize for name, (kind, _) in entries.items()}
     # Wide types first, so that every tensor is aligned to its own item size.
-    order = sorted(weights, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
+    order = sorted(entries, key=lambda name: (-item_sizes[name], name))
     # Readers of the original format refuse a file that does not say which framework's layout it has.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name in order:
-        end = offset + weights[name].size * np.dtype(DTYPES[kinds[name]]).itemsize
-        header[name] = {"dtype": kinds[name], "shape": list(weights[name].shape), "data_offsets": [offset, end]}
+        kind, shape = entries[name]
+        end = offset + prod(shape) * item_sizes[name]
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     file.write(len(encoded).to_bytes(8, "little") + encoded)
     for name in order:
-        file.write(_stored(name, weights[name], kinds[name]).data)
+        file.write(_stored(name, weights[name], entries[name][0]).data)
 
 
 def _stored(name: str, value: np.ndarray, kind: str) -> np.ndarray:

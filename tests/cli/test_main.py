@@ -91,5 +91,5 @@ def test_info_describes_the_parts(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "m" / "text_encoder" / "config.json").write_text('{"architectures": ["T5EncoderModel"]}')
     assert main(["info", "m"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "m/text_encoder: T5EncoderModel, 0 parameters in 0 tensors, 0.0 MiB (no .safetensors file)"
+    assert first == "m/text_encoder: T5EncoderModel, 0 parameters in 0 tensors, 0.0 MiB (no weights)"
     assert second == "m/vae: CausalVAEModel, 2,003 parameters in 2 tensors, 0.0 MiB (F16)"

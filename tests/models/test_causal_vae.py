@@ -55,7 +55,13 @@ class Recorder(Forward):
 
 
 def tiny(seed: int = 0, config: CausalVAEConfig = TINY) -> CausalVAE:
-    return CausalVAE.initialise(config, np.random.default_rng(seed))
+    """With noise on every weight, since fresh residual branches end in zeros."""
+    rng = np.random.default_rng(seed)
+    vae = CausalVAE.initialise(config, rng)
+    vae.weights = {
+        name: ms.Tensor(value.asnumpy() + 0.05 * rng.standard_normal(value.shape, np.float32)) for name, value in vae.weights.items()
+    }
+    return vae
 
 
 def video(frames: int, size: int = 8, batch: int = 1, seed: int = 1) -> ms.Tensor:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from opensora.models import LatteT2V
 from opensora.models.latte import LatteConfig, weight_shapes
 from opensora.nn.block import set_jit
+from opensora.nn.on_demand import OnDemand
 from opensora.weights import WeightsError
 from tests import reference
 
@@ -290,3 +291,15 @@ def test_images_alone_train_all_but_the_temporal_blocks(tiny: LatteT2V) -> None:
     _, gradients = tiny.value_and_grad(mean_of_squares, *tiny_inputs(), temporal=False)
     unused = {name for name in tiny.weights if name.startswith(("temporal_", "caption_projection.y_"))}
     assert set(gradients) == set(tiny.weights) - unused
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_weights_in_16_bits_give_what_rounded_weights_give(model: LatteT2V, tmp_path: Path, video: dict[str, Any], dtype: str) -> None:
+    model.save_pretrained(tmp_path)
+    kept = LatteT2V(model.config, {})
+    kept.load_weights(tmp_path, dtype)
+    model.save_pretrained(tmp_path, dtype={"fp16": "float16", "bf16": "bfloat16"}[dtype])
+    rounded = call(LatteT2V.from_pretrained(tmp_path), video, "padmask")
+    np.testing.assert_array_equal(call(kept, video, "padmask"), rounded)
+    assert np.abs(rounded - video["padmask.output"].asnumpy()).max() > 1e-4
+    assert isinstance(kept.weights, OnDemand) and set(kept.weights) == set(model.weights)

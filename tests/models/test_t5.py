@@ -1,5 +1,8 @@
 import itertools
+import weakref
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from opensora.models.t5 import EMBEDDING, TIED_EMBEDDING, T5Config, T5Encoder, position_buckets, weight_shapes
 from opensora.nn.block import set_jit
-from opensora.weights import WeightsError
+from opensora.weights import TensorSource, WeightsError
 from tests import reference
 
 FOLDER = reference.FOLDER / "t5"
@@ -75,6 +78,54 @@ def test_embedding_under_either_name(tmp_path: Path, kept: tuple[str, ...]) -> N
     loaded = T5Encoder.from_pretrained(release(tmp_path, {**weights, **extra, **dict.fromkeys(kept, embedding)}))
     assert set(loaded.weights) == {*weights, EMBEDDING}
     np.testing.assert_array_equal(loaded.weights[EMBEDDING].asnumpy(), embedding)
+
+
+class Watched(TensorSource):
+    """Counts reads, and the bytes of arrays that were read and are still alive."""
+
+    def __init__(self, source: TensorSource) -> None:
+        super().__init__(source._where)
+        self.reads: Counter[str] = Counter()
+        self.alive = self.peak = 0
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        value = super().__getitem__(name)
+        self.reads[name] += 1
+        self.alive += value.nbytes
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(value, self._gone, value.nbytes)
+        return value
+
+    def _gone(self, size: int) -> None:
+        self.alive -= size
+
+
+def test_layer_by_layer_is_the_same_to_the_bit(encoder: T5Encoder, tmp_path: Path) -> None:
+    case = reference.load("t5/cases")
+    ids, mask = case["input_ids"], case["attention_mask"]
+    streamed = T5Encoder.streamed(tmp_path)
+    watched = streamed.weights.arrays = Watched(streamed.weights.arrays)
+    embeds = streamed.each(ids, mask)
+    np.testing.assert_array_equal(embeds, encoder.each(ids, mask))
+    rows = [encoder(ms.Tensor(ids[i : i + 1]), ms.Tensor(mask[i : i + 1])).asnumpy()[0] for i in range(3)]
+    np.testing.assert_array_equal(embeds, rows)
+    np.testing.assert_allclose(embeds, case["output"], rtol=0, atol=2e-5)
+
+    assert EMBEDDING not in watched.reads
+    bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    assert watched.reads == Counter({name: 1 for name in watched if name != EMBEDDING}) + Counter({bias: 1})
+
+
+def test_no_more_than_two_layers_are_alive(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = T5Encoder.initialise(replace(TINY, num_layers=8), rng)
+    deep.save_pretrained(tmp_path, dtype="bfloat16")
+    streamed = T5Encoder.streamed(tmp_path)
+    watched = streamed.weights.arrays = Watched(streamed.weights.arrays)
+    streamed.each(rng.integers(0, 40, (2, 5)).astype(np.int32), np.ones((2, 5), np.int32))
+    layer = sum(value.asnumpy().nbytes for name, value in deep.weights.items() if name.startswith("encoder.block.1."))
+    # The framework holds the arguments of its last call while the next layer is read.
+    assert layer < watched.peak < 2.5 * layer
 
 
 def test_missing_tensors_are_named(tmp_path: Path) -> None:

@@ -129,6 +129,16 @@ def test_weights_in_place_of_the_folder_s(model: Path) -> None:
     weights = json.loads(Path("out/0000-a_cat.json").read_text())["recipe"]["weights"]["transformer"]
     assert set(weights) == {"config.json", "best.safetensors"}
 
+    checkpoint = Path("run/checkpoints/step-00000001")
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    (checkpoint / "ema.safetensors").write_bytes(source.read_bytes())
+    assert run("a cat", "--pretrained_ckpt", "run", out="averaged") == 0
+    averaged = json.loads(Path("averaged/0000-a_cat.json").read_text())["recipe"]["weights"]["transformer"]
+    assert averaged == {"config.json": weights["config.json"], "ema.safetensors": weights["best.safetensors"]}
+    Path("bad.pt").write_bytes(b"PK\x03\x04")
+    assert run("a cat", "--pretrained_ckpt", "bad.pt", out="bad") == 2
+
 
 def test_prompts_that_are_hard_to_name(model: Path) -> None:
     prompts = ["../../etc/passwd", "long " * 2000, "\U0001f418 : ?", "con"]
@@ -151,8 +161,8 @@ def test_faults_are_found_before_anything_is_written(
 ) -> None:
     damage(model)
     before = sorted(model.parent.rglob("*"))
-    for memory in (None, 0):
-        monkeypatch.setattr("opensora.pipeline.memory.free_memory", lambda memory=memory: 2**40 if memory is None else memory)
+    for free in (2**40, 2**24):
+        monkeypatch.setattr(command, "free_memory", lambda free=free: free)
         assert run("a cat") == 2
         error = capfd.readouterr().err.splitlines()[-1]
         assert error.startswith("opensora: ") and message in error

@@ -79,7 +79,7 @@ def test_data_set_to_video(place: Path) -> None:
     assert losses(place / "vae-parts") == losses(place / "vae-whole")
     assert (place / "vae-whole" / "samples" / "step-00000004.png").is_file()
 
-    command("export", model_path=place / "model", vae_run=place / "vae-whole", demo_data=place / "data")
+    command("convert", src=place / "vae-whole", target=place / "model", demo_data=place / "data", dtype="float16")
     command(
         "encode-latents", demo_data=place / "data", vae=place / "model" / "vae", output_path=place / "latents", num_clips=4, num_frames=5,
         resolution=32, batch_size=2,
@@ -94,7 +94,7 @@ def test_data_set_to_video(place: Path) -> None:
         np.testing.assert_allclose(resumed[name], value, rtol=0, atol=SMALLEST_NORMAL, err_msg=name)
     assert losses(place / "parts") == losses(place / "whole")
 
-    command("export", model_path=place / "model", run=place / "whole")
+    command("convert", src=place / "whole", target=place / "model", dtype="float16")
     assert load_config(place / "model" / "5x32x32")["video_length"] == 2
     video = place / "videos"
     assert (

@@ -16,8 +16,8 @@ WEIGHTS = {
     "odd": GENERATOR.standard_normal((3, 5)).astype(np.float32),
     "scalar": np.float32(1.5).reshape(()),
     "empty": np.zeros((0, 4), np.float32),
-    "steps": np.array([1, 2, 3]),
-    "mask": np.array([True, False]),
+    "n.num_batches_tracked": np.array([1, 2, 3]),
+    "flags.num_batches_tracked": np.array([True, False]),
     "strided": np.arange(24, dtype=np.float32).reshape(4, 6)[:, ::2],
 }
 SHAPES = {name: value.shape for name, value in WEIGHTS.items()}
@@ -41,7 +41,7 @@ def test_half_storage(tmp_path: Path, dtype: str, relative: float) -> None:
     save_weights(tmp_path, {}, WEIGHTS, dtype=dtype)
     loaded = load_weights(tmp_path, expected=SHAPES)
     np.testing.assert_allclose(loaded["odd"], WEIGHTS["odd"], rtol=relative)
-    np.testing.assert_array_equal(loaded["steps"], WEIGHTS["steps"])
+    np.testing.assert_array_equal(loaded["n.num_batches_tracked"], WEIGHTS["n.num_batches_tracked"])
     save_weights(tmp_path, {}, loaded, dtype=dtype)
     again = load_weights(tmp_path, expected=SHAPES)
     np.testing.assert_array_equal(again["odd"], loaded["odd"])

@@ -1,6 +1,6 @@
-"""From run folders to a model folder in the release's layout, which `--model_path` and the PyTorch original load."""
+"""An autoencoder whose latents have the mean and deviation that the diffusion expects, made of one that reconstructs the same."""
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,33 +8,23 @@ import numpy as np
 from opensora.data.cache import LATENT_SCALE
 from opensora.data.demo import DemoClips, Renderer
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
-from opensora.models.latte import LatteConfig, LatteT2V
-from opensora.models.t5 import T5Config, T5Encoder
 from opensora.runtime import mindspore
-from opensora.train.checkpoint import latest_checkpoint, load_checkpoint
-from opensora.train.options import ExportOptions
 from opensora.train.vae import to_pixels
-from opensora.weights import WeightsError, find_model, load_config
 
 ms = mindspore()
 
 CLIPS_MEASURED = 128
 
 
-def export(options: ExportOptions) -> None:
-    """Run `opensora export`: write the parts whose runs are named into the model folder. Raises WeightsError."""
-    folder = find_model(options.model_path, options.version)
-    if options.vae_run is not None:
-        vae = CausalVAE(CausalVAEConfig.from_dict(load_config(folder.vae)), _tensors(_groups(options.vae_run)["ema"]))
-        if options.demo_data is not None:
-            normalise_latents(vae, *measure_latents(vae, options.demo_data))
-        vae.save_pretrained(folder.vae, options.dtype)
-    if options.run is not None:
-        groups, text = _groups(options.run), folder.text_encoder
-        config = LatteConfig.from_dict(load_config(folder.transformer))
-        LatteT2V(config, _tensors(groups["ema"])).save_pretrained(folder.transformer, options.dtype)
-        if text is not None:
-            T5Encoder(T5Config.from_dict(load_config(text)), _tensors(groups["text_encoder_ema"])).save_pretrained(text, options.dtype)
+def normalise_on(demo_data: str) -> Callable[[dict[str, Any], Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """A function of an autoencoder's configuration and weights that gives the weights with normal latents on this data set."""
+
+    def change(config: dict[str, Any], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        vae = CausalVAE(CausalVAEConfig.from_dict(config), {name: ms.Tensor(weights[name]) for name in weights})
+        normalise_latents(vae, *measure_latents(vae, demo_data))
+        return {name: value.asnumpy() for name, value in vae.weights.items()}
+
+    return change
 
 
 def measure_latents(vae: CausalVAE, demo_data: str) -> tuple[np.ndarray, np.ndarray]:
@@ -61,14 +51,3 @@ def normalise_latents(vae: CausalVAE, mean: np.ndarray, deviation: np.ndarray) -
     bias = bias + kernel[:, :, 0, 0, 0] @ mean.astype(np.float32)
     kernel /= stretch[None, :, None, None, None]
     weights["post_quant_conv.conv.weight"], weights["post_quant_conv.conv.bias"] = ms.Tensor(kernel), ms.Tensor(bias)
-
-
-def _groups(run: str) -> dict[str, dict[str, np.ndarray]]:
-    checkpoint = latest_checkpoint(Path(run))
-    if checkpoint is None:
-        raise WeightsError(f"run folder {run} has no complete checkpoint: train until it has one, or check the path")
-    return load_checkpoint(checkpoint)[0]
-
-
-def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {name: ms.Tensor(value) for name, value in arrays.items()}

@@ -1,0 +1,126 @@
+"""From any file of weights that was published, or that a run left, to the release's layout or to MindSpore's .ckpt."""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opensora.models.kinds import KINDS, WITHOUT_CONFIG, find_kind
+from opensora.weights import WeightsError, find_model, load_config, save_config, save_tensors, weight_files, write_atomic
+from opensora.weights.mindspore_file import write_checkpoint
+from opensora.weights.names import mindspore_name
+from opensora.weights.sources import SUFFIXES, read_object
+
+log = logging.getLogger(__name__)
+
+Weights = Mapping[str, np.ndarray]
+Change = Callable[[dict[str, Any], Weights], Weights]
+# Small files of a text encoder and of a whole model, which are copied as they are.
+TOKENIZER = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+DESCRIPTION = ("generate.yaml", "data_set.json")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What convert is asked for; see `opensora convert --help`. change: applied to an autoencoder's weights before they are written."""
+
+    to: str | None = None
+    dtype: str = "float32"
+    model_config: str | None = None
+    version: str | None = None
+    change: Change | None = None
+
+
+def convert(source: Path, target: Path, how: Conversion) -> None:
+    """Write the weights of `source` (a file, a model folder or one of its parts, a checkpoint or a run) to `target`.
+
+    target: a file, the folder of one part, or a model folder that has the part's config.json already. Nothing that exists is overwritten.
+    Raises WeightsError.
+    """
+    parts = sorted(path.parent for path in source.glob("*/config.json")) if source.is_dir() else []
+    if parts and not (source / "config.json").is_file():
+        if target.suffix in SUFFIXES:
+            raise WeightsError(f"{source} holds several parts, {', '.join(part.name for part in parts)}: name a folder for --target")
+        for part in parts:
+            convert(part, target / part.name, how)
+        _copy(DESCRIPTION, source, target)
+        return
+    kind = find_kind(source)
+    whole = target.suffix not in SUFFIXES and (target / "vae" / "config.json").is_file()
+    _write(kind, source, _place(kind, find_model(target, how.version)) if whole else target, how)
+    trained_with = weight_files(source, KINDS[kind].stem)[0].parent / "text_encoder_ema.safetensors"
+    if kind == "transformer" and source.is_dir() and trained_with.is_file():
+        text_encoder = target / "text_encoder"
+        if whole and text_encoder.is_dir():
+            _write("text_encoder", trained_with, text_encoder, how)
+        else:
+            log.info("the text encoder in %s was left out: convert that file by itself", trained_with)
+
+
+def _place(kind: str, folder: Any) -> Path:
+    if kind in WITHOUT_CONFIG:
+        raise WeightsError(f"{folder.path} is a model folder, which has no place for {KINDS[kind].title}: name a file for --target")
+    return Path(getattr(folder, kind) or folder.path / "text_encoder")
+
+
+def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
+    to_mindspore = how.to == "mindspore" or (how.to is None and target.suffix == ".ckpt")
+    if target.suffix in SUFFIXES and target.suffix != (".ckpt" if to_mindspore else ".safetensors"):
+        raise WeightsError(f"--target {target} has another ending than what is written: use .ckpt for MindSpore, .safetensors for PyTorch")
+    if to_mindspore and how.dtype != "float32":
+        raise WeightsError(f"--dtype {how.dtype} cannot be written as .ckpt: leave it out")
+    config, known = _config(kind, source, target, how.model_config)
+    path = _file(kind, source, target, ".ckpt" if to_mindspore else ".safetensors")
+    if path.exists():
+        raise WeightsError(f"{path} exists: choose another --target, or remove it first")
+    try:
+        tensors = KINDS[kind].open(source, config)
+    except WeightsError as error:
+        raise (error if known else WeightsError(f"{error}, or name the folder of its config.json with --model_config")) from None
+    weights: Weights = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if to_mindspore:
+        rename = str if kind in WITHOUT_CONFIG else mindspore_name
+        write_atomic(path, lambda file: write_checkpoint(file, weights, rename))
+    else:
+        save_tensors(path, weights, how.dtype)
+        if path != target and kind not in WITHOUT_CONFIG:
+            if not (target / "config.json").exists():
+                save_config(target, config)
+            if kind == "text_encoder":
+                _copy(TOKENIZER, source if source.is_dir() else source.parent, target)
+    log.info("%s: %s, %d tensors, from %s", path, KINDS[kind].title, len(weights), source)
+
+
+def _file(kind: str, source: Path, target: Path, suffix: str) -> Path:
+    """The file to write: the target itself, or one in the folder that it names."""
+    if target.suffix in SUFFIXES:
+        return target
+    released = suffix == ".safetensors" and kind not in WITHOUT_CONFIG
+    return target / f"{KINDS[kind].stem if released else source.stem}{suffix}"
+
+
+def _config(kind: str, source: Path, target: Path, model_config: str | None) -> tuple[dict[str, Any], bool]:
+    """The content of the config.json that belongs to the weights, and whether it was found rather than taken from what is published."""
+    if kind in WITHOUT_CONFIG:
+        return {}, True
+    if model_config is not None:
+        path = Path(model_config)
+        if (target / "config.json").is_file():
+            raise WeightsError(f"{target} has a config.json already: leave --model_config out, or choose another --target")
+        return (load_config(path) if not path.is_file() else read_object(path)), True
+    for folder in (target, source if source.is_dir() else source.parent):
+        if (folder / "config.json").is_file():
+            return load_config(folder), True
+    log.info("%s has no config.json: its weights are taken for the published %s's", source, KINDS[kind].title)
+    return KINDS[kind].published(), False
+
+
+def _copy(names: tuple[str, ...], source: Path, target: Path) -> None:
+    for name in names:
+        if (source / name).is_file() and not (target / name).exists():
+            shutil.copyfile(source / name, target / name)

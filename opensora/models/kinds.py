@@ -1,0 +1,99 @@
+"""The networks whose weights can be converted: how each one's files are called, recognised, and checked against a configuration."""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from opensora.models.causal_vae_config import CausalVAEConfig
+from opensora.models.latte_config import LatteConfig, open_latte
+from opensora.models.latte_config import weight_shapes as latte_shapes
+from opensora.models.t5_config import T5Config, open_t5
+from opensora.models.t5_config import weight_shapes as t5_shapes
+from opensora.weights import TensorSource, WeightsError, open_file, open_weights, weight_files
+from opensora.weights.vae_2d import is_vae_2d, open_vae_2d
+
+LOSS = "loss."
+
+
+Config = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A network: what it is called, and how its files are; its published configuration; and from a configuration the shapes of its
+    weights, and the weights of a source, checked against them."""
+
+    title: str
+    stem: str
+    published: Callable[[], Config]
+    shapes: Callable[[Config], Shapes]
+    open: Callable[[Path, Config], TensorSource]
+
+
+def _vae_shapes(config: Config) -> Shapes:
+    from opensora.models.causal_vae import CausalVAEConfig, weight_shapes  # brings MindSpore in
+
+    return weight_shapes(CausalVAEConfig.from_dict(config))
+
+
+def _open_vae(source: Path, config: Config) -> TensorSource:
+    """With the weights of the training loss, where there are any: the original cannot load strictly without them."""
+    files = [open_file(path) for path in weight_files(source)]
+    loss = {name: file.entries[name].shape for file in files for name in file.entries if name.startswith(LOSS)}
+    return open_weights(source, expected=_vae_shapes(config) | loss)
+
+
+def _open_lpips(source: Path, config: Config) -> TensorSource:
+    files = [open_file(path) for path in weight_files(source)]
+    # VGG16's classifier is most of its file, and no distance needs it.
+    where = {name: (file, name, file.entries[name].shape) for file in files for name in file.entries if not name.startswith("classifier.")}
+    return TensorSource(where)
+
+
+def _no_config(config: Config | None = None) -> dict[str, Any]:
+    return {}
+
+
+DIFFUSERS = "diffusion_pytorch_model"
+KINDS = {
+    "transformer": Kind(
+        title="LatteT2V",
+        stem=DIFFUSERS,
+        published=lambda: LatteConfig().to_dict(),
+        shapes=lambda config: latte_shapes(LatteConfig.from_dict(config)),
+        open=lambda source, config: open_latte(source, LatteConfig.from_dict(config)),
+    ),
+    "vae": Kind("CausalVAE", DIFFUSERS, lambda: asdict(CausalVAEConfig()), _vae_shapes, _open_vae),
+    "text_encoder": Kind(
+        title="T5 encoder",
+        stem="model",
+        published=lambda: {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(T5Config())},
+        shapes=lambda config: t5_shapes(T5Config.from_dict(config)),
+        open=lambda source, config: open_t5(source, T5Config.from_dict(config)),
+    ),
+    "vae_2d": Kind("autoencoder of images", DIFFUSERS, _no_config, _no_config, lambda source, config: open_vae_2d(source)),
+    "lpips": Kind("LPIPS", DIFFUSERS, _no_config, _no_config, _open_lpips),
+}
+WITHOUT_CONFIG = ("vae_2d", "lpips")
+
+
+def find_kind(source: Path) -> str:
+    """Which of KINDS the weights of `source` belong to, by their names. Raises WeightsError where none fits."""
+    stem = "model" if source.is_dir() and not any(source.glob("diffusion_pytorch_model*")) else DIFFUSERS
+    files = [open_file(path) for path in weight_files(source, stem)]
+    names = [name for file in files for name in file.entries if not name.startswith(LOSS)]
+    for kind, pattern in (
+        ("transformer", r"(^|\.)(transformer_blocks\.\d+\.attn1|blocks\.\d+\.spatial_block)\."),
+        ("text_encoder", r"(^|\.)encoder\.block\.\d+\.layer\.0\.SelfAttention\."),
+        ("lpips", r"(^|\.)(lin\d\.model|net\.slice\d|features)\.\d+\."),
+    ):
+        if any(re.search(pattern, name) for name in names):
+            return kind
+    if any(map(is_vae_2d, files)):
+        return "vae_2d"
+    if any("encoder.mid.block_1." in name for name in names):
+        return "vae"
+    raise WeightsError(f"{source} holds none of the known models ({', '.join(kind.title for kind in KINDS.values())}): check the file")

@@ -1,0 +1,154 @@
+"""What a run takes, told before it starts: operations, memory and time. Loads without MindSpore."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opensora.diffusion import make_sampler
+from opensora.diffusion.guidance import is_guided
+from opensora.models import flops
+from opensora.models.causal_vae_config import CausalVAEConfig
+from opensora.models.latte_config import LatteConfig
+from opensora.models.t5_config import T5Config
+from opensora.options import Sampling
+from opensora.pipeline import memory
+from opensora.pipeline.sampling import latent_frames
+from opensora.weights import ModelFolder, load_config
+
+if TYPE_CHECKING:
+    from opensora.models.tiling import Tiling
+
+STAGES = ("text", "denoise", "decode")
+# Share of the machine's matrix product that each stage reaches on a CPU, and bytes a second from a disk (docs/full-size.md).
+EFFICIENCY = {"text": 0.6, "denoise": 0.6, "decode": 0.35}
+DISK = 1e9
+START = 15.0  # seconds until the framework is there and the blocks are compiled
+CALIBRATION_SECONDS = 0.1
+CALIBRATION_SIZE = 768
+WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+# Float32 values that surely exist at once for each token and channel: the input of a block and its widened feed-forward.
+LEAST_ACTIVATIONS = 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations are those of `opensora.models.flops`; memory is in bytes of the whole process, activations estimated."""
+
+    forward: int
+    """One forward of one video, counted as for the PyTorch original, which computes the text's keys and values for every frame."""
+    evaluation: int
+    """One forward while sampling, where they are computed once."""
+    evaluations: int
+    """How often the sampler asks the network; with guidance each of them is two forwards."""
+    guided: bool
+    operations: dict[str, int]
+    """Of the whole run, by stage."""
+    reads: int
+    """Bytes that are read from the disk."""
+    together: int
+    """Memory with all parts loaded."""
+    apart: int
+    """Memory with one part after the other, the text encoder layer by layer."""
+    least: int
+    """What no run can do without: the largest part's weights and some of its activations. Less than `apart`."""
+
+    def seconds(self, rate: float) -> float:
+        """Time on a CPU with this many operations a second in matrix products. An estimate."""
+        return START + self.reads / DISK + sum(count / (rate * EFFICIENCY[stage]) for stage, count in self.operations.items())
+
+
+def cost(
+    model: ModelFolder,
+    sampling: Sampling,
+    *,
+    videos: int = 1,
+    texts: int = 2,
+    stages: Collection[str] = STAGES,
+    weights_dtype: str = "fp32",
+    upstream: bool = False,
+    tiling: "Tiling | None" = None,
+) -> Cost:
+    """The cost of sampling `videos` videos of `texts` different texts, the negative one included."""
+    latte, vae = LatteConfig.from_dict(load_config(model.transformer)), CausalVAEConfig.from_dict(load_config(model.vae))
+    size = (
+        latent_frames(sampling.num_frames, vae.time_stride, upstream),
+        sampling.height // vae.space_stride,
+        sampling.width // vae.space_stride,
+    )
+    temporal = sampling.num_frames > 1
+    evaluation = flops.latte_forward(latte, size, temporal=temporal, texts=0)
+    evaluations = len(make_sampler(sampling.sample_method, sampling.num_sampling_steps, upstream).timesteps)
+    halves = 2 if is_guided(sampling.guidance_scale) else 1
+    keys_values = flops.latte_forward(latte, size, temporal=temporal) - evaluation
+    t5 = None if model.text_encoder is None else T5Config.from_dict(load_config(model.text_encoder))
+    operations = {
+        "text": 0 if t5 is None else texts * flops.t5_encode(t5, latte.model_max_length),
+        "denoise": videos * halves * (evaluations * evaluation + keys_values),
+        "decode": videos * _decode(vae, size, tiling),
+    }
+    parts = {"text": model.text_encoder, "denoise": model.transformer, "decode": model.vae}
+    weights = {stage: 0 if part is None else memory.weights_size(part) for stage, part in parts.items()}
+    held = weights | {"denoise": weights["denoise"] * WEIGHT_BYTES[weights_dtype] // memory.FLOAT}
+    activations = {"text": 0, "denoise": memory.denoising(model, size), "decode": memory.decoding(model, size, tiling)}
+    # While a layer of the text encoder is read, the framework holds the one before.
+    apart = held | {"text": 0 if t5 is None else 2 * weights["text"] // t5.num_layers}
+    hidden = LEAST_ACTIVATIONS * halves * prod(size) // latte.patch_size**2 * latte.width * memory.FLOAT
+    return Cost(
+        forward=flops.latte_forward(latte, size, temporal=temporal, texts=size[0]),
+        evaluation=evaluation,
+        evaluations=evaluations,
+        guided=halves == 2,
+        operations={stage: operations[stage] for stage in stages},
+        reads=sum(weights[stage] for stage in stages),
+        together=memory.FRAMEWORK + sum(held[stage] for stage in stages) + max(activations[stage] for stage in stages),
+        apart=memory.FRAMEWORK + max(apart[stage] + activations[stage] for stage in stages),
+        least=max(apart[stage] // 2 if stage == "text" else held[stage] + (hidden if stage == "denoise" else 0) for stage in stages),
+    )
+
+
+def _decode(config: CausalVAEConfig, size: flops.Size, tiling: "Tiling | None") -> int:
+    """Operations of decoding one video, in tiles if there are any."""
+    if tiling is None:
+        return flops.vae_decode(config, size)
+    from opensora.models.tiling import time_chunks
+
+    frames = [end - start for start, end in time_chunks(size[0], tiling.latent_frames)]
+    step = int(tiling.latent_size * (1 - tiling.overlap))
+    heights, widths = ([min(tiling.latent_size, length - start) for start in range(0, length, step)] for length in size[1:])
+    return sum(flops.vae_decode(config, (t, h, w)) for t in frames for h in heights for w in widths)
+
+
+def matrix_rate() -> float:
+    """Operations a second of this machine's float32 matrix product now, on the cores that this process may use."""
+    square = np.ones((CALIBRATION_SIZE, CALIBRATION_SIZE), np.float32)
+    best, end = float("inf"), time.perf_counter() + CALIBRATION_SECONDS
+    while time.perf_counter() < end or best == float("inf"):
+        start = time.perf_counter()
+        square @ square
+        best = min(best, time.perf_counter() - start)
+    return 2 * CALIBRATION_SIZE**3 / best
+
+
+def operations_text(count: float) -> str:
+    """2.5e13 -> "25 TFLOP"."""
+    for name, unit in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e6:.3g} MFLOP"
+
+
+def time_text(seconds: float) -> str:
+    """9000 -> "2.5 hours"."""
+    for name, unit in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}" if seconds < 10 * unit else f"{seconds / unit:.0f} {name}"
+    return f"{max(seconds, 1):.0f} s"
+
+
+def memory_text(size: float) -> str:
+    """Bytes in GiB."""
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,124 @@
+"""One checkpoint out of the parts that the ranks of a parallel run wrote: ours, or the published MindSpore version's."""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from opensora.models.kinds import KINDS, find_kind
+from opensora.train.checkpoint import write_manifest
+from opensora.weights import WeightsError, latest_checkpoint, load_config, save_tensors, sync_folder, write_atomic
+from opensora.weights.files import WeightsFile
+from opensora.weights.mindspore_file import write_checkpoint
+from opensora.weights.names import release_name
+from opensora.weights.release import FLOATING
+from opensora.weights.shards import PATTERN, ShardedState
+from opensora.weights.sources import open_file
+
+log = logging.getLogger(__name__)
+
+RANK = re.compile(r"rank_(\d+)")
+FULL = "full_0.ckpt"
+
+
+def combine(source: Path, target: Path, model_config: str | None = None) -> Path:
+    """Combine the parts in `source`, a checkpoint or run folder of ours or a folder with rank_0, rank_1, ... of .ckpt files.
+
+    Returns what was written: the folder `target`, or `target`/rank_0/full_0.ckpt. Raises WeightsError.
+    """
+    if not source.is_dir():
+        raise WeightsError(f"folder {source} does not exist: check the path after --src")
+    if any(RANK.fullmatch(path.name) for path in source.iterdir()):
+        return _combine_ranks(source, target, model_config)
+    checkpoint = latest_checkpoint(source) if (source / "checkpoints").is_dir() else source
+    if checkpoint is None or not (checkpoint / "manifest.json").is_file():
+        raise WeightsError(f"{source} holds neither a complete checkpoint nor folders rank_0, rank_1, ...: check the path after --src")
+    return _combine_checkpoint(checkpoint, target)
+
+
+def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
+    """A checkpoint of one rank, complete or absent: everything as it is, and the optimizer's state in one file."""
+    if target.exists():
+        raise WeightsError(f"{target} exists: choose another --dest, or remove it first")
+    state = ShardedState(checkpoint)
+    building = target.with_name(f".{target.name}.{os.getpid()}")
+    building.mkdir(parents=True)
+    try:
+        save_tensors(building / "optimizer-0-of-1.safetensors", state)
+        for path in checkpoint.iterdir():
+            if path.is_file() and path.name != "manifest.json" and not PATTERN.fullmatch(path.name):
+                shutil.copyfile(path, building / path.name)
+        write_manifest(building)
+        os.rename(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    sync_folder(target.parent)
+    log.info("%s: a checkpoint for one device, from %s", target, checkpoint)
+    return target
+
+
+def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path:
+    """Parameters that the ranks hold split along their first axis become whole; how many parts make one follows from its full shape."""
+    files = [open_file(path) for path in _rank_files(source)]
+    kind = KINDS[find_kind(files[0].path)]
+    config = load_config(model_config) if model_config is not None else kind.published()
+    whole = kind.shapes(config)
+    path = target / "rank_0" / FULL
+    if path.exists():
+        raise WeightsError(f"{path} exists: choose another --dest, or remove it first")
+    weights = _JoinedRanks(files, whole)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, lambda file: write_checkpoint(file, weights))
+    log.info("%s: %d parameters from %d ranks", path, len(weights), len(files))
+    return path
+
+
+def _rank_files(source: Path) -> list[Path]:
+    """For every rank the newest checkpoint that all ranks have, by its name."""
+    folders = {int(match[1]): path for path in source.iterdir() if (match := RANK.fullmatch(path.name))}
+    missing = sorted(set(range(max(folders) + 1)) - set(folders))
+    if missing:
+        raise WeightsError(f"{source} lacks rank_{missing[0]}: copy the folders of all {max(folders) + 1} ranks into it")
+    names = [{path.name for path in folders[rank].glob("*.ckpt") if path.name != FULL} for rank in sorted(folders)]
+    common = set.intersection(*names)
+    if not common:
+        raise WeightsError(f"the ranks in {source} have no .ckpt file of the same name: copy the files of one step into all of them")
+    newest = max(common, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    if len(common) > 1:
+        log.info("%s: of %d checkpoints, %s is combined", source, len(common), newest)
+    return [folders[rank] / newest for rank in sorted(folders)]
+
+
+class _JoinedRanks(Mapping[str, np.ndarray]):
+    """Every parameter of the ranks' files, put together when it is asked for."""
+
+    def __init__(self, files: list[WeightsFile], whole: Mapping[str, tuple[int, ...]]) -> None:
+        weights = [name for name, entry in files[0].entries.items() if entry.dtype in FLOATING]
+        self._parts = {name: files[: self._count(name, files, whole)] for name in weights}
+
+    def _count(self, name: str, files: list[WeightsFile], whole: Mapping[str, tuple[int, ...]]) -> int:
+        """How many ranks hold a part each: the others repeat them."""
+        part = files[0].entries[name].shape
+        full = whole.get(release_name(name, whole), part)
+        if part == full:
+            return 1
+        count = full[0] // part[0] if part and full and part[0] else 0
+        same = all(name in file.entries and file.entries[name].shape == part for file in files[:count])
+        if not 0 < count <= len(files) or (part[0] * count, *part[1:]) != full or not same:
+            remedy = "copy all ranks again, or name the right --model_config"
+            raise WeightsError(f"{files[0].path}: {name} has shape {list(part)}, which cannot make {list(full)}: {remedy}")
+        return count
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        parts = [file.read(name) for file in self._parts[name]]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)

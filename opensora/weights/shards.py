@@ -1,0 +1,111 @@
+"""An optimizer's state in several files, one a rank: `optimizer-<rank>-of-<ranks>.safetensors`.
+
+The optimizer holds the moments of each group of weights as one long vector. A rank's file has its contiguous part of it as
+`<moment>.<group>`, such as `exp_avg.0`; the parts in the order of the ranks are the vector, which may be padded at its end. The
+file's metadata says in `layout`, as JSON, which weights follow one another in each group: [[["a.weight", [2, 3]], ...], ...].
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from opensora.weights.files import TensorFile, WeightsError
+from opensora.weights.release import TensorSource
+from opensora.weights.saving import write_atomic
+
+PATTERN = re.compile(r"optimizer-(\d+)-of-(\d+)\.safetensors")
+VECTOR = re.compile(r"(\w+)\.\d+")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def save_shard(
+    folder: Path,
+    rank: int,
+    ranks: int,
+    groups: Sequence[Shapes],
+    parts: Mapping[str, Sequence[np.ndarray]],
+    numbers: Mapping[str, np.ndarray],
+) -> None:
+    """Write a rank's file. groups: names and shapes of the weights of each; parts: for each moment this rank's part of each group.
+
+    numbers: what every rank holds alike, such as the count of steps.
+    """
+    arrays = {name: np.asarray(value, order="C") for name, value in numbers.items()}
+    arrays |= {f"{moment}.{i}": np.ascontiguousarray(part) for moment, vectors in parts.items() for i, part in enumerate(vectors)}
+    layout = json.dumps([[[name, list(shape)] for name, shape in shapes.items()] for shapes in groups])
+    content = save(arrays, {"layout": layout})
+    write_atomic(folder / f"optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content))
+
+
+class ShardedState(TensorSource):
+    """The whole state of the files in a folder, under `<weight>.<moment>`, each tensor put together when it is asked for.
+
+    Raises WeightsError for a missing file, and for files that do not belong together.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files, groups = _open_shards(folder)
+        first = self.files[0]
+        # Numbers such as the count of steps are the same in every file.
+        super().__init__({name: (first, name, entry.shape) for name, entry in first.entries.items() if not VECTOR.fullmatch(name)})
+        self._vectors: dict[str, tuple[str, int]] = {}  # for every tensor the vector that it is part of, and where it starts
+        moments = sorted({match[1] for name in first.entries if (match := VECTOR.fullmatch(name))})
+        for i, shapes in enumerate(groups):
+            for moment in moments:
+                vector, start = f"{moment}.{i}", 0
+                for name, shape in shapes.items():
+                    self.shapes[f"{name}.{moment}"] = shape
+                    self._vectors[f"{name}.{moment}"] = vector, start
+                    start += prod(shape)
+                lengths = [prod(file.entries[vector].shape) if vector in file.entries else 0 for file in self.files]
+                if sum(lengths) < start:
+                    raise WeightsError(f"{folder}: the parts of {vector} hold {sum(lengths)} of {start} values: copy all again")
+        self.dtypes |= dict.fromkeys(self._vectors, "F32")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._vectors:
+            return super().__getitem__(name)
+        (vector, start), shape = self._vectors[name], self.shapes[name]
+        stop, first, parts = start + prod(shape), 0, []
+        for file in self.files:
+            length = prod(file.entries[vector].shape)
+            low, high = max(start - first, 0), min(stop - first, length)
+            if low < high:
+                parts.append(file.read_range(vector, low, high))
+            first += length
+        return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape, np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def _open_shards(folder: Path) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
+    found = {path: match for path in folder.glob("optimizer-*.safetensors") if (match := PATTERN.fullmatch(path.name))}
+    counts = {int(match[2]) for match in found.values()}
+    if len(counts) != 1:
+        what = "no optimizer-<rank>-of-<ranks>.safetensors" if not counts else f"files of runs with {sorted(counts)} ranks"
+        raise WeightsError(f"{folder} holds {what}: name the folder of one checkpoint")
+    ranks = counts.pop()
+    missing = sorted(set(range(ranks)) - {int(match[1]) for match in found.values()})
+    if missing:
+        raise WeightsError(f"{folder} lacks optimizer-{missing[0]}-of-{ranks}.safetensors: copy the files of all {ranks} ranks into it")
+    files = [TensorFile(folder / f"optimizer-{rank}-of-{ranks}.safetensors") for rank in range(ranks)]
+    layouts = []
+    for file in files:
+        with safe_open(file.path, framework="np") as opened:
+            layouts.append((opened.metadata() or {}).get("layout"))
+    if layouts[0] is None or any(layout != layouts[0] for layout in layouts):
+        raise WeightsError(f"{folder}: the optimizer's files do not say the same layout of weights: copy the checkpoint again")
+    try:
+        return files, [{str(name): tuple(map(int, shape)) for name, shape in group} for group in json.loads(layouts[0])]
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{files[0].path} is damaged (its layout cannot be read): copy the checkpoint again") from error

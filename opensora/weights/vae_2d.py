@@ -1,0 +1,68 @@
+"""Autoencoders of single images, such as sd-vae-ft-mse: whatever library saved one, its names become those of latent diffusion's code.
+
+They are also the names of the video autoencoder's layers, up to the convolutions' own `.conv`, so that inflating is a map of shapes.
+"""
+
+import re
+from pathlib import Path
+
+from opensora.weights.files import WeightsError, WeightsFile
+from opensora.weights.release import FLOATING, TensorSource
+from opensora.weights.sources import open_file, weight_files
+
+PLACES = (
+    (re.compile(r"^encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\."), r"encoder.down.\1.block.\2."),
+    (re.compile(r"^encoder\.down_blocks\.(\d+)\.downsamplers\.0\."), r"encoder.down.\1.downsample."),
+    (re.compile(r"^decoder\.up_blocks\.(\d+)\.resnets\.(\d+)\."), r"decoder.up.\1.block.\2."),
+    (re.compile(r"^decoder\.up_blocks\.(\d+)\.upsamplers\.0\."), r"decoder.up.\1.upsample."),
+    (re.compile(r"\.mid_block\.resnets\.0\."), ".mid.block_1."),
+    (re.compile(r"\.mid_block\.resnets\.1\."), ".mid.block_2."),
+    (re.compile(r"\.mid_block\.attentions\.0\."), ".mid.attn_1."),
+    (re.compile(r"\.conv_shortcut\."), ".nin_shortcut."),
+    (re.compile(r"\.conv_norm_out\."), ".norm_out."),
+)
+ATTENTION = {
+    "group_norm": "norm", "query": "q", "to_q": "q", "key": "k", "to_k": "k", "value": "v", "to_v": "v",
+    "proj_attn": "proj_out", "to_out.0": "proj_out",
+}  # fmt: skip
+UP = re.compile(r"^decoder\.up\.(\d+)\.")
+
+
+def is_vae_2d(file: WeightsFile) -> bool:
+    """Whether a file holds an image autoencoder: its convolutions are two-dimensional."""
+    shapes = [entry.shape for name, entry in file.entries.items() if re.search(r"(^|\.)quant_conv\.", name) and name.endswith("weight")]
+    return bool(shapes) and all(len(shape) == 4 for shape in shapes)
+
+
+def open_vae_2d(source: str | Path) -> TensorSource:
+    """The weights of an image autoencoder under latent diffusion's names, its attention's maps as 1x1 convolutions. Raises WeightsError."""
+    paths = weight_files(source)
+    files = [open_file(path) for path in paths]
+    if not any(map(is_vae_2d, files)):
+        raise WeightsError(f"{source} holds no autoencoder of images: name the file of one, such as sd-vae-ft-mse's")
+    names = [(file, stored) for file in files for stored in file.entries]
+    last_level = max((int(found[1]) for _, stored in names if (found := re.search(r"up_blocks\.(\d+)\.", stored))), default=0)
+    where = {}
+    for file, stored in names:
+        name, shape = _latent_diffusion_name(stored, last_level), file.entries[stored].shape
+        if name.startswith(("loss.", "model_ema.")):
+            continue
+        if ".attn_1." in name and len(shape) == 2:
+            shape = (*shape, 1, 1)
+        if file.entries[stored].dtype not in FLOATING:
+            raise WeightsError(f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: use a file with weights in F32 or F16")
+        where[name] = file, stored, shape
+    return TensorSource(where)
+
+
+def _latent_diffusion_name(stored: str, last_level: int) -> str:
+    name = re.sub(r"^(first_stage_model|autoencoder|vae|module)\.", "", stored)
+    published = name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+    for place, here in PLACES:
+        name = place.sub(here, name)
+    if ".mid.attn_1." in name:
+        start, _, part = name.rpartition(".mid.attn_1.")
+        layer, _, last = part.rpartition(".")
+        name = f"{start}.mid.attn_1.{ATTENTION.get(layer, layer)}.{last}"
+    # One library counts the decoder's levels from the latents, the other from the pixels.
+    return name if name == published else UP.sub(lambda found: f"decoder.up.{last_level - int(found[1])}.", name)

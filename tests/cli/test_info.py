@@ -1,0 +1,82 @@
+"""`opensora info`: from headers and configurations alone, quickly."""
+
+import json
+import subprocess
+import sys
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opensora.cli import main
+from opensora.models.latte_config import LatteConfig, weight_shapes
+from opensora.weights.folder import DEMO
+from opensora.weights.sources import folder_files
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main(["info", *words, "--json"]) == 0
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+def test_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None:
+    content = told(capsys, "demo")
+    parts = {part["folder"].rsplit("/", 1)[1]: part for part in content["parts"]}
+    (file,) = folder_files(DEMO / "17x64x64")
+    assert parts["17x64x64"]["tensors"] == len(file.entries) and set(parts) == {"17x64x64", "vae", "text_encoder"}
+    (video,) = content["videos"]
+    assert (video["num_frames"], video["height"], video["evaluations"], video["guided"]) == (17, 64, 20, True)
+    assert 0 < video["evaluation"] < video["forward"] and video["seconds"] > 0 and video["apart"] <= video["together"]
+    assert "elephant" in content["subjects"]
+
+    longer = told(capsys, "demo", "--num_frames", "33", "--num_sampling_steps", "40", "--guidance_scale", "1")["videos"][0]
+    assert longer["evaluations"] == 40 and longer["num_frames"] == 33 and longer["evaluation"] > 1.7 * video["evaluation"]
+
+    assert main(["info", "demo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("  one forward: ") for line in lines) and any("an estimate" in line for line in lines)
+    assert main(["info", "demo", "--device", "Ascend"]) == 0
+    assert "  time: not measured on this device" in capsys.readouterr().out.splitlines()
+
+
+def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    for version, size, frames in (("65x512x512", 64, 17), ("17x256x256", 32, 5)):
+        Path("release", version).mkdir(parents=True)
+        config = LatteConfig(sample_size=(size, size), video_length=frames)
+        Path("release", version, "config.json").write_text(json.dumps(config.to_dict()))
+    Path("release/vae").mkdir()
+    Path("release/vae/config.json").write_text((DEMO / "vae" / "config.json").read_text())
+    videos = {video["version"]: video for video in told(capsys, "release")["videos"]}
+    assert set(videos) == {"65x512x512", "17x256x256"}
+    assert videos["65x512x512"]["forward"] / 1e12 == pytest.approx(37.4, abs=0.05)
+    assert (videos["65x512x512"]["evaluations"], videos["65x512x512"]["text_encoder"]) == (159, False)
+    assert [video["version"] for video in told(capsys, "release", "--version", "17x256x256")["videos"]] == ["17x256x256"]
+    assert main(["info", "release", "--version", "17x256"]) == 2
+    assert "did you mean '17x256x256'?" in capsys.readouterr().err
+    # A part by itself has no videos.
+    assert told(capsys, "release/vae")["videos"] == []
+    assert main(["info", "release/vae", "--version", "65x512x512"]) == 2
+
+
+def test_the_release_s_parameters_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the release's names and shapes, with a hole in the place of 4 GB of numbers."""
+    header, offset = {}, 0
+    for name, shape in weight_shapes(LatteConfig()).items():
+        end = offset + 4 * prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    encoded = json.dumps(header).encode()
+    Path("latte").mkdir()
+    Path("latte/config.json").write_text(json.dumps(LatteConfig().to_dict()))
+    with open("latte/diffusion_pytorch_model.safetensors", "wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.truncate(8 + len(encoded) + offset)
+    (part,) = told(capsys, "latte")["parts"]
+    assert (part["kind"], part["parameters"], part["tensors"], part["stored"]) == ("LatteT2V", 1_057_246_880, 968, ["F32"])
+
+
+def test_nothing_is_loaded() -> None:
+    code = "import sys; from opensora.cli import main; code = main(['info', 'demo']); sys.exit(code or 'mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
