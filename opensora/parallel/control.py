@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # A machine that loses power says nothing: the connection is dead when it does not answer for idle + interval * count seconds.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-SECONDS_TO_TELL = 1.0
+SECONDS_TO_TELL, SECONDS_TO_HANG_UP = 1.0, 5.0
 KILLED = "its process ended without a word: it was killed, or ran out of memory"
 
 
@@ -40,6 +40,7 @@ class Hub:
         self._connections: dict[int, socket.socket] = {}
         self._rounds: dict[str, dict[int, Any]] = {}
         self._over = False
+        self._listeners: list[threading.Thread] = []
         self._server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,16 +51,16 @@ class Hub:
                 connection, _ = self._server.accept()
             except OSError:
                 return  # closed
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            self._listeners.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
+            self._listeners[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
         _keep_alive(connection)
         rank, left = -1, False
         try:
-            with connection.makefile("r", encoding="utf-8") as lines:
+            with connection, connection.makefile("r", encoding="utf-8") as lines:
                 hello = json.loads(lines.readline())
                 if not hmac.compare_digest(str(hello["token"]), self._token):
-                    connection.close()
                     return
                 rank = int(hello["rank"])
                 with self._lock:
@@ -99,7 +100,11 @@ class Hub:
                 log.debug("rank %d is gone", rank)
 
     def close(self) -> None:
+        """Wait until all ranks have hung up, since an answer may still be on its way to them, but not for long."""
         self._server.close()
+        end = time.monotonic() + SECONDS_TO_HANG_UP
+        for listener in self._listeners:
+            listener.join(max(0.0, end - time.monotonic()))
 
 
 class Control:
@@ -140,8 +145,16 @@ class Control:
         self.agree("leave")
         self._over = True
         self._send({"leave": True})
-        if self.rank != 0:
-            self._connection.close()
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._over = True
+        try:
+            self._connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            log.debug("the hub is gone")
+        self._connection.close()
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
