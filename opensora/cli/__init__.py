@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
     "prepare-data": "make a data set ready for training",
     "train-vae": "train the autoencoder",
+    "inflate-vae": "make a video autoencoder's starting weights of an image autoencoder's",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
     "train": "train the transformer and its text encoder",
     "convert": "published files and training runs to model folders, and back",

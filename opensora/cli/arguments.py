@@ -3,7 +3,7 @@
 import re
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -26,15 +26,19 @@ def parse(options: type[T], words: Sequence[str], command: str, summary: str, po
     list `positional`. `--config file.yaml` gives values under the same names, which words override; where there is no such file,
     it names a packaged preset, such as train/vae-5. Options of a nested dataclass are `--outer.name`. Raises ValueError for an
     unknown name, a value of another type, or a file that cannot be read.
+
+    The class may have ALIASES, from the published version's name of an option to the name here, and REPLACED, from a published name
+    to a sentence that says what took its place.
     """
     kinds = dict(_kinds(options))
     parser = _parser(options, command, summary, positional, kinds)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None
-    given = _read_words(words, kinds | {"config": str}, command, positional)
+    names = Names(kinds | {"config": str}, getattr(options, "ALIASES", {}), getattr(options, "REPLACED", {}))
+    given = _read_words(words, names, command, positional)
     config = given.pop("config", None)
-    values = (_read_config(config, kinds) if config is not None else {}) | given
+    values = (_read_config(config, names) if config is not None else {}) | given
     nested = Namespace()
     for name, value in values.items():
         nested[name] = value
@@ -44,6 +48,24 @@ def parse(options: type[T], words: Sequence[str], command: str, summary: str, po
         raise ValueError(_explain(error, values, kinds)) from error
     result: T = _build(options, checked)
     return result
+
+
+@dataclass(frozen=True)
+class Names:
+    """The options by name with their types, and what the published version calls or called some of them."""
+
+    kinds: dict[str, Any]
+    aliases: dict[str, str]
+    replaced: dict[str, str]
+
+    def find(self, name: str, what: str) -> str:
+        """The option that `name` means. Raises ValueError, which begins with `what`, where there is none."""
+        name = self.aliases.get(name, name)
+        if name in self.replaced:
+            raise ValueError(f"{what}{name} is the published version's: {self.replaced[name]}")
+        if name not in self.kinds:
+            raise ValueError(f"{what}{name} is unknown{did_you_mean(name, self.kinds)}; --help lists them all")
+        return name
 
 
 def _kinds(options: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -72,7 +94,7 @@ def _parser(options: type, command: str, summary: str, positional: str | None, k
     return parser
 
 
-def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, positional: str | None) -> dict[str, Any]:
+def _read_words(words: Sequence[str], names: Names, command: str, positional: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     rest = list(words)
     while rest:
@@ -85,8 +107,8 @@ def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, posit
             values.setdefault(positional, []).append(word)
             continue
         name, equals, value = word.removeprefix("--").partition("=")
-        _require_known(name, kinds, "option --")
-        kind = kinds[name]
+        name = names.find(name, "option --")
+        kind = names.kinds[name]
         if equals:
             values[name] = [value] if _is_list(kind) else value
         elif kind is bool:
@@ -104,7 +126,7 @@ def _read_words(words: Sequence[str], kinds: dict[str, Any], command: str, posit
     return values
 
 
-def _read_config(name: str, kinds: dict[str, Any]) -> dict[str, Any]:
+def _read_config(name: str, names: Names) -> dict[str, Any]:
     """The options in a YAML file or in a packaged preset, nested or dotted, under dotted names."""
     presets = {file.relative_to(PRESETS).with_suffix("").as_posix(): file for file in PRESETS.rglob("*.yaml")}
     path = Path(name) if Path(name).is_file() else presets.get(name)
@@ -117,9 +139,8 @@ def _read_config(name: str, kinds: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"configuration file {path} is not valid YAML ({error}): correct it") from error
     if not isinstance(content, dict | None):
         raise ValueError(f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line")
-    values = dict(_flatten(content or {}, kinds))
-    for name in values:
-        _require_known(name, kinds, f"configuration file {path}: option ")
+    kinds, where = names.kinds, f"configuration file {path}: option "
+    values = {names.find(name, where): value for name, value in _flatten(content or {}, kinds)}
     return {name: [value] if _is_list(kinds[name]) and isinstance(value, str) else value for name, value in values.items()}
 
 
@@ -130,11 +151,6 @@ def _flatten(content: dict[Any, Any], kinds: dict[str, Any], prefix: str = "") -
             yield from _flatten(value, kinds, f"{name}.")
         else:
             yield name, value
-
-
-def _require_known(name: str, kinds: dict[str, Any], what: str) -> None:
-    if name not in kinds:
-        raise ValueError(f"{what}{name} is unknown{did_you_mean(name, kinds)}; --help lists them all")
 
 
 def _explain(error: ArgumentError, values: dict[str, Any], kinds: dict[str, Any]) -> str:

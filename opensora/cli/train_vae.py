@@ -1,12 +1,12 @@
 """`opensora train-vae`: train the autoencoder."""
 
-from opensora.train.options import TrainVAEOptions
+from opensora.train.vae_options import TrainVAEOptions
 
 OPTIONS = TrainVAEOptions
 POSITIONAL = None
 
 
 def run(options: TrainVAEOptions) -> int:
-    from opensora.train.start import train_vae
+    from opensora.train.vae_start import train_vae
 
     return train_vae(options)

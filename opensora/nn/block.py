@@ -133,6 +133,12 @@ class Tape(Forward):
                     _accumulate(by_tensor, id(tensor), gradient)
         return by_weight, [by_tensor.get(id(tensor)) for tensor in wanted]
 
+    def peek(self, outputs: Sequence[tuple[Any, Any]], blocks: int) -> dict[str, Any]:
+        """The gradients by the weights of the last `blocks` blocks alone, by name; the tape stays as it is."""
+        end = Tape(self.weights)
+        end._records = self._records[-blocks:]
+        return end.gradients(outputs)[0]
+
 
 def _accumulate(gradients: dict[Any, Any], key: Any, gradient: Any) -> None:
     gradients[key] = gradients[key] + gradient if key in gradients else gradient

@@ -135,28 +135,6 @@ class PrecisionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVAEOptions(LoopOptions, OptimizerOptions):
-    """Options of `opensora train-vae`."""
-
-    demo_data: str
-    """Folder of the demo data set, made by `opensora prepare-data demo FOLDER`."""
-    model_config: str
-    """Folder whose config.json describes the autoencoder."""
-    load_from_checkpoint: str | None = None
-    """Weights to start from: a checkpoint folder of another run (its moving average) or a model folder."""
-    video_num_frames: int = 17
-    """Frames of a clip; 1 trains on pictures."""
-    resolution: int = 64
-    """Height and width of a clip in pixels."""
-    kl_weight: float = 1e-6
-    """Weight of the KL divergence of the latents."""
-    squared_weight: float = 0.0
-    """Weight of the squared error beside the absolute one."""
-    num_validation_clips: int = 24
-    """Held-out clips that a validation reconstructs."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions):
     """Options of `opensora train`."""
 

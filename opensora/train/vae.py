@@ -1,107 +1,118 @@
-"""One training step of CausalVAE: reconstruction and KL, as in Open-Sora-Plan v1.1.0."""
+"""Training of CausalVAE, and of a discriminator beside it: what one step is, and what a checkpoint holds."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from opensora.data.video import contact_sheet, write_video
-from opensora.models.causal_vae import CausalVAE, gaussian_kl
-from opensora.nn.block import Block
+from opensora.models.causal_vae import CausalVAE
 from opensora.runtime import mindspore
 from opensora.train.checkpoint import Arrays
 from opensora.train.ema import EMA
 from opensora.train.optim import AdamW
-from opensora.train.options import TrainVAEOptions
+from opensora.train.vae_loss import VAELoss, generator_step
+from opensora.train.vae_options import TrainVAEOptions
+
+__all__ = ["VAELoss", "VAETask", "generator_step", "to_bytes", "to_pixels"]
 
 ms = mindspore()
-ops = ms.ops
+
+LOGVAR = "loss.logvar"
+"""The published name of the learned log-variance."""
+CLIPS_SHOWN = 6
 
 
-Clips = Callable[[int], np.ndarray]
-"""An endless, deterministic source: index -> uint8 (T, H, W, 3), every clip of the same shape."""
+class Clips(Protocol):
+    """An endless, deterministic source of clips of one shape."""
 
+    def clip(self, number: int) -> np.ndarray:
+        """uint8 (T, H, W, 3)."""
 
-@dataclass(frozen=True)
-class VAELoss:
-    """Reconstruction and KL. The reconstruction term is summed over pixels and divided by videos and frames, KL by videos."""
-
-    kl_weight: float = 1e-6
-    logvar: float = 0.0
-    squared_weight: float = 0.0
-    """Share of the squared error that is added to the absolute one."""
-
-    def __call__(self, video: Any, reconstruction: Any, moments: Any) -> tuple[Any, Any, Any]:
-        """(loss, reconstruction term, KL term), scalars; video and reconstruction (B, 3, T, H, W), moments (B, 8, t, h, w)."""
-        return _loss({}, video, reconstruction, moments, *self._constants())
-
-    def gradient(self, video: Any, reconstruction: Any, moments: Any) -> tuple[Any, Any]:
-        """The gradients of the loss by (reconstruction, moments)."""
-        one, zero = ops.ones((), ms.float32), ops.zeros((), ms.float32)
-        inputs = (video, reconstruction, moments, *self._constants())
-        _, gradients = _loss.gradient({}, inputs, (one, zero, zero))
-        return gradients[1], gradients[2]
-
-    def _constants(self) -> tuple[float, float, float]:
-        return self.kl_weight, self.logvar, self.squared_weight
-
-
-def _loss_terms(weights: Any, video: Any, reconstruction: Any, moments: Any, kl_weight: float, logvar: float, squared_weight: float) -> Any:
-    batch, frames = video.shape[0], video.shape[2]
-    difference = video - reconstruction
-    distance = ops.abs(difference) + squared_weight * difference * difference
-    nll = ops.sum(distance * math.exp(-logvar) + logvar) / (batch * frames)
-    kl = ops.sum(gaussian_kl(moments)) / batch
-    return nll + kl_weight * kl, nll, kl
-
-
-_loss = Block(_loss_terms)
+    def name(self, number: int) -> str:
+        """What the clip is made of, for messages."""
 
 
 class VAETask:
-    """Trains a CausalVAE on clips; everything random in step n comes from (seed, n)."""
+    """Trains a CausalVAE on clips; everything random in step n comes from (seed, n).
 
-    def __init__(
-        self,
-        vae: CausalVAE,
-        clips: Clips,
-        validation: list[np.ndarray],
-        options: TrainVAEOptions,
-    ) -> None:
-        self.vae, self.clips, self.validation = vae, clips, validation
-        self.loss = VAELoss(kl_weight=options.kl_weight, squared_weight=options.squared_weight)
+    From `loss.disc_start` on, each step of the autoencoder is followed by one of the discriminator on the same reconstruction.
+    """
+
+    def __init__(self, vae: CausalVAE, clips: Clips, validation: list[np.ndarray], loss: VAELoss, options: TrainVAEOptions) -> None:
+        self.vae, self.clips, self.validation, self.loss, self.options = vae, clips, validation, loss, options
         self.optimizer = AdamW(options, options.max_train_steps)
+        self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start))
         self.ema = EMA(vae.weights, options.ema_decay)
-        self.batch_size, self.seed = options.batch_size, options.seed
 
-    def batch(self, step: int) -> np.ndarray:
-        """float32 (B, 3, T, H, W) in [-1, 1]."""
-        first = (step - 1) * self.batch_size
-        clips = [self.clips(first + i) for i in range(self.batch_size)]
-        return to_pixels(np.stack(clips))
+    def batch(self, step: int) -> list[np.ndarray]:
+        """float32 (B, 3, T, H, W) in [-1, 1], in the parts that go through the model together."""
+        pixels = to_pixels(np.stack([self.clips.clip(number) for number in self._numbers(step)]))
+        return np.split(pixels, self.options.gradient_accumulation_steps)
 
     def samples(self, step: int) -> list[str]:
-        return [f"clip {(step - 1) * self.batch_size + i}" for i in range(self.batch_size)]
+        return [self.clips.name(number) for number in self._numbers(step)]
 
-    def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
-        """Forward, backward, clipping, AdamW, EMA."""
-        video = ms.Tensor(batch)
-        rng = np.random.default_rng([self.seed, step])
-        size = self.vae.latent_shape(video.shape)
-        noise = ms.Tensor(rng.standard_normal(size, np.float32))
-        reconstruction, posterior, tape = self.vae.forward_with_tape(video, noise)
-        loss, nll, kl = self.loss(video, reconstruction, posterior.moments)
-        by_reconstruction, by_moments = self.loss.gradient(video, reconstruction, posterior.moments)
-        gradients, _ = tape.gradients([(reconstruction, by_reconstruction), (posterior.moments, by_moments)])
-        norm, rate = self.optimizer.update(self.vae.weights, gradients)
-        self.ema.update(self.vae.weights, step)
-        difference = reconstruction.asnumpy() - batch
-        psnr = -10 * np.log10(float(np.mean(np.square(difference / 2))) + 1e-10)
-        terms = {"loss": loss, "nll": nll, "kl": kl}
-        return {**{name: float(value.asnumpy()) for name, value in terms.items()}, "psnr": psnr, "grad_norm": norm, "learning_rate": rate}
+    def _numbers(self, step: int) -> range:
+        size = self.options.samples_per_step
+        return range((step - 1) * size, step * size)
+
+    def step(self, step: int, batch: list[np.ndarray]) -> dict[str, float]:
+        """Forward and backward of both networks, then clipping and Adam of each, and the autoencoder's EMA.
+
+        Where a term or a gradient is not finite, nothing is changed.
+        """
+        discriminator = self.loss.discriminator
+        before = dict(discriminator.weights) if discriminator is not None else {}
+        log, gradients, disc_gradients = self._gradients(step, batch)
+        if _all_finite(log):
+            log["grad_norm"], log["learning_rate"] = self._update(gradients)
+        if not _all_finite(log):
+            if discriminator is not None:
+                discriminator.weights = before  # the running statistics have moved
+            return log
+        self.ema.update(self.vae.weights, self.optimizer.step)
+        if discriminator is not None and disc_gradients:
+            self.disc_optimizer.update(discriminator.weights, disc_gradients)
+        return log
+
+    def _gradients(self, step: int, batch: list[np.ndarray]) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
+        """Means over the parts of a batch: what to log, the gradients of the autoencoder and those of the discriminator."""
+        rng = np.random.default_rng([self.options.seed, step])
+        whole = self.vae.latent_shape((sum(map(len, batch)), *batch[0].shape[1:]))
+        noises = np.split(rng.standard_normal(whole, np.float32), len(batch))
+        logs, ours, theirs = [], [], []
+        for pixels, noise in zip(batch, noises, strict=True):
+            video = ms.Tensor(pixels)
+            terms, gradients, reconstruction = generator_step(self.vae, self.loss, video, step - 1, ms.Tensor(noise))
+            if self.options.learn_logvar:
+                gradients[LOGVAR] = ms.Tensor(np.float32(terms.by_logvar))
+            error = float(np.mean(np.square((reconstruction.asnumpy() - pixels) / 2)))
+            log = {"loss": terms.loss, **terms.log, "psnr": -10 * math.log10(error + 1e-10)}
+            if self.loss.discriminator is not None and step > self.loss.disc_start:
+                other = self.loss.discriminate(video, reconstruction, step - 1)
+                theirs.append(other.gradients)
+                log |= other.log
+            logs.append(log)
+            ours.append(gradients)
+        means = {name: sum(log[name] for log in logs) / len(logs) for name in logs[0]}
+        disc_gradients = _mean(theirs)
+        if disc_gradients:
+            squares = (float((gradient * gradient).sum().asnumpy()) for gradient in disc_gradients.values())
+            means["disc_grad_norm"] = math.sqrt(sum(squares))
+        return means, _mean(ours), disc_gradients
+
+    def _update(self, gradients: dict[str, Any]) -> tuple[float, float]:
+        weights = dict(self.vae.weights)
+        if self.options.learn_logvar:
+            weights[LOGVAR] = ms.Tensor(np.float32(self.loss.logvar))
+        result = self.optimizer.update(weights, gradients)
+        if self.options.learn_logvar:
+            self.loss.logvar = float(weights.pop(LOGVAR).asnumpy())
+        self.vae.weights = weights
+        return result
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """PSNR of the EMA weights on the validation clips, and a sheet of the first clips above their reconstructions."""
@@ -113,22 +124,55 @@ class VAETask:
             errors.append(float(np.mean(np.square((np.clip(result, -1, 1) - video) / 2))))
             pairs.append((clip, to_bytes(result)[0]))
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [np.concatenate((clip[::4], result[::4])) for clip, result in pairs[:6]]
+        rows = [np.concatenate((clip[::4], result[::4])) for clip, result in pairs[:CLIPS_SHOWN]]
         sheet = contact_sheet(np.concatenate(rows), columns=2 * len(pairs[0][0][::4]))
         write_video(folder / f"step-{step:08d}.png", sheet[None], fps=1)
         return {"validation_psnr": float(-10 * np.log10(np.mean(errors)))}
 
     def groups(self) -> Mapping[str, Arrays]:
-        return {
-            "model": {name: value.asnumpy() for name, value in self.vae.weights.items()},
+        """What a checkpoint holds; without a discriminator and a learned log-variance: model, ema and optimizer."""
+        groups: dict[str, Arrays] = {
+            "model": _arrays(self.vae.weights),
             "ema": self.ema.arrays(),
             "optimizer-0-of-1": self.optimizer.state_arrays(),
         }
+        if self.options.learn_logvar:
+            groups["loss"] = {LOGVAR: np.array(self.loss.logvar, np.float32)}
+        if self.loss.discriminator is not None:
+            groups["discriminator"] = _arrays(self.loss.discriminator.weights)
+            groups["discriminator-optimizer-0-of-1"] = self.disc_optimizer.state_arrays()
+        return groups
 
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
-        self.vae.weights = {name: ms.Tensor(value) for name, value in groups["model"].items()}
-        self.ema.load({name: ms.Tensor(value) for name, value in groups["ema"].items()})
-        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"])
+        """A run that was saved without a discriminator continues with a fresh one where it is asked for."""
+        self.vae.weights = _tensors(groups["model"])
+        self.ema.load(_tensors(groups["ema"]))
+        # Older checkpoints do not say how many steps the optimizer has taken: as many as the run.
+        self.optimizer.load_state_arrays({"step": np.array(state["step"]), **groups["optimizer-0-of-1"]})
+        if "loss" in groups:
+            self.loss.logvar = float(groups["loss"][LOGVAR])
+        if self.loss.discriminator is not None and "discriminator" in groups:
+            self.loss.discriminator.weights = _tensors(groups["discriminator"])
+            self.disc_optimizer.load_state_arrays(groups["discriminator-optimizer-0-of-1"])
+
+
+def _all_finite(log: Mapping[str, float]) -> bool:
+    return all(map(math.isfinite, log.values()))
+
+
+def _mean(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of several dicts of gradients under the same names; of none, an empty dict."""
+    if len(parts) < 2:
+        return dict(*parts)
+    return {name: sum(part[name] for part in parts[1:]) * (1 / len(parts)) + parts[0][name] * (1 / len(parts)) for name in parts[0]}
+
+
+def _arrays(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: value.asnumpy() for name, value in weights.items()}
+
+
+def _tensors(arrays: Arrays) -> dict[str, Any]:
+    return {name: ms.Tensor(value) for name, value in arrays.items()}
 
 
 def to_pixels(video: np.ndarray) -> np.ndarray:

@@ -1,0 +1,117 @@
+"""From the options of `opensora train-vae` to the networks and clips they name, and to the loop; and the inflation before it."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opensora.data.demo import DemoClips, Renderer
+from opensora.data.vae_clips import DemoPixels, Part, VideoClips, find_videos, listed_videos, split
+from opensora.models.causal_vae import CausalVAE, CausalVAEConfig, weight_shapes
+from opensora.models.discriminator import Discriminator
+from opensora.models.lpips import LPIPS
+from opensora.runtime import mindspore
+from opensora.train.loop import train
+from opensora.train.vae import Clips, VAETask
+from opensora.train.vae_loss import VAELoss
+from opensora.train.vae_options import TrainVAEOptions
+from opensora.weights import WeightsError, load_config, open_file, save_weights
+from opensora.weights.inflation import collapse_time, inflate
+from opensora.weights.sources import read_object
+from opensora.weights.vae_2d import open_vae_2d
+
+ms = mindspore()
+log = logging.getLogger(__name__)
+
+LOSS_DEFAULTS: dict[str, Any] = {
+    "kl_weight": 1e-6, "logvar_init": 0.0, "perceptual_weight": 1.0,
+    "disc_start": 2001, "disc_weight": 0.5, "disc_loss": "hinge", "disc_num_layers": 3,
+}  # fmt: skip
+FRAMES_OF_VALIDATION = 17  # of the demo data set
+
+
+def train_vae(options: TrainVAEOptions) -> int:
+    """Run `opensora train-vae`. Returns the exit code."""
+    content = read_config(options.model_config)
+    rng = np.random.default_rng(options.seed)
+    vae = CausalVAE.initialise(CausalVAEConfig.from_dict(content), rng)
+    if options.load_from_checkpoint is not None:
+        vae.load_weights(options.load_from_checkpoint)
+        if options.collapse_time:
+            collapsed = collapse_time({name: value.asnumpy() for name, value in vae.weights.items()})
+            vae.weights = {name: ms.Tensor(value) for name, value in collapsed.items()}
+    clips, validation = clips_of(options)
+    return train(VAETask(vae, clips, validation, make_loss(options, content, rng), options), options)
+
+
+def inflate_vae(src: str | Path, target: str | Path, model_config: str | Path | None) -> None:
+    """Run `opensora inflate-vae`. Raises WeightsError for a target that exists already."""
+    path = Path(target)
+    if path.suffix or any(path.glob("*.safetensors")):
+        raise WeightsError(f"target {path} is a file, or a folder with weights: name a new folder")
+    content = asdict(CausalVAEConfig()) if model_config is None else read_config(model_config)
+    weights = inflate(open_vae_2d(src), weight_shapes(CausalVAEConfig.from_dict(content)))
+    save_weights(path, content, weights)
+    log.info("%s: video autoencoder, %d tensors, from %s", path, len(weights), src)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The content of a folder's config.json, or of a .json file."""
+    return read_object(Path(path)) if Path(path).is_file() else load_config(path)
+
+
+def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.Generator) -> VAELoss:
+    """The loss that the options ask for, completed from the published form of a configuration: its loss_params and loss_type."""
+    given = {name: getattr(options, name) for name in LOSS_DEFAULTS if getattr(options, name) is not None}
+    stated = config.get("loss_params")
+    chosen = LOSS_DEFAULTS | (stated if isinstance(stated, dict) else {}) | given
+    discriminator = None
+    if options.use_discriminator:
+        is_3d = options.disc_dims == "3" if options.disc_dims else str(config.get("loss_type", "3D")).endswith("3D")
+        discriminator = Discriminator.initialise(3 if is_3d else 2, rng, int(chosen["disc_num_layers"]))
+    perceptual = None
+    if options.lpips_weights:
+        perceptual = load_lpips(options.lpips_weights)
+    else:
+        log.info("there is no perceptual term: --lpips_weights names the file that it needs")
+    return VAELoss(
+        kl_weight=float(chosen["kl_weight"]), logvar=float(chosen["logvar_init"]), squared_weight=options.squared_weight,
+        perceptual=perceptual, perceptual_weight=float(chosen["perceptual_weight"]), discriminator=discriminator,
+        disc_start=int(chosen["disc_start"]), disc_weight=float(chosen["disc_weight"]), disc_loss=chosen["disc_loss"],
+    )  # fmt: skip
+
+
+def load_lpips(paths: list[str]) -> LPIPS:
+    """LPIPS from one file or several that together hold VGG16 and the heads; a published autoencoder's file has both."""
+    weights = {}
+    for path in paths:
+        file = open_file(path)
+        for stored in file.entries:
+            name = stored.removeprefix("loss.").removeprefix("perceptual_loss.")
+            if name.startswith(("net.slice", "lin", "features.")):
+                weights[name] = file.read(stored)
+    return LPIPS.from_weights(weights)
+
+
+def clips_of(options: TrainVAEOptions) -> tuple[Clips, list[np.ndarray]]:
+    """(clips to train on, clips to validate on)."""
+    frames, size, count = options.video_num_frames, options.resolution, range(options.num_validation_clips)
+    if options.demo_data is not None:
+        renderer = Renderer(options.demo_data)
+        held_out = DemoClips(renderer, 0, "held_out", FRAMES_OF_VALIDATION, size)
+        clips = DemoClips(renderer, options.seed, "train", frames, size)
+        return DemoPixels(clips), [held_out[number].video for number in count]
+    if options.data_file_path is None:
+        paths = find_videos(options.video_path or "")
+    else:
+        paths = listed_videos(options.data_file_path, options.video_column, options.video_path)
+    if options.validation_video_path is None:
+        parts, rest = split(paths, frames)
+    else:
+        parts, rest = [Part(path) for path in paths], [Part(path) for path in find_videos(options.validation_video_path)]
+    log.info("%d videos to train on, %d to validate on%s", len(parts), len(rest), ", parts of the same" if rest[0].first else "")
+    source = VideoClips(parts, options.seed, frames, size, options.sample_rate, options.dynamic_sample, options.random_crop)
+    held_out_clips = VideoClips(rest, 0, frames, size, options.sample_rate)
+    return source, [held_out_clips.clip(number) for number in count]
