@@ -64,15 +64,16 @@ def launched() -> bool:
 
 
 @contextmanager
-def open_mesh(sequence: int = 1, guidance: int = 1) -> Iterator[Mesh]:
+def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) -> Iterator[Mesh]:
     """Join the job that `msrun` started, or be alone where it did not; leave it together with all others.
 
-    An error inside ends every process of the job, with its reason. Raises ValueError for sizes that do not divide the job.
+    An error inside ends every process of the job, with its reason. Raises ValueError for sizes that do not divide the job, and for a
+    process alone where several are asked for.
     """
     if not launched():
-        if sequence * guidance > 1:
+        if sequence * guidance > 1 or use_parallel:
             raise ValueError(
-                f"{sequence * guidance} processes are asked to share one sample, but there is one: start the command with "
+                "several processes are asked for (use_parallel, sp_size or cfg_parallel), but this is one alone: start the command with "
                 "`msrun --worker_num=N --local_worker_num=N --join=True python -m opensora ...`"
             )
         yield Mesh()

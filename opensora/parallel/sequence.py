@@ -12,6 +12,7 @@ import numpy as np
 
 from opensora import runtime
 from opensora.nn.block import Block, Weights
+from opensora.nn.exchange import Alone
 from opensora.parallel.collectives import Group
 
 ops = runtime.mindspore().ops
@@ -68,8 +69,8 @@ def all_frames(x: np.ndarray, axis: int, frames: int, group: Group) -> np.ndarra
     return np.moveaxis(group.all_gather(tensor).asnumpy()[:frames], 0, axis)
 
 
-class FrameExchange:
-    """What a model asks of a group whose ranks share the frames of a video (the counterpart of `nn.exchange.Alone`)."""
+class FrameExchange(Alone):
+    """What a model asks for when the ranks of a group share the frames of a video."""
 
     def __init__(self, group: Group, frames: int) -> None:
         """frames: those of the whole video, without padding."""

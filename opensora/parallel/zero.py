@@ -16,6 +16,13 @@ ms = runtime.mindspore()
 ops = ms.ops
 
 
+def shares_of(mesh: Mesh, parallel_mode: str) -> Whole:
+    """What "data" (replicated) or "optim" (sharded) comes to; one process alone updates everything."""
+    if mesh.size == 1:
+        return Whole()
+    return Sharded(mesh) if parallel_mode == "optim" else Replicated(mesh)
+
+
 class Replicated(Whole):
     """Every rank updates everything, with the mean gradient."""
 

@@ -11,6 +11,7 @@ from opensora.data.tokenizer import Tokenizer
 from opensora.models.causal_vae import CausalVAE
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder
+from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import mindspore
 from opensora.train.loop import train
 from opensora.train.options import EncodeLatentsOptions, TrainOptions
@@ -22,7 +23,12 @@ ms = mindspore()
 
 
 def train_t2v(options: TrainOptions) -> int:
-    """Run `opensora train`. Returns the exit code."""
+    """Run `opensora train`, in one process or together with those that `msrun` started. Returns the exit code."""
+    with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh:
+        return train(_t2v_task(options, mesh), options, mesh)
+
+
+def _t2v_task(options: TrainOptions, mesh: Mesh) -> T2VTask:
     folders = find_model(options.model_path, options.version)
     if folders.text_encoder is None:
         raise WeightsError(f"{folders.path} has no text_encoder: its config.json and spiece.model are needed to train one")
@@ -34,7 +40,7 @@ def train_t2v(options: TrainOptions) -> int:
         model.load_weights(_average(start))
         text_encoder.load_weights(start / "text_encoder_ema.safetensors")
     caches = LatentCache(options.vae_latent_folder), LatentCache(options.validation_latent_folder)
-    return train(T2VTask(model, text_encoder, Tokenizer.from_folder(folders.text_encoder), *caches, options), options)
+    return T2VTask(model, text_encoder, Tokenizer.from_folder(folders.text_encoder), *caches, options, mesh)
 
 
 def encode_latents(options: EncodeLatentsOptions) -> None:

@@ -1,9 +1,9 @@
 """One training step of text-to-video: noise a batch of latents, predict, walk back, update (Open-Sora-Plan v1.1.0)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -15,8 +15,11 @@ from opensora.models.latte import LatteT2V
 from opensora.models.t5 import T5Encoder
 from opensora.nn.block import Block
 from opensora.nn.exchange import Alone
+from opensora.parallel.mesh import Mesh
+from opensora.parallel.sequence import FrameExchange, own_batch
+from opensora.parallel.zero import shares_of
 from opensora.runtime import compute_dtype, mindspore
-from opensora.train.checkpoint import Arrays
+from opensora.train.checkpoint import ONE_SHARD, Arrays
 from opensora.train.ema import EMA
 from opensora.train.monitor import Stopwatch
 from opensora.train.optim import AdamW, clip_scale
@@ -101,22 +104,36 @@ class T2VTask:
         latents: LatentCache,
         held_out: LatentCache,
         options: TrainOptions,
+        mesh: Mesh | None = None,
     ) -> None:
+        """mesh: the processes that train together, by default this one alone; every one has the same weights."""
         self.model, self.text_encoder, self.tokenizer = model, text_encoder, tokenizer
         self.latents, self.held_out = latents, held_out
         self.options = options
-        self.optimizer, self.scaler = AdamW(options, options.max_train_steps), LossScaler(options)
+        self.mesh = mesh or Mesh()
+        shares = shares_of(self.mesh, options.parallel_mode)
+        self.optimizer, self.scaler = AdamW(options, options.max_train_steps, shares), LossScaler(options)
         self.weights = {**model.weights, **{TEXT + name: value for name, value in text_encoder.weights.items()}}
-        self.ema = EMA(self.weights, options.ema_decay)
+        self.ema = EMA(self.weights, options.ema_decay, shares)
         self.dtype = compute_dtype(options.number_format)
         self._share_weights(self.weights)
 
     def batch(self, step: int) -> list[dict[str, np.ndarray]]:
-        """Latents, captions' ids, timesteps and noise of a step, in the parts that go through the model together."""
-        rng = np.random.default_rng([self.options.seed, step])
-        samples = [self.latents.sample(number, self.options.seed) for number in self._numbers(step)]
-        captions = ["" if rng.random() < self.options.caption_dropout else self.latents.captions[i] for i in samples]
-        whole = self._batch(self.latents, samples, captions, rng)
+        """Latents, captions' ids, timesteps and noise of a step, in the parts that go through the model together.
+
+        Processes that share samples get the same, others their own part of what one process would get for all.
+        """
+        numbers = self._numbers(step)
+        (team, teams), size = self.mesh.data, len(numbers)
+        samples = [self.latents.sample(number, self.options.seed) for number in numbers]
+        # With a last 1, since a generator of (seed, number) would be that of a step.
+        generators = [np.random.default_rng([self.options.seed, number, 1]) for number in numbers]
+        captions = [
+            "" if rng.random() < self.options.caption_dropout else self.latents.captions[i]
+            for i, rng in zip(samples, generators, strict=True)
+        ]
+        timesteps = spread_timesteps(size * teams, np.random.default_rng([self.options.seed, step]))[team * size : (team + 1) * size]
+        whole = self._batch(self.latents, samples, captions, timesteps, generators)
         parts = range(self.options.gradient_accumulation_steps)
         return [{name: np.split(value, len(parts))[part] for name, value in whole.items()} for part in parts]
 
@@ -124,19 +141,26 @@ class T2VTask:
         return [f"latents {self.latents.sample(number, self.options.seed)}" for number in self._numbers(step)]
 
     def _numbers(self, step: int) -> range:
-        """The draws of a step, counted over the whole run."""
-        size = self.options.samples_per_step
-        return range((step - 1) * size, step * size)
+        """This process's draws of a step, counted over the whole run."""
+        size, (team, teams) = self.options.samples_per_step, self.mesh.data
+        first = ((step - 1) * teams + team) * size
+        return range(first, first + size)
 
-    def _batch(self, source: LatentCache, samples: list[int], captions: list[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        latents = np.stack([source.latents(i, rng) for i in samples])
+    def _batch(
+        self,
+        source: LatentCache,
+        samples: list[int],
+        captions: list[str],
+        timesteps: np.ndarray,
+        generators: Sequence[np.random.Generator],
+    ) -> dict[str, np.ndarray]:
+        """generators: one for each sample, so that a sample does not depend on its neighbours."""
+        latents = [source.latents(i, rng) for i, rng in zip(samples, generators, strict=True)]
         input_ids, mask = self.tokenizer(captions, self.model.config.model_max_length)
-        # One timestep from each of B equal parts: uniform for every sample, and evenly spread over a batch.
-        share = (rng.permutation(len(samples)) + rng.random(len(samples))) / len(samples)
         return {
-            "latents": latents,
-            "noise": rng.standard_normal(latents.shape, np.float32),
-            "timestep": (share * 1000).astype(np.int64),
+            "latents": np.stack(latents),
+            "noise": np.stack([rng.standard_normal(latents[0].shape, np.float32) for rng in generators]),
+            "timestep": timesteps,
             "input_ids": input_ids,
             "text_mask": mask,
         }
@@ -167,16 +191,26 @@ class T2VTask:
             for name, gradient in gradients.items():
                 total[name] = total[name] + gradient if name in total else gradient.astype(ms.float32)
         timestep = np.concatenate([part["timestep"] for part in parts])
-        return mean_terms({name: np.concatenate(values) for name, values in terms.items()}, timestep), total
+        return mean_terms(*all_terms(self.mesh, {name: np.concatenate(values) for name, values in terms.items()}, timestep)), total
 
     def _part_gradients(self, batch: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
         mask = ms.Tensor(batch["text_mask"])
         text_embeds, tape = self.text_encoder.forward_with_tape(ms.Tensor(batch["input_ids"]), mask)
-        inputs = Batch(latents=batch["latents"], noise=batch["noise"], timestep=batch["timestep"], text_embeds=text_embeds, text_mask=mask)
-        terms, gradients, by_text = step_gradients(self.model, inputs, self.scaler.scale / self.options.gradient_accumulation_steps)
+        inputs, exchange = self._own_frames(batch)
+        inputs |= Batch(text_embeds=text_embeds, text_mask=mask)
+        scale = self.scaler.scale / self.options.gradient_accumulation_steps
+        terms, gradients, by_text = step_gradients(self.model, inputs, scale, exchange)
         text_gradients, _ = tape.gradients([(text_embeds, by_text)])
         gradients.update({TEXT + name: value for name, value in text_gradients.items()})
         return terms, gradients
+
+    def _own_frames(self, batch: dict[str, np.ndarray]) -> tuple[Batch, Alone]:
+        """This process's frames of a batch, and how they meet the others."""
+        inputs = Batch(latents=batch["latents"], noise=batch["noise"], timestep=batch["timestep"])
+        group = self.mesh.sequence
+        if group.size == 1:
+            return inputs, Alone()
+        return cast(Batch, own_batch(inputs, group)), FrameExchange(group, batch["latents"].shape[2])
 
     def _share_weights(self, weights: Mapping[str, Any]) -> None:
         """Let the networks compute with these float32 weights, the transformer in its own number format."""
@@ -185,39 +219,67 @@ class T2VTask:
         self.text_encoder.weights = {name.removeprefix(TEXT): value for name, value in weights.items() if name.startswith(TEXT)}
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
-        """The EMA's loss on held-out latents, always with the same noise and timesteps."""
+        """The EMA's loss on held-out latents, always with the same noise and timesteps; several processes share the batches."""
         self._share_weights(self.ema.weights)
-        losses, size = [], self.options.batch_size
-        for first in range(0, len(self.held_out.captions) - size + 1, size):
-            rng = np.random.default_rng([self.options.seed, first])
+        size, (team, teams) = self.options.batch_size, self.mesh.data
+        starts = range(0, len(self.held_out.captions) - size + 1, size)
+        losses = []
+        for first in starts[team::teams]:
             samples = list(range(first, first + size))
-            batch = self._batch(self.held_out, samples, [self.held_out.captions[i] for i in samples], rng)
+            generators = [np.random.default_rng([self.options.seed, i, 1]) for i in samples]
+            timesteps = spread_timesteps(size, np.random.default_rng([self.options.seed, first]))
+            batch = self._batch(self.held_out, samples, [self.held_out.captions[i] for i in samples], timesteps, generators)
             losses.append(self._loss(batch))
         self._share_weights(self.weights)
-        return {"validation_mse": float(np.mean(losses))}
+        everywhere = self.mesh.world.agree(float(sum(losses)))
+        return {"validation_mse": sum(everywhere) / len(starts)}
 
     def _loss(self, batch: dict[str, np.ndarray]) -> float:
         mask = ms.Tensor(batch["text_mask"])
         text_embeds = self.text_encoder(ms.Tensor(batch["input_ids"]), mask)
-        latents, noise = ms.Tensor(batch["latents"]), ms.Tensor(batch["noise"])
+        inputs, exchange = self._own_frames(batch)
+        latents, noise = ms.Tensor(inputs["latents"]), ms.Tensor(inputs["noise"])
         noised = GaussianDiffusion().q_sample(latents, batch["timestep"], noise)
-        output = self.model(noised, batch["timestep"], text_embeds, mask)
-        return float(np.mean(np.square(output.asnumpy()[:, : latents.shape[1]] - batch["noise"])))
+        output = self.model(noised, batch["timestep"], text_embeds, mask, exchange=exchange)
+        errors = np.square(output.asnumpy()[:, : latents.shape[1]] - inputs["noise"])
+        if "latent_mask" in inputs:
+            errors = errors * inputs["latent_mask"][:, None]
+        return float(errors.sum()) / batch["latents"].size
 
     def groups(self) -> Mapping[str, Arrays]:
-        return {
+        groups = {
             **_as_groups("model", "text_encoder", {name: value.asnumpy() for name, value in self.weights.items()}),
             **_as_groups("ema", "text_encoder_ema", self.ema.arrays()),
-            "optimizer-0-of-1": self.optimizer.state_arrays(),
             "loss_scale": self.scaler.state_arrays(),
         }
+        if self.optimizer.shares.ranks == 1:
+            groups[ONE_SHARD] = self.optimizer.state_arrays()
+        return groups
+
+    def write_shard(self, folder: Path) -> None:
+        if self.optimizer.shares.ranks > 1:
+            self.optimizer.write_shard(folder)
 
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         self.weights = _from_groups(groups["model"], groups["text_encoder"])
         self.ema.load(_from_groups(groups["ema"], groups["text_encoder_ema"]))
         self._share_weights(self.weights)
-        self.optimizer.load_state_arrays(groups["optimizer-0-of-1"])
+        self.optimizer.load_state_arrays(groups[ONE_SHARD])
         self.scaler.load_state_arrays(groups["loss_scale"])
+
+
+def spread_timesteps(count: int, rng: np.random.Generator) -> np.ndarray:
+    """One timestep from each of `count` equal parts, in random order: uniform for every sample, and evenly spread over a batch."""
+    share = (rng.permutation(count) + rng.random(count)) / count
+    return (share * 1000).astype(np.int64)
+
+
+def all_terms(mesh: Mesh, terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Loss terms and timesteps, each (B,), of all processes behind one another; those that share samples add their summands."""
+    said = mesh.world.agree({"timestep": timestep.tolist(), **{name: value.tolist() for name, value in terms.items()}})
+    teams = [said[first : first + mesh.team.size] for first in range(0, len(said), mesh.team.size)]
+    everywhere = {name: np.concatenate([np.sum([one[name] for one in team], 0) for team in teams]) for name in terms}
+    return everywhere, np.concatenate([team[0]["timestep"] for team in teams])
 
 
 def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[str, float]:
