@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from opensora.weights import check_types
+
 # The release's class names, and two of ours for what has none there.
 KINDS = (
     "Conv2d",
@@ -58,6 +60,7 @@ class CausalVAEConfig:
         """From a config.json's content; keys of the training loss and the like are passed over. ValueError for an unknown block."""
         names = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        check_types(cls(), chosen)
         config = cls(**chosen)
         for layer in (*encoder_layers(config), *decoder_layers(config)):
             if layer.kind not in KINDS:

@@ -15,8 +15,6 @@ from opensora.weights import TensorSource, WeightsError, open_file, open_weights
 from opensora.weights.vae_2d import is_vae_2d, open_vae_2d
 
 LOSS = "loss."
-
-
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -34,7 +32,7 @@ class Kind:
 
 
 def _vae_shapes(config: Config) -> Shapes:
-    from opensora.models.causal_vae import CausalVAEConfig, weight_shapes  # brings MindSpore in
+    from opensora.models.causal_vae import weight_shapes  # brings MindSpore in
 
     return weight_shapes(CausalVAEConfig.from_dict(config))
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from opensora.weights import TensorSource, open_weights
+from opensora.weights import TensorSource, check_types, open_weights
 
 TIMESTEP_CHANNELS = 256
 # The release keeps a caption for unconditional training in its files, which no forward pass reads.
@@ -53,6 +53,7 @@ class LatteConfig:
                 raise ValueError(f"config.json says {name} = {values[name]!r}, but a LatteT2V of v1.1 has {supported!r}: use such a model")
         names = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        check_types(cls(), chosen)
         config = cls(**chosen)
         if config.cross_attention_dim != config.width:
             raise ValueError(f"cross_attention_dim is {config.cross_attention_dim}: it must be heads x head dim, {config.width}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from opensora.weights import TensorSource, open_weights
+from opensora.weights import TensorSource, check_types, open_weights
 
 EMBEDDING = "shared.weight"
 TIED_EMBEDDING = "encoder.embed_tokens.weight"
@@ -32,7 +32,9 @@ class T5Config:
     def from_dict(cls, values: dict[str, Any]) -> "T5Config":
         """From a config.json's content; other keys are passed over. ValueError for a feed-forward that is not T5 v1.1's."""
         names = {field.name for field in fields(cls)}
-        config = cls(**{key: value for key, value in values.items() if key in names})
+        chosen = {key: value for key, value in values.items() if key in names}
+        check_types(cls(), chosen)
+        config = cls(**chosen)
         if config.feed_forward_proj != "gated-gelu":
             raise ValueError(
                 f"feed_forward_proj {config.feed_forward_proj!r} is not supported: use a T5 v1.1 encoder, which has 'gated-gelu'"

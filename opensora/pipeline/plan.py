@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 LATENTS = ".latents"
 SHEET = ".contact.png"
-HASHED = ("config.json", "*.safetensors", "*.bin", "spiece.model")
 BLOCK = 2**22
 PACKAGES = ("opensora", "mindspore", "numpy", "av", "pillow")
 
@@ -164,12 +163,13 @@ def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dic
         replaced = {path.name: _hash_file(path) for path in weight_files(pretrained_ckpt)}
         hashes["transformer"] = {"config.json": hashes["transformer"]["config.json"], **replaced}
     if model.text_encoder is not None:
-        hashes["text_encoder"] = _hash_folder(model.text_encoder)
+        hashes["text_encoder"] = _hash_folder(model.text_encoder, "model")
     return hashes
 
 
-def _hash_folder(folder: Path) -> dict[str, str]:
-    return {path.name: _hash_file(path) for pattern in HASHED for path in sorted(folder.glob(pattern))}
+def _hash_folder(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, str]:
+    files = folder / "config.json", folder / "spiece.model", *weight_files(folder, stem)
+    return {path.name: _hash_file(path) for path in files if path.is_file()}
 
 
 def _hash_file(path: Path) -> str:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 RANK = re.compile(r"rank_(\d+)")
 FULL = "full_0.ckpt"
+WHOLE = "optimizer-0-of-1.safetensors"
 
 
 def combine(source: Path, target: Path, model_config: str | None = None) -> Path:
@@ -44,11 +45,13 @@ def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
     """A checkpoint of one rank, complete or absent: everything as it is, and the optimizer's state in one file."""
     if target.exists():
         raise WeightsError(f"{target} exists: choose another --dest, or remove it first")
+    if (checkpoint / WHOLE).is_file():
+        raise WeightsError(f"{checkpoint} is whole already: use it as it is")
     state = ShardedState(checkpoint)
     building = target.with_name(f".{target.name}.{os.getpid()}")
     building.mkdir(parents=True)
     try:
-        save_tensors(building / "optimizer-0-of-1.safetensors", state)
+        save_tensors(building / WHOLE, state)
         for path in checkpoint.iterdir():
             if path.is_file() and path.name != "manifest.json" and not PATTERN.fullmatch(path.name):
                 shutil.copyfile(path, building / path.name)

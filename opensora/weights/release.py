@@ -33,6 +33,22 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     return read_object(path)
 
 
+def check_types(defaults: object, values: Mapping[str, Any]) -> None:
+    """Raises WeightsError for the first of `values`, those of a config.json, that is of another type than the attribute of `defaults`."""
+    for name, value in values.items():
+        default = getattr(defaults, name)
+        example = default[0] if isinstance(default, tuple) and default else default
+        items = value if isinstance(value, list | tuple) and isinstance(default, tuple) else [value]
+        if isinstance(default, tuple) != isinstance(value, list | tuple) or not all(_is_like(item, example) for item in items):
+            raise WeightsError(f"config.json says {name} = {value!r:.80}, where something like {default!r} belongs: correct it")
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    if isinstance(example, float):
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    return type(value) is type(example) or example == ()
+
+
 class TensorSource(Mapping[str, np.ndarray]):
     """The tensors of a release, already checked by name and shape, each read when it is asked for: floating ones become float32."""
 

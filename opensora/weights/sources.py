@@ -29,8 +29,8 @@ def open_file(path: str | Path) -> WeightsFile:
 def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> list[Path]:
     """The files that hold the weights of `source`; some may not exist. Raises WeightsError for a source that is no model.
 
-    source: a file; a model folder with `<stem>.safetensors` or `.bin`, or shards and their index; a checkpoint folder of a run (its
-    moving average, or its weights where it has none); or a run folder (its newest complete checkpoint).
+    source: a file; a model folder with `<stem>.safetensors` or `.bin`, or shards and their index, or one .ckpt; a checkpoint folder
+    of a run (its moving average, or its weights where it has none); or a run folder (its newest complete checkpoint).
     """
     source = Path(source)
     if source.suffix in SUFFIXES and not source.is_dir():
@@ -49,6 +49,9 @@ def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> l
             return [source / name]
         if (source / f"{name}.index.json").is_file():
             return _shards(source / f"{name}.index.json", Path(name).suffix)
+    converted = list(source.glob("*.ckpt"))
+    if len(converted) == 1:
+        return converted  # where the published MindSpore version looks
     return [source / f"{stem}.safetensors"]
 
 

@@ -3,12 +3,15 @@
 They are also the names of the video autoencoder's layers, up to the convolutions' own `.conv`, so that inflating is a map of shapes.
 """
 
+import logging
 import re
 from pathlib import Path
 
 from opensora.weights.files import WeightsError, WeightsFile
 from opensora.weights.release import FLOATING, TensorSource
 from opensora.weights.sources import open_file, weight_files
+
+log = logging.getLogger(__name__)
 
 PLACES = (
     (re.compile(r"^encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\."), r"encoder.down.\1.block.\2."),
@@ -25,6 +28,7 @@ ATTENTION = {
     "group_norm": "norm", "query": "q", "to_q": "q", "key": "k", "to_k": "k", "value": "v", "to_v": "v",
     "proj_attn": "proj_out", "to_out.0": "proj_out",
 }  # fmt: skip
+PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 UP = re.compile(r"^decoder\.up\.(\d+)\.")
 
 
@@ -42,16 +46,19 @@ def open_vae_2d(source: str | Path) -> TensorSource:
         raise WeightsError(f"{source} holds no autoencoder of images: name the file of one, such as sd-vae-ft-mse's")
     names = [(file, stored) for file in files for stored in file.entries]
     last_level = max((int(found[1]) for _, stored in names if (found := re.search(r"up_blocks\.(\d+)\.", stored))), default=0)
-    where = {}
+    where, left = {}, 0
     for file, stored in names:
         name, shape = _latent_diffusion_name(stored, last_level), file.entries[stored].shape
-        if name.startswith(("loss.", "model_ema.")):
+        if not name.startswith(PARTS):
+            left += 1
             continue
         if ".attn_1." in name and len(shape) == 2:
             shape = (*shape, 1, 1)
         if file.entries[stored].dtype not in FLOATING:
             raise WeightsError(f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: use a file with weights in F32 or F16")
         where[name] = file, stored, shape
+    if left:
+        log.info("%s: %d tensors that are not the autoencoder's were left out", source, left)
     return TensorSource(where)
 
 

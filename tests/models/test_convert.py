@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,33 @@ def test_heads_of_lpips(tmp_path: Path) -> None:
     )
     convert(tmp_path / "lpips_vgg-426bf45c.ckpt", tmp_path / "pretrained", Conversion())
     assert_same(load_file(tmp_path / "pretrained" / "lpips_vgg-426bf45c.safetensors"), heads)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("5x32x32", "num_layers", "two"), ("5x32x32", "sample_size", 4), ("5x32x32", "sample_size", [4, "4"]), ("5x32x32", "use_rope", 1),
+        ("5x32x32", "norm_eps", None), ("vae", "hidden_size_mult", 2), ("vae", "q_conv", ["CausalConv3d"]), ("text_encoder", "d_ff", 6.0),
+    ],
+)  # fmt: skip
+def test_a_configuration_of_other_types(tmp_path: Path, part: str, key: str, value: object) -> None:
+    config = json.loads((RELEASE / part / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(WeightsError, match=rf"config\.json says {key} = .*, where something like .* belongs"):
+        convert(RELEASE / part, tmp_path / "out", Conversion(model_config=str(tmp_path)))
+
+
+@pytest.mark.parametrize("target", ["x.safetensors", "x.ckpt"])
+def test_one_tensor_at_a_time(tmp_path: Path, target: str) -> None:
+    weights = {f"features.{n}.weight": np.full((2**16,), n, np.float32) for n in range(32)}  # 32 x 256 KiB
+    save_file(weights, tmp_path / "vgg.safetensors")
+    del weights
+    tracemalloc.start()
+    try:
+        convert(tmp_path / "vgg.safetensors", tmp_path / target, Conversion())
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**18
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

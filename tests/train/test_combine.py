@@ -82,6 +82,7 @@ def test_our_checkpoint(tmp_path: Path) -> None:
     assert state == {"step": 5, "x": 1} and set(groups) == {"model", "ema", "optimizer-0-of-1"}
     assert_same(groups["optimizer-0-of-1"], moments | {"step": np.array(5)})
     assert main(words) == 2
+    assert main(["combine", f"--src={tmp_path / 'whole'}", f"--dest={tmp_path / 'again'}"]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
 

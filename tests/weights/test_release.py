@@ -185,3 +185,20 @@ def test_missing_shard_and_tensor_held_twice(sharded: Path) -> None:
     shard.unlink()
     with pytest.raises(WeightsError, match=r"model-00002-of-00002\.safetensors does not exist"):
         load_weights(sharded, "model", expected=SHAPES)
+
+
+def test_flipped_bytes_load_or_are_refused(folder: Path) -> None:
+    path = folder / f"{STEM}.safetensors"
+    original = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(100):
+        data = bytearray(original)
+        for position in rng.integers(0, len(data), rng.integers(1, 4)):
+            data[position] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            load_weights(folder, expected=SHAPES)
+        except WeightsError:
+            refused += 1
+    assert 50 < refused < 100

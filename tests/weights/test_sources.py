@@ -28,6 +28,8 @@ def touch(folder: Path, *names: str) -> Path:
         (["pytorch_model.bin", "config.json"], "model", "pytorch_model.bin"),
         (["diffusion_pytorch_model.bin"], "diffusion_pytorch_model", "diffusion_pytorch_model.bin"),
         ([], "diffusion_pytorch_model", "diffusion_pytorch_model.safetensors"),
+        (["causalvae_488.ckpt"], "diffusion_pytorch_model", "causalvae_488.ckpt"),
+        (["a.ckpt", "b.ckpt"], "diffusion_pytorch_model", "diffusion_pytorch_model.safetensors"),
         (["manifest.json", "model.safetensors", "ema.safetensors"], "diffusion_pytorch_model", "ema.safetensors"),
         (["manifest.json", "model.safetensors"], "diffusion_pytorch_model", "model.safetensors"),
         (

@@ -73,7 +73,12 @@ def test_names_of_the_other_library(tmp_path: Path, attention: tuple[str, ...]) 
 
 
 def test_names_of_its_own_code(tmp_path: Path) -> None:
-    vae = open_vae_2d(save(tmp_path / "x.safetensors", [f"first_stage_model.{name}" for name in latent_diffusion()] + ["loss.logvar"]))
+    vae = open_vae_2d(
+        save(
+            tmp_path / "x.safetensors",
+            [f"first_stage_model.{name}" for name in latent_diffusion()] + ["loss.logvar", "model.diffusion_model.out.bias"],
+        )
+    )
     assert list(vae) and set(vae) == set(latent_diffusion())
     assert [int(vae[name].ravel()[0]) for name in latent_diffusion()] == list(range(len(vae)))
 
