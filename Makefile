@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_PROMPT ?= an elephant on a sky blue background
 
-.PHONY: demo test test-quick lint bench
+.PHONY: demo test test-quick lint bench faults
 
 demo: $(STAMP)
 	$(BIN)/opensora generate "$(DEMO_PROMPT)" --save_img_path samples/demo
@@ -25,6 +25,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(CASES)
+
+faults: $(STAMP)
+	$(BIN)/python -m tests.train.faults
 
 # MindSpore has wheels up to Python 3.12, PyAV 18 from 3.11.
 $(STAMP): pyproject.toml

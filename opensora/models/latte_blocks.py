@@ -10,6 +10,7 @@ from opensora.nn.block import Block
 from opensora.nn.linear import linear
 from opensora.nn.modulation import add_gated, modulate
 from opensora.nn.normalisation import layer_norm
+from opensora.nn.permute import permute
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -23,26 +24,26 @@ COMPRESSION_EPS = 1e-5
 def spatial_heads(x: Any, heads: int) -> Any:
     """(B, F, S, D) -> (B*F, heads, S, d)."""
     batch, frames, patches, width = x.shape
-    return ops.transpose(ops.reshape(x, (batch * frames, patches, heads, width // heads)), (0, 2, 1, 3))
+    return permute(ops.reshape(x, (batch * frames, patches, heads, width // heads)), (0, 2, 1, 3))
 
 
 def from_spatial_heads(x: Any, batch: int) -> Any:
     """(B*F, heads, S, d) -> (B, F, S, D)."""
     rows, heads, patches, width = x.shape
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, rows // batch, patches, heads * width))
+    return ops.reshape(permute(x, (0, 2, 1, 3)), (batch, rows // batch, patches, heads * width))
 
 
 def temporal_heads(x: Any, heads: int) -> Any:
     """(B, T, S, D) -> (B*S, heads, T, d)."""
     batch, frames, patches, width = x.shape
-    by_patch = ops.transpose(ops.reshape(x, (batch, frames, patches, heads, width // heads)), (0, 2, 3, 1, 4))
+    by_patch = permute(ops.reshape(x, (batch, frames, patches, heads, width // heads)), (0, 2, 3, 1, 4))
     return ops.reshape(by_patch, (batch * patches, heads, frames, width // heads))
 
 
 def from_temporal_heads(x: Any, batch: int) -> Any:
     """(B*S, heads, T, d) -> (B, T, S, D)."""
     rows, heads, frames, width = x.shape
-    by_frame = ops.transpose(ops.reshape(x, (batch, rows // batch, heads, frames, width)), (0, 3, 1, 2, 4))
+    by_frame = permute(ops.reshape(x, (batch, rows // batch, heads, frames, width)), (0, 3, 1, 2, 4))
     return ops.reshape(by_frame, (batch, frames, rows // batch, heads * width))
 
 

@@ -3,24 +3,43 @@
 from typing import Any
 
 from opensora import runtime
+from opensora.nn.broadcast import expand
+from opensora.nn.permute import permute
 
 ms = runtime.mindspore()
 ops = ms.ops
 ON_ASCEND = runtime.device() == "Ascend"
 # The largest batch and head size that the flash-attention operator takes.
 FLASH_BATCH, FLASH_DEPTH = 2048, 512
+Cell: Any = ms.nn.Cell
+
+
+class _Softmax(Cell):
+    """Over the last axis, with a gradient whose sums are products with a column of ones, and which broadcasts by `expand`."""
+
+    def construct(self, scores: Any) -> Any:
+        return ops.softmax(scores, -1)
+
+    def bprop(self, scores: Any, out: Any, gradient: Any) -> Any:
+        width = out.shape[-1]
+        shares = gradient * out
+        sums = ops.MatMul()(ops.reshape(shares, (-1, width)), ops.ones((width, 1), shares.dtype))
+        return (shares - out * expand(ops.reshape(sums, (*out.shape[:-1], 1)), width),)
+
+
+_softmax = _Softmax()
 
 
 def split_heads(x: Any, heads: int) -> Any:
     """(B, L, heads*d) -> (B, heads, L, d)."""
     batch, length, width = x.shape
-    return ops.transpose(ops.reshape(x, (batch, length, heads, width // heads)), (0, 2, 1, 3))
+    return permute(ops.reshape(x, (batch, length, heads, width // heads)), (0, 2, 1, 3))
 
 
 def merge_heads(x: Any) -> Any:
     """(B, heads, L, d) -> (B, L, heads*d)."""
     batch, heads, length, width = x.shape
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * width))
+    return ops.reshape(permute(x, (0, 2, 1, 3)), (batch, length, heads * width))
 
 
 def attention(query: Any, key: Any, value: Any, bias: Any = None, scale: float | None = None) -> Any:
@@ -36,7 +55,7 @@ def attention(query: Any, key: Any, value: Any, bias: Any = None, scale: float |
     scores = ops.BatchMatMul(transpose_b=True)(query * factor, key).astype(ms.float32)  # (B, heads, L, S)
     if bias is not None:
         scores = scores + bias
-    return ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)
+    return ops.BatchMatMul()(_softmax(scores).astype(value.dtype), value)
 
 
 def _suits_flash(query: Any, bias: Any) -> bool:

@@ -1,0 +1,50 @@
+"""A change of the order of axes that leaves the last one in place, in the form that a device does well."""
+
+from typing import Any
+
+import numpy as np
+
+from opensora import runtime
+
+ms = runtime.mindspore()
+ops = ms.ops
+ON_CPU = runtime.device() == "CPU"
+Cell: Any = ms.nn.Cell
+
+
+class _GatherRows(Cell):
+    """Rows in another order; `back` is the inverse of `order`, so that the gradient is such a gathering too."""
+
+    def construct(self, rows: Any, order: Any, back: Any) -> Any:
+        return ops.gather(rows, order, 0)
+
+    def bprop(self, rows: Any, order: Any, back: Any, out: Any, gradient: Any) -> Any:
+        return ops.gather(gradient, back, 0), ops.zeros_like(order), ops.zeros_like(back)
+
+
+_gather_rows = _GatherRows()
+
+
+def permute(x: Any, axes: tuple[int, ...]) -> Any:
+    """`ops.transpose(x, axes)` for axes that end with the last one.
+
+    On a CPU whole rows are copied: the operator moves single numbers, takes twice as long, and every compiled one keeps an index of
+    8 bytes an element for as long as it lives.
+    """
+    if not ON_CPU:
+        return ops.transpose(x, axes)
+    shape = x.shape
+    order, back = _orders(shape[:-1], axes[:-1])
+    rows = _gather_rows(ops.reshape(x, (-1, shape[-1])), order, back)
+    return ops.reshape(rows, _shape(shape, axes))
+
+
+@ops.constexpr
+def _orders(shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    order = np.arange(np.prod(shape), dtype=np.int32).reshape(shape).transpose(axes).reshape(-1)
+    return ms.Tensor(order), ms.Tensor(np.argsort(order).astype(np.int32))
+
+
+@ops.constexpr
+def _shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    return tuple(shape[axis] for axis in axes)
