@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from opensora import runtime
 from opensora.parallel.collectives import Group, ms
 from opensora.parallel.control import Control, Hub
 
@@ -47,20 +48,14 @@ class Mesh:
         """(which, of how many): the teams, each of which works on samples of its own."""
         return self.rank // self.team.size, self.size // self.team.size
 
+    def processes_here(self) -> int:
+        """Processes of the job on this machine, which share its memory. All ranks ask together."""
+        return self.world.agree(socket.gethostname()).count(socket.gethostname())
+
     @property
     def is_first(self) -> bool:
         """Whether this rank writes what the whole job writes once."""
         return self.rank == 0
-
-    @property
-    def leads(self) -> bool:
-        """Whether this rank writes what its team writes once."""
-        return self.team.index == 0
-
-
-def launched() -> bool:
-    """Whether `msrun` started this process as one of several."""
-    return "MS_ROLE" in os.environ
 
 
 @contextmanager
@@ -70,7 +65,7 @@ def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) 
     An error inside ends every process of the job, with its reason. Raises ValueError for sizes that do not divide the job, and for a
     process alone where several are asked for.
     """
-    if not launched():
+    if not runtime.launched():
         if sequence * guidance > 1 or use_parallel:
             raise ValueError(
                 "several processes are asked for (use_parallel, sp_size or cfg_parallel), but this is one alone: start the command with "

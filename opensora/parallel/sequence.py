@@ -65,6 +65,8 @@ def own_batch(batch: Mapping[str, Any], group: Group) -> dict[str, Any]:
 
 def all_frames(x: np.ndarray, axis: int, frames: int, group: Group) -> np.ndarray:
     """The inverse of `own_part` for a video: every rank's frames, without the padding."""
+    if group.size == 1:
+        return x
     tensor = runtime.mindspore().Tensor(np.ascontiguousarray(np.moveaxis(x, axis, 0)))
     return np.moveaxis(group.all_gather(tensor).asnumpy()[:frames], 0, axis)
 

@@ -17,6 +17,7 @@ from opensora.models import CausalVAE, LatteT2V, T5Encoder, Tiling
 from opensora.models.causal_vae import CausalVAEConfig
 from opensora.models.latte import LatteConfig
 from opensora.options import Sampling, complete_sampling
+from opensora.parallel.mesh import Mesh
 from opensora.pipeline.memory import estimate, free_memory
 from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
@@ -85,6 +86,7 @@ class Pipeline:
         self.model = model
         self.resident = resident
         self.tiling: Tiling | None = None
+        self.mesh = Mesh()
         self._dtype = runtime.compute_dtype(precision)
         self._weights_dtype = weights_dtype
         self._max_length = int(load_config(model.transformer).get("model_max_length", 300))
@@ -234,7 +236,7 @@ class Pipeline:
         texts, masks = _stack(negative, embeds), _stack_masks(negative, negative_mask, embeds, mask)
         transformer = self.transformer.get()
         self._announce("the transformer", x.shape[2:], texts.shape[2], temporal)
-        network = Denoiser(transformer, texts, masks, temporal)
+        network = Denoiser(transformer, texts, masks, temporal, self.mesh)
         chosen = make_sampler(sampler, steps, upstream)
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
         return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))

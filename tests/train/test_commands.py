@@ -13,6 +13,7 @@ from tests.train.small import command, make_place
 
 pytestmark = pytest.mark.slow
 
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_place(tmp_path_factory.mktemp("training"))
