@@ -5,6 +5,7 @@ thirty seconds; before each one the ranks wait for one another over `control.py`
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from opensora import runtime
@@ -12,7 +13,7 @@ from opensora.nn.block import Block, Weights
 from opensora.parallel.control import Control
 
 ms = runtime.mindspore()
-ops = ms.ops
+ops, distributed = ms.ops, ms.mint.distributed
 ON_ASCEND = runtime.device() == "Ascend"
 
 
@@ -27,7 +28,6 @@ class Group:
         self.sent = 0
         """Bytes that this rank has sent, by the cost of each collective where every link is used best (docs/parallel.md)."""
         self._control = control
-        self._operators: dict[type, Any] = {}
 
     @property
     def size(self) -> int:
@@ -35,11 +35,11 @@ class Group:
 
     def all_reduce(self, x: Any) -> Any:
         """The sum over the group, on every rank."""
-        return x if self.size == 1 else self._run(ops.AllReduce, x, 2 * (self.size - 1) / self.size)
+        return x if self.size == 1 else self._run(_all_reduce, x, 2 * (self.size - 1) / self.size)
 
     def all_gather(self, x: Any) -> Any:
         """(L, ...) -> (n*L, ...), the members' tensors behind one another."""
-        return x if self.size == 1 else self._run(ops.AllGather, x, self.size - 1)
+        return x if self.size == 1 else self._run(_all_gather, x, self.size - 1)
 
     def reduce_scatter(self, x: Any) -> Any:
         """(n*L, ...) -> (L, ...): this rank's part of the sum over the group."""
@@ -47,8 +47,9 @@ class Group:
             return x
         share = (self.size - 1) / self.size
         if ON_ASCEND:
-            return self._run(ops.ReduceScatter, x, share)
-        return self._part(self._run(ops.AllReduce, x, share))
+            return self._run(_native_reduce_scatter, x, share)
+        length = x.shape[0] // self.size
+        return self._run(_all_reduce, x, share)[self.index * length : (self.index + 1) * length]
 
     def all_to_all(self, x: Any) -> Any:
         """(n*L, ...) -> (n*L, ...): part j goes to member j, part i of the result came from member i."""
@@ -56,10 +57,9 @@ class Group:
             return x
         share = (self.size - 1) / self.size
         if ON_ASCEND:
-            self.sent += int(share * x.nbytes)
-            return native_all_to_all(x, self.name)
-        length = x.shape[0] // self.size
-        everything = ops.reshape(self._run(ops.AllGather, x, share), (self.size, self.size, length, *x.shape[1:]))  # from, to
+            return self._run(_native_all_to_all, x, share)
+        everything = self._run(_all_gather, x, share)
+        everything = ops.reshape(everything, (self.size, self.size, x.shape[0] // self.size, *x.shape[1:]))  # (from, to, L, ...)
         return ops.reshape(everything[:, self.index], x.shape)
 
     def agree(self, value: Any = None) -> list[Any]:
@@ -68,25 +68,44 @@ class Group:
             return [value]
         return self._control.agree(value, self.name, self.ranks)
 
-    def _run(self, operator: type, x: Any, share: float) -> Any:
+    def _run(self, collective: Callable[[Any, str, int], Any], x: Any, share: float) -> Any:
         self.sent += int(share * x.nbytes)
         if not ON_ASCEND:
             x.asnumpy()  # the framework computes behind the program's back: be ready before saying so
             self.agree()
-        if operator not in self._operators:
-            self._operators[operator] = operator(group=self.name)
-        return self._operators[operator](x)
-
-    def _part(self, x: Any) -> Any:
-        length = x.shape[0] // self.size
-        return x[self.index * length : (self.index + 1) * length]
+        return collective(x, self.name, self.size)
 
 
-def native_all_to_all(x: Any, group: str) -> Any:
-    """`Group.all_to_all` by Ascend's operator."""
+def _all_reduce(x: Any, group: str, size: int) -> Any:
+    return _operator(ops.AllReduce, group)(x)
+
+
+def _all_gather(x: Any, group: str, size: int) -> Any:
+    if ON_ASCEND:
+        return _native_all_gather(x, group, size)
+    # ops.AllGather knows no group but that of all ranks there.
+    parts = [ops.zeros_like(x) for _ in range(size)]
+    distributed.all_gather(parts, x, group=group)
+    return ops.concat(parts)
+
+
+def _native_all_gather(x: Any, group: str, size: int) -> Any:
+    return _operator(ops.AllGather, group)(x)
+
+
+def _native_reduce_scatter(x: Any, group: str, size: int) -> Any:
+    return _operator(ops.ReduceScatter, group)(x)
+
+
+def _native_all_to_all(x: Any, group: str, size: int) -> Any:
     received = ops.zeros_like(x)
-    ms.mint.distributed.all_to_all_single(received, x, group=group)
+    distributed.all_to_all_single(received, x, group=group)
     return received
+
+
+@lru_cache(maxsize=32)
+def _operator(kind: Any, group: str) -> Any:
+    return kind(group=group)
 
 
 class LinearMap(Block):

@@ -104,16 +104,19 @@ def exit_code(error: BaseException) -> int:
 
 def _join_cluster() -> tuple[int, int]:
     """(rank, size). The scheduler's process stays in here until the job is over, and ends."""
+    is_scheduler = os.environ["MS_ROLE"] == SCHEDULER
     try:
         ms.communication.init()
     except RuntimeError as error:
+        if is_scheduler and "timed out node" in str(error):
+            sys.exit("opensora: a process of the job was lost: its log, worker_<rank>.log beside this file, says why")
         if "Repeated registration" in str(error) or "bind" in str(error).lower():
             raise ValueError(
                 f"port {os.environ.get('MS_SCHED_PORT')} of {os.environ.get('MS_SCHED_HOST')} is used by another job: choose another "
                 "one between 1024 and 65535 with `msrun --master_port`"
             ) from error
         raise
-    if os.environ["MS_ROLE"] == SCHEDULER:
+    if is_scheduler:
         sys.exit(0)
     return ms.communication.get_rank(), ms.communication.get_group_size()
 
