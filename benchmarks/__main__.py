@@ -7,10 +7,9 @@ compare only runs of the same machine.
 import json
 import os
 import platform
-import subprocess
 import sys
-import tempfile
-import time
+
+from benchmarks.measure import measure
 
 OPENSORA = [sys.executable, "-m", "opensora"]
 CASES = {
@@ -18,21 +17,8 @@ CASES = {
     "demo": [*OPENSORA, "generate", "an elephant on a sky blue background"],
     "vae_encode_9x128x128": [sys.executable, "-m", "benchmarks.vae", "encode"],
     "vae_decode_3x16x16": [sys.executable, "-m", "benchmarks.vae", "decode"],
+    "train_step_xl_4_layers": [sys.executable, "-m", "benchmarks.train_step"],
 }
-
-
-def measure(command: list[str]) -> dict[str, float | int]:
-    """Run a command in an empty folder; its wall time, peak resident memory (Linux counts it in KiB) and exit code."""
-    paths = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}, stdout=subprocess.DEVNULL
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - start
-    return {"seconds": round(seconds, 2), "peak_mib": usage.ru_maxrss // 1024, "exit": process.returncode}
 
 
 def main(names: list[str]) -> int:

@@ -67,6 +67,8 @@ class GenerateOptions:
     """Decode in tiles of 256 pixels and chunks of 65 frames as the reference does: less memory, visible seams possible."""
     enable_time_chunk: bool = False
     """Decode in chunks of 65 frames, with whole frames unless enable_tiling is set as well."""
+    vae_memory: Literal["auto", "exact", "chunked", "tiled"] = "auto"
+    """How to decode: exact is the whole video at once, chunked the same numbers in little memory, tiled means enable_tiling."""
     upstream: bool = False
     """Sample as the published script does, with its quirks: the samplers' bare constructors, and padding of prompts cut or seen."""
     tile_overlap_factor: float = 0.25
@@ -129,7 +131,7 @@ def prepare(options: GenerateOptions) -> GenerateJob:
     sampling = complete_sampling(model, **given)
     if options.force_images:
         sampling = replace(sampling, num_frames=1)
-    _check_writable(Path(options.save_img_path))
+    check_writable(Path(options.save_img_path), "save_img_path")
     hint = "" if options.num_sampling_steps or options.decode_latents else preset(model).get("hint", "")
     return GenerateJob(options, prompts, model, sampling, hint)
 
@@ -182,6 +184,8 @@ def _check_numbers(options: GenerateOptions) -> None:
             raise ValueError(f"{name} {getattr(options, name)} is too small: use 1 or more")
     if not 0 <= options.tile_overlap_factor < 1:
         raise ValueError(f"tile_overlap_factor {options.tile_overlap_factor} is outside 0 to 1: use 0.25")
+    if (options.enable_tiling or options.enable_time_chunk) and options.vae_memory in ("exact", "chunked"):
+        raise ValueError(f"--vae_memory {options.vae_memory} decodes without tiles: leave out --enable_tiling and --enable_time_chunk")
     if options.save_latents and options.decode_latents:
         raise ValueError("--save_latents and --decode_latents exclude each other: the first run saves, a second one decodes")
     if options.precision != "fp32" and options.weights_dtype != "fp32":
@@ -190,11 +194,14 @@ def _check_numbers(options: GenerateOptions) -> None:
         raise ValueError(f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend")
 
 
-def _check_writable(folder: Path) -> None:
-    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system."""
+def check_writable(folder: Path, option: str) -> None:
+    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system.
+
+    Raises ValueError that names the option.
+    """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ValueError(f"save_img_path {folder} cannot be written ({error.strerror}): choose another folder") from error
+        raise ValueError(f"{option} {folder} cannot be written ({error.strerror}): choose another folder") from error

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ MXCSR_OFFSET, FLUSH_TO_ZERO, DENORMALS_ARE_ZERO = 28, 0x8000, 0x0040
 SUPPORTED_MINDSPORE = ((2, 10), (2, 11))
 DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
+UNKNOWN = 2**62
 
 
 def flush_denormals() -> bool:
@@ -90,3 +92,15 @@ def compute_dtype(precision: str) -> Any:
     if precision != "fp32" and device() == "CPU":
         raise ValueError(f"precision {precision!r} has no kernels on a CPU: pass --precision fp32, or use an Ascend device")
     return {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}[precision]
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that can still be used, by the machine and by a container's limit; a very large number where neither is told."""
+    free = UNKNOWN
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = control_group / "memory.max", control_group / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

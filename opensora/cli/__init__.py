@@ -13,12 +13,17 @@ from opensora.weights.folder import did_you_mean
 # A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and run(options).
 COMMANDS = {
     "generate": "turn sentences into videos",
+    "reconstruct": "what the autoencoder makes of videos and pictures, and how close it comes",
+    "evaluate": "how alike the videos of two folders are: psnr, ssim, lpips, fvd",
     "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
     "prepare-data": "make a data set ready for training",
+    "check-data": "what a run would use of data lists, what it would reject and why",
+    "embed-text": "what T5 makes of captions, computed once for training",
     "train-vae": "train the autoencoder",
     "inflate-vae": "make a video autoencoder's starting weights of an image autoencoder's",
     "encode-latents": "what the autoencoder makes of a data set, computed once for training",
-    "train": "train the transformer and its text encoder",
+    "train": "train the transformer, alone or with its text encoder",
+    "plot": "draw the curves of runs beside one another",
     "convert": "published files and training runs to model folders, and back",
     "combine": "one checkpoint out of the parts that the ranks of a parallel run wrote",
     "info": "what a model folder holds, and what the demo model knows",

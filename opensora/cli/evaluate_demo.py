@@ -9,7 +9,7 @@ import numpy as np
 from opensora.data.demo import STRIDE, Renderer
 from opensora.data.demo_evaluate import Generate, Reconstruct, evaluate
 from opensora.data.demo_report import breakdown, sheet, table
-from opensora.data.video import write_json, write_video
+from opensora.data.video import to_bytes, to_pixels, write_json, write_video
 from opensora.options import complete_sampling
 from opensora.weights import find_model, load_config
 
@@ -134,7 +134,6 @@ def _reconstructor(options: EvaluateDemoOptions) -> Reconstruct:
     load_config(folder)
     from opensora.models import CausalVAE
     from opensora.runtime import mindspore
-    from opensora.train.vae import to_bytes, to_pixels
 
     vae = CausalVAE.from_pretrained(folder)
 

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from opensora.models.causal_vae_memory import choose
 from opensora.models.latte_config import UNUSED_CAPTION
 from opensora.models.t5_config import TIED_EMBEDDING
 from opensora.options import Sampling, complete_sampling
@@ -71,7 +72,8 @@ def describe(folder: Path, options: InfoOptions) -> dict[str, Any]:
     whole = folder not in parts and folder / "vae" in parts
     if options.version is not None and not whole:
         raise WeightsError(f"{folder} is no whole model, so --version has no meaning: name the folder that holds vae/")
-    content: dict[str, Any] = {"folder": str(folder), "parts": [_part(part) for part in parts]}
+    beside = [] if options.text_encoder_name is None else [Path(options.text_encoder_name)]
+    content: dict[str, Any] = {"folder": str(folder), "parts": [_part(part) for part in (*parts, *beside)]}
     content["videos"] = [_video(folder, version, options) for version in versions] if whole else []
     data_set = folder / "data_set.json"
     if data_set.is_file():
@@ -98,7 +100,7 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     """One video of the transformer `version`: how it is sampled and what it takes; `seconds` is None where nothing was measured."""
     model = find_model(folder, version, options.text_encoder_name)
     sampling = complete_sampling(model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)})
-    found = cost(model, sampling, weights_dtype=options.weights_dtype)
+    found = cost(model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device))
     rate = matrix_rate() if options.device == "CPU" else None
     return {
         "version": version,

@@ -1,54 +1,176 @@
-"""Caches of what training would compute again and again: the VAE's latents of clips, with their captions."""
+"""Caches of what training would compute again and again: text embeddings, and what the autoencoder makes of clips.
 
+A cache is a folder of blocks. `block-00000003.safetensors` holds items 3n to 4n-1 of a fixed order, and `block-00000003.json`,
+written after it, says what they are; so a stopped writer continues, several writers share the blocks, and a reader merges by
+listing. `fingerprint.json` says what the cache was made of: an encoder, settings and captions.
+"""
+
+import hashlib
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
-from opensora.weights import write_atomic
+from opensora.weights import TensorFile, WeightsError, write_atomic
 
-LATENT_SCALE = 0.18215
-"""What latents are multiplied with, so that the diffusion sees unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""
-
-
-class LatentCache:
-    """A folder with `moments.npy`, float16 (N, 2*C, T, h, w), and `captions.json`.
-
-    It keeps means and log-variances, so that every draw of a clip's latents is a new one.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        """Raises ValueError where the folder holds no complete cache."""
-        self.folder = Path(folder)
-        if not (self.folder / "captions.json").is_file():
-            raise ValueError(f"{self.folder} holds no complete latent cache: make it with `opensora encode-latents`")
-        self.captions: list[str] = json.loads((self.folder / "captions.json").read_text(encoding="utf-8"))
-        self.moments = np.load(self.folder / "moments.npy", mmap_mode="r")
-
-    def sample(self, number: int, seed: int) -> int:
-        """Which clip the `number`-th draw of a run takes: every clip once an epoch, in an order that depends on (seed, epoch)."""
-        epoch, place = divmod(number, len(self.captions))
-        return int(_order(len(self.captions), seed, epoch)[place])
-
-    def latents(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """A draw from the posterior of a clip, scaled: float32 (C, T, h, w)."""
-        mean, logvar = np.split(self.moments[index].astype(np.float32), 2)
-        noise = rng.standard_normal(mean.shape, np.float32)
-        return (mean + np.exp(0.5 * np.clip(logvar, -30, 20)) * noise) * np.float32(LATENT_SCALE)
+FORMAT = 1
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".ckpt")
+REMEDY = "make a new cache in another folder"
 
 
-@lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a cache was made of. `encoder` is a digest of weights, `captions` of the texts; `count` items in blocks of `block_size`."""
+
+    kind: str
+    encoder: str
+    settings: Mapping[str, Any]
+    captions: str
+    count: int
+    block_size: int
+    format: int = FORMAT
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.count // self.block_size)
+
+    def require(
+        self, folder: Path, encoder: str | None = None, settings: Mapping[str, Any] | None = None, captions: str | None = None
+    ) -> None:
+        """Raises ValueError that names what differs from the given parts; settings that are not given do not matter."""
+        reasons = []
+        if encoder is not None and encoder != self.encoder:
+            reasons.append("other encoder weights")
+        mine, theirs = dict(_flat(self.settings)), dict(_flat(settings or {}))
+        changed = [f"{name} {mine.get(name)}, not {value}" for name, value in theirs.items() if mine.get(name) != value]
+        if changed:
+            reasons.append(f"other settings ({', '.join(changed)})")
+        if captions is not None and captions != self.captions:
+            reasons.append("other captions")
+        if reasons:
+            raise ValueError(f"the cache {folder} was made with {' and '.join(reasons)}: {REMEDY}")
 
 
-def write_latents(folder: str | Path, captions: Sequence[str], moments: Sequence[np.ndarray]) -> None:
-    """Write a cache: `moments` are parts (B, 2*C, T, h, w) of the whole, in the captions' order."""
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        yield from _flat(value) if isinstance(value, Mapping) else [(name, value)]
+
+
+def encoder_digest(folder: str | Path) -> str:
+    """A digest of an encoder's configuration, tokenizer and weight files."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = np.concatenate([part.astype(np.float16) for part in moments])
-    assert len(whole) == len(captions)
-    write_atomic(folder / "moments.npy", lambda file: np.save(file, whole))
-    write_atomic(folder / "captions.json", lambda file: file.write(json.dumps(list(captions)).encode()))
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES or path.name in ("config.json", "spiece.model"))
+    digest = hashlib.sha256()
+    for name in names:
+        with open(folder / name, "rb") as file:
+            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class CacheWriter:
+    """Writes the blocks that are missing and belong to this process. Raises ValueError for a folder that holds something else."""
+
+    def __init__(self, folder: str | Path, fingerprint: Fingerprint, dtype: str, rank: int = 0, world_size: int = 1) -> None:
+        self.folder, self.fingerprint, self._dtype = Path(folder), fingerprint, dtype
+        self._rank, self._world_size = rank, world_size
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Listed before the look for a fingerprint, which another process may write in between.
+        foreign = any(path.name[0] != "." for path in self.folder.iterdir())
+        place = self.folder / "fingerprint.json"
+        if place.is_file():
+            present = _read_fingerprint(self.folder)
+            present.require(self.folder, fingerprint.encoder, fingerprint.settings, fingerprint.captions)
+            if present != fingerprint:
+                raise ValueError(f"the cache {self.folder} was begun with other blocks or items ({present.count}): {REMEDY}")
+        elif foreign:
+            raise ValueError(f"{self.folder} holds files that are no cache: choose another folder")
+        else:
+            write_atomic(place, lambda file: file.write(json.dumps(asdict(fingerprint), indent=1).encode()))
+
+    def wants(self, block: int) -> bool:
+        """Whether this process has to make a block."""
+        return block % self._world_size == self._rank and not (self.folder / f"{_name(block)}.json").is_file()
+
+    def write(self, block: int, items: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a block: items with a "key" each, and the array of each key that has one."""
+        with np.errstate(over="ignore"):  # told below, with the name
+            stored = {key: np.ascontiguousarray(value, self._dtype) for key, value in arrays.items()}
+        for key, value in stored.items():
+            if not np.isfinite(value).all():
+                raise WeightsError(
+                    f"the encoder gave values for {key} that {self._dtype} cannot hold: check its weights, or use --dtype float32"
+                )
+        described = [{**item, "crc32": _crc32(stored[item["key"]])} if item["key"] in stored else dict(item) for item in items]
+        write_atomic(self.folder / f"{_name(block)}.safetensors", lambda file: file.write(save(stored)))
+        write_atomic(self.folder / f"{_name(block)}.json", lambda file: file.write(json.dumps(described).encode()))
+
+
+class Cache:
+    """A complete cache: `items` that have an array, in order, and `read(key)`."""
+
+    def __init__(self, folder: str | Path, kind: str) -> None:
+        """Raises ValueError for a folder without a complete cache of this kind."""
+        self.folder = Path(folder)
+        self.fingerprint = _read_fingerprint(self.folder)
+        if self.fingerprint.kind != kind:
+            raise ValueError(f"{self.folder} is a cache of {self.fingerprint.kind}, not of {kind}: check the path")
+        blocks = [self.folder / f"{_name(block)}.json" for block in range(self.fingerprint.blocks)]
+        missing = sum(not path.is_file() for path in blocks)
+        if missing:
+            raise ValueError(
+                f"the cache {self.folder} is not complete, {missing} of {len(blocks)} blocks are missing: run its command again"
+            )
+        self.items: list[dict[str, Any]] = []
+        self.rejected: list[dict[str, Any]] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        for block, path in enumerate(blocks):
+            for item in json.loads(path.read_bytes()):
+                if "crc32" in item:
+                    self._places[item["key"]] = (block, item["crc32"])
+                    self.items.append(item)
+                else:
+                    self.rejected.append(item)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def read(self, key: str) -> np.ndarray:
+        """The array of an item, float32. Raises ValueError for a damaged file."""
+        block, checksum = self._places[key]
+        path = self.folder / f"{_name(block)}.safetensors"
+        value = _opened(path).read(key)
+        if _crc32(value) != checksum:
+            raise ValueError(f"{path} is damaged at {key}: remove it and its .json, and run the command that made it again")
+        return value
+
+
+def _read_fingerprint(folder: Path) -> Fingerprint:
+    path = folder / "fingerprint.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no cache: make it with `opensora encode-latents` or `opensora embed-text`")
+    try:
+        fingerprint = Fingerprint(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or of another version: {REMEDY}") from error
+    if fingerprint.format != FORMAT:
+        raise ValueError(f"{folder} has cache format {fingerprint.format}, this version reads {FORMAT}: {REMEDY}")
+    return fingerprint
+
+
+@lru_cache(maxsize=64)
+def _opened(path: Path) -> TensorFile:
+    return TensorFile(path)
+
+
+def _name(block: int) -> str:
+    return f"block-{block:08d}"
+
+
+def _crc32(values: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(values, np.float32).data)

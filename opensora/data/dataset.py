@@ -1,10 +1,17 @@
-"""Samples put together into batches."""
+"""Which samples a step takes, and how they are put together into a batch."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
+
+Size = tuple[int, int, int]  # frames, height, width
+Pair = tuple[int, int]  # of time, of space
+STRIDE: Pair = (4, 8)
+PATCH: Pair = (1, 2)
+ORDER = 4  # keeps these random numbers apart from those of a sample or a step with the same seed
 
 
 class Batch(NamedTuple):
@@ -33,52 +40,82 @@ def collate(
     use_image_num is N > 0. The batch has the size of the largest permitted sample, so that shapes never change.
     Raises ValueError for a sample that is larger.
     """
-    side = _multiple(max_image_size, ae_stride * patch_size)
-    parts: list[Batch] = []
-    if num_frames > 1:
-        frames = 1 + _multiple(num_frames - 1, ae_stride_t * patch_size_t)
-        data = [sample["video_data"] for sample in samples]
-        padded = [_pad(item["video"], (frames, side, side), ae_stride_t, ae_stride) for item in data]
-        parts.append(_batch(data, padded))
-    if num_frames == 1 or use_image_num:
-        data = [sample["image_data"] for sample in samples]
-        padded = []
-        for item in data:
-            images = [_pad(image, (1, side, side), ae_stride_t, ae_stride) for image in item["image"]]
-            padded.append((np.concatenate([pixels for pixels, _ in images], 1), np.concatenate([mask for _, mask in images])))
-        parts.append(_batch(data, padded))
-    return Batch(*(np.concatenate(arrays, axis) for arrays, axis in zip(zip(*parts, strict=True), (2, 1, 1, 1), strict=True)))
+    sizes = batch_sizes(max_image_size, num_frames, (ae_stride_t, ae_stride), (patch_size_t, patch_size))
+    return Batch(**join(samples, sizes, num_frames > 1, num_frames == 1 or use_image_num > 0, (ae_stride_t, ae_stride)))
 
 
-def _batch(data: list[dict[str, Any]], padded: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
-    return Batch(
-        np.stack([pixels for pixels, _ in padded]),
-        np.stack([mask for _, mask in padded]),
-        np.stack([item["input_ids"] for item in data]),
-        np.stack([item["cond_mask"] for item in data]),
-    )
+def batch_sizes(max_image_size: int, num_frames: int, stride: Pair = STRIDE, patch: Pair = PATCH) -> Size:
+    """Frames, height and width in pixels of a batch; strides of the autoencoder and patches as (time, space)."""
+    side = _multiple(max_image_size, stride[1] * patch[1])
+    return 1 + _multiple(num_frames - 1, stride[0] * patch[0]), side, side
 
 
-def _pad(pixels: np.ndarray, target: tuple[int, int, int], stride_t: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+def join(samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: bool, stride: Pair = STRIDE) -> dict[str, np.ndarray]:
+    """`collate` for every form of sample: "latents" (C, t, h, w) may stand for pixels and "text_embeds" (N, L, D) for input_ids.
+
+    Keys are those of Batch with "latents" for "pixels" and "text_embeds" for "input_ids" where the samples have them.
+    """
+    parts = []
+    if videos:
+        parts.append(_part([sample["video_data"] for sample in samples], "video", sizes, stride))
+    if images:
+        parts.append(_part([sample["image_data"] for sample in samples], "image", (1, *sizes[1:]), stride))
+    return {name: np.concatenate([part[name] for part in parts], 2 if name in ("pixels", "latents") else 1) for name in parts[0]}
+
+
+def _part(data: list[dict[str, Any]], kind: str, sizes: Size, stride: Pair) -> dict[str, np.ndarray]:
+    name = "latents" if "latents" in data[0] else "pixels"
+    text = "text_embeds" if "text_embeds" in data[0] else "input_ids"
+    # Where latents are padded, each stands for itself.
+    target, per_latent = (latent_size(sizes, stride), (1, 1)) if name == "latents" else (sizes, stride)
+    arrays, masks = [], []
+    for item in data:
+        visual = item["latents" if name == "latents" else kind]
+        padded = [pad(array, target, per_latent) for array in ([visual] if kind == "video" else visual)]
+        arrays.append(np.concatenate([array for array, _ in padded], 1))  # (C, T, H, W), or the pictures one after the other
+        masks.append(np.concatenate([mask for _, mask in padded]))
+    return {
+        name: np.stack(arrays),
+        "attention_mask": np.stack(masks),
+        text: np.stack([item[text] for item in data]),
+        "cond_mask": np.stack([item["cond_mask"] for item in data]),
+    }
+
+
+def pad(array: np.ndarray, target: Size, stride: Pair) -> tuple[np.ndarray, np.ndarray]:
     """(C, T, H, W) -> (C, *target) and the mask of the latents that it fills, wholly or in part."""
-    size = pixels.shape[1:]
+    size = array.shape[1:]
     if any(have > allowed for have, allowed in zip(size, target, strict=True)):
         raise ValueError(f"a sample of {_by(size)} is larger than the batch's {_by(target)} (frames x height x width): resize it first")
-    full = np.pad(pixels, ((0, 0), *((0, allowed - have) for have, allowed in zip(size, target, strict=True))))
-    mask = np.zeros(_latent_size(target, stride_t, stride), np.float32)
-    frames, height, width = _latent_size(size, stride_t, stride)
+    full = np.pad(array, ((0, 0), *((0, allowed - have) for have, allowed in zip(size, target, strict=True))))
+    mask = np.zeros(latent_size(target, stride), np.float32)
+    frames, height, width = latent_size(size, stride)
     mask[:frames, :height, :width] = 1
     return full, mask
 
 
-def _latent_size(size: tuple[int, ...], stride_t: int, stride: int) -> tuple[int, int, int]:
-    """The first frame is a latent of its own, then every `stride_t` frames are one."""
-    return 1 + ceil((size[0] - 1) / stride_t), ceil(size[1] / stride), ceil(size[2] / stride)
+def latent_size(size: Sequence[int], stride: Pair = STRIDE) -> Size:
+    """The first frame is a latent of its own, then every stride[0] frames are one."""
+    return 1 + ceil((size[0] - 1) / stride[0]), ceil(size[1] / stride[1]), ceil(size[2] / stride[1])
+
+
+def shuffled(number: int, count: int, seed: int, stream: int = 0) -> int:
+    """Which of `count` things the `number`-th draw of a run takes: each once an epoch, in an order that depends on (seed, epoch).
+
+    Different streams have different orders.
+    """
+    epoch, place = divmod(number, count)
+    return int(_order(count, seed, epoch, stream)[place])
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, stream, ORDER]).permutation(count)
 
 
 def _multiple(number: int, of: int) -> int:
     return ceil(number / of) * of
 
 
-def _by(size: tuple[int, ...]) -> str:
+def _by(size: Sequence[int]) -> str:
     return "x".join(str(number) for number in size)

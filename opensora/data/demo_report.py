@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from opensora.data.demo_evaluate import Evaluation, Judgement, Row
+from opensora.data.table import aligned
 from opensora.data.video import contact_sheet
 
 SHEET_FRAMES = 4  # of each clip
@@ -17,12 +18,7 @@ WRONG = (230, 0, 0)
 def table(evaluation: Evaluation) -> str:
     """Target, figure and ceilings, a line each."""
     head = ("", "target", "figure", "real", "reconstructed", "")
-    lines = [head] + [_cells(row) for row in evaluation.rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in lines
-    )
+    return aligned([head, *(_cells(row) for row in evaluation.rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -61,6 +61,14 @@ def long_side_resize(video: np.ndarray, size: int, skip_low_resolution: bool = T
     return resize(video, (int(height * size / width), size))
 
 
+def short_side_resize(video: np.ndarray, size: int) -> np.ndarray:
+    """The shorter side becomes `size`, the other keeps the proportions, rounded down."""
+    height, width = video.shape[-2:]
+    if height > width:
+        return resize(video, (height * size // width, size))
+    return resize(video, (size, width * size // height))
+
+
 def stride_crop(video: np.ndarray, stride: int) -> np.ndarray:
     """The top left part whose sides are the largest multiples of `stride`."""
     height, width = video.shape[-2:]

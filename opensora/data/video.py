@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.video.reformatter import Interpolation
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from opensora.weights.saving import atomic_path, write_atomic
 
-PICTURE_SUFFIXES = (".gif", ".webp", ".png", ".jpg", ".jpeg")
-DEFAULT_PICTURE_FPS = 24.0
+STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
+PICTURE_SUFFIXES = (".gif", ".webp", *STILL_SUFFIXES)
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts", ".3gp")
+DEFAULT_FPS = 24
 # The scaler's default arithmetic darkens decoded pixels by one or two levels.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 LONGEST_NAME = 120  # bytes; file systems allow 255, and suffixes and temporary names need room
@@ -40,12 +42,12 @@ def probe(path: str | Path) -> VideoInfo:
             picture.load()  # WebP tells the duration of a frame only then
             duration = picture.info.get("duration", 0)
             return VideoInfo(
-                getattr(picture, "n_frames", 1), 1000 / duration if duration else DEFAULT_PICTURE_FPS, picture.height, picture.width
+                getattr(picture, "n_frames", 1), 1000 / duration if duration else float(DEFAULT_FPS), picture.height, picture.width
             )
     with _opened_video(path) as (container, stream):
         # Some containers do not store the number of frames: then the packets are counted, without decoding.
         frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-        return VideoInfo(frames, float(stream.average_rate), stream.height, stream.width)
+        return VideoInfo(frames, float(_rate(stream)), stream.height, stream.width)
 
 
 def read_video(path: str | Path, num_frames: int | None = None, sample_rate: int = 1, start: int = 0) -> np.ndarray:
@@ -54,15 +56,40 @@ def read_video(path: str | Path, num_frames: int | None = None, sample_rate: int
     `num_frames` None reads to the end. Transparent pictures are put on white. Raises ValueError naming a file that
     cannot be read or has too few frames.
     """
-    path = Path(path)
-    read = _picture_frames if path.suffix.lower() in PICTURE_SUFFIXES else _video_frames
-    frames = list(islice(read(path, start, sample_rate), num_frames))
+    frames = list(islice(iter_frames(path, sample_rate, start), num_frames))
     if not frames or (num_frames is not None and len(frames) < num_frames):
         wanted = start + ((num_frames or 1) - 1) * sample_rate + 1
         raise ValueError(
             f"{path} is too short: {wanted} frames are needed (from frame {start}, every {sample_rate}), it has {probe(path).frames}"
         )
     return np.stack(frames)
+
+
+def small_frames(path: str | Path, height: int, width: int) -> Iterator[np.ndarray]:
+    """Every frame of a video or animation, reduced to uint8 (height, width, 3), one after the other. Raises ValueError as `read_video`."""
+    path = Path(path)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        for frame in _picture_frames(path, 0, 1):
+            yield np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
+    else:
+        yield from _video_frames(path, 0, 1, (height, width))
+
+
+def iter_frames(path: str | Path, sample_rate: int = 1, start: int = 0) -> Iterator[np.ndarray]:
+    """Frames start, start + sample_rate, ... to the end, uint8 (H, W, 3), one at a time; ValueError names a file that cannot be read."""
+    path = Path(path)
+    read = _picture_frames if path.suffix.lower() in PICTURE_SUFFIXES else _video_frames
+    return read(path, start, sample_rate)
+
+
+def to_pixels(frames: np.ndarray) -> np.ndarray:
+    """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [-1, 1], what the autoencoder takes."""
+    return np.ascontiguousarray(frames.transpose(0, 4, 1, 2, 3), dtype=np.float32) / 127.5 - 1.0
+
+
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """float (B, 3, T, H, W), about [-1, 1] -> uint8 (B, T, H, W, 3). Values are cut off below, not rounded, as in the reference."""
+    return (np.clip(pixels / 2 + 0.5, 0.0, 1.0) * 255).astype(np.uint8).transpose(0, 2, 3, 4, 1)
 
 
 @contextmanager
@@ -72,7 +99,7 @@ def _opened_picture(path: Path) -> Iterator[Image.Image]:
             yield picture
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:  # of damaged files Pillow's readers raise anything, IndexError and struct.error included
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
 
 
@@ -89,23 +116,25 @@ def _opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise ValueError(f"{path} holds no video")
+            if container.streams.video[0].codec_context is None:
+                raise ValueError(f"{path} holds a video of an unknown codec")
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a video: {error}") from error
 
 
-def _video_frames(path: Path, start: int, sample_rate: int) -> Iterator[np.ndarray]:
+def _video_frames(path: Path, start: int, sample_rate: int, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
     with _opened_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         first = stream.start_time or 0
-        ticks = stream.time_base * stream.average_rate  # frames per tick
+        ticks = stream.time_base * _rate(stream)  # frames per tick
         if start:
             # One frame early: streams with reordered frames may land after the asked one.
             container.seek(first + max(0, int((start - 1) / ticks)), stream=stream)
-        wanted, size = start, (stream.height, stream.width)
+        wanted, size = start, size or (stream.height, stream.width)
         for number, frame in enumerate(container.decode(stream)):
             index = number if frame.pts is None else round((frame.pts - first) * ticks)
             if index < wanted:
@@ -117,8 +146,13 @@ def _video_frames(path: Path, start: int, sample_rate: int) -> Iterator[np.ndarr
                 wanted += sample_rate
 
 
+def _rate(stream: Any) -> Fraction:
+    """Frames per second; some containers tell only what they guess, or nothing."""
+    return stream.average_rate or stream.guessed_rate or Fraction(DEFAULT_FPS)
+
+
 def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
-    """Write uint8 frames (T, H, W, 3) in the format that the suffix names: .mp4, .gif, .webp, or .png for a single frame.
+    """Write uint8 frames (T, H, W, 3) in the format that the suffix names: .mp4, .gif, .webp, or .png and .jpg for a single frame.
 
     The same frames give the same bytes. mp4 is H.264 that browsers play; an odd height or width gets one more row or
     column, a copy of the last. Gif and webp store a run of identical frames once, with a longer duration.
@@ -129,7 +163,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
         raise ValueError(f"{path}: frames must be uint8 (T, H, W, 3) with T > 0, got {frames.dtype} {frames.shape}")
     if path.suffix.lower() not in WRITERS:
         raise ValueError(f"{path} cannot be written: choose a name that ends in {', '.join(WRITERS)}")
-    if path.suffix.lower() == ".png" and len(frames) > 1:
+    if path.suffix.lower() in STILL_SUFFIXES and len(frames) > 1:
         raise ValueError(f"{path} cannot hold {len(frames)} frames: choose .mp4, .gif or .webp")
     try:
         with atomic_path(path) as temporary:
@@ -170,11 +204,16 @@ def _write_png(path: Path, frames: np.ndarray, fps: float) -> None:
     Image.fromarray(frames[0]).save(path, "PNG")
 
 
+def _write_jpeg(path: Path, frames: np.ndarray, fps: float) -> None:
+    Image.fromarray(frames[0]).save(path, "JPEG", quality=95)
+
+
 WRITERS: dict[str, Callable[[Path, np.ndarray, float], None]] = {
     ".mp4": _write_mp4,
     ".gif": _write_gif,
     ".webp": _write_webp,
     ".png": _write_png,
+    ".jpg": _write_jpeg,
 }
 
 
@@ -182,6 +221,15 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write indented UTF-8 json; the file appears complete or not at all."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no such file or it holds something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def contact_sheet(frames: np.ndarray, columns: int | None = None) -> np.ndarray:

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from opensora.models.causal_vae_blocks import KINDS, Shapes
+from opensora.models.causal_vae_chunked import run_chunked
 from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
+from opensora.models.causal_vae_memory import SHARE, WAYS, choose
+from opensora.models.frames import Workspace
 from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
 from opensora.nn.on_demand import tensors
-from opensora.runtime import mindspore
+from opensora.runtime import device, free_memory, mindspore
 from opensora.weights import TensorSource, load_config, open_weights, save_weights
 
 ms = mindspore()
@@ -97,6 +100,7 @@ class CausalVAE:
         self.config = config
         self.weights = weights
         self.tiling: Tiling | None = None
+        self._memory = "auto"
         self._encoder, self._decoder = encoder_layers(config), decoder_layers(config)
 
     @classmethod
@@ -139,6 +143,19 @@ class CausalVAE:
         """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the PyTorch original load."""
         save_weights(folder, asdict(self.config), {name: value.asnumpy() for name, value in self.weights.items()}, dtype=dtype)
 
+    @property
+    def memory(self) -> str:
+        """How `encode` and `decode` compute what is not tiled: "exact", the whole video in compiled blocks; "chunked", equal but for
+        rounding, layer by layer over chunks of frames, beyond a share of the free memory with a scratch file; "auto", see `choose`.
+        """
+        return self._memory
+
+    @memory.setter
+    def memory(self, way: str) -> None:
+        if way not in WAYS:
+            raise ValueError(f"memory {way!r} is unknown: choose one of {', '.join(WAYS)}, or set tiling")
+        self._memory = way
+
     def encode(self, video: Any) -> Posterior:
         """(B, 3, F, H, W) in [-1, 1] -> the posterior over (B, 4, (F+3)//4, H/8, W/8). ValueError for sizes off the stride."""
         stride = self.config.space_stride
@@ -146,7 +163,7 @@ class CausalVAE:
             raise ValueError(f"the frames are {video.shape[3]}x{video.shape[4]}: height and width must be multiples of {stride}")
         if self.tiling is not None and self.tiling.splits_video(video.shape):
             return Posterior(ms.Tensor(tiled_encode(lambda tile: self._encode(Forward(self.weights), tile), video, self.tiling)))
-        return Posterior(self._encode(Forward(self.weights), video))
+        return Posterior(self._apply(self._encoder, video))
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the latents of a video (B, 3, F, H, W)."""
@@ -157,7 +174,7 @@ class CausalVAE:
         """(B, 4, T, h, w) -> (B, 3, 4*T-3, 8*h, 8*w), about [-1, 1]."""
         if self.tiling is not None and self.tiling.splits_latents(latents.shape):
             return ms.Tensor(tiled_decode(lambda tile: self._decode(Forward(self.weights), tile), latents, self.tiling))
-        return self._decode(Forward(self.weights), latents)
+        return self._apply(self._decoder, latents)
 
     def forward_with_tape(self, video: Any, noise: Any = None) -> tuple[Any, Posterior, Tape]:
         """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given."""
@@ -180,6 +197,12 @@ class CausalVAE:
 
     def _decode(self, run: Forward, latents: Any) -> Any:
         return self._chain(run, self._decoder, latents)
+
+    def _apply(self, layers: list[Layer], x: Any) -> Any:
+        if choose(self._memory, device()) == "exact":
+            return self._chain(Forward(self.weights), layers, x)
+        with Workspace(int(SHARE * free_memory())) as workspace:
+            return ms.Tensor.from_numpy(run_chunked(layers, self.weights, x.asnumpy(), self.config.norm_num_groups, workspace))
 
     def _chain(self, run: Forward, layers: list[Layer], video: Any) -> Any:
         batch = video.shape[0]

@@ -77,24 +77,26 @@ def _resnet_3d(w: Any, x: Any, batch: int, groups: int) -> Any:
 
 def _attention_fixed(w: Any, x: Any, batch: int, groups: int) -> Any:
     """AttnBlock3DFix: every frame attends to itself."""
-    rows, channels, height, width = x.shape
-    q, k, v = _query_key_value(w, x, batch, groups)
-    h = attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v))  # (T*B, 1, H*W, C)
-    h = ops.reshape(ops.transpose(h, (0, 1, 3, 2)), (rows, channels, height, width))
-    return x + _pointwise(w, "proj_out.conv", h, batch)
+    return x + attend_in_frames(w, group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups))
+
+
+def attend_in_frames(w: Any, h: Any) -> Any:
+    """The attention of AttnBlock3DFix on normalised frames (N, C, H, W), without the residual."""
+    q, k, v = _query_key_value(w, h, h.shape[0])
+    h = ops.transpose(attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v)), (0, 1, 3, 2))
+    return _pointwise(w, "proj_out.conv", ops.reshape(h, q.shape), q.shape[0])
 
 
 def _attention_mixed(w: Any, x: Any, batch: int, groups: int) -> Any:
     """AttnBlock3D of the class default: (C, T) is read as (T, C), which mixes channels and frames; kept as it was trained."""
-    q, k, v = _query_key_value(w, x, batch, groups)
+    q, k, v = _query_key_value(w, group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups), batch)
     q, k, v = (_as_channels_first(part, batch) for part in (q, k, v))
     h = attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v))
     h = ops.reshape(ops.transpose(h, (0, 1, 3, 2)), (batch, x.shape[1], -1, *x.shape[2:]))  # (B, C, T, H, W)
     return x + _pointwise(w, "proj_out.conv", to_frames(h), batch)
 
 
-def _query_key_value(w: Any, x: Any, batch: int, groups: int) -> tuple[Any, Any, Any]:
-    h = group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups)
+def _query_key_value(w: Any, h: Any, batch: int) -> tuple[Any, Any, Any]:
     return _pointwise(w, "q.conv", h, batch), _pointwise(w, "k.conv", h, batch), _pointwise(w, "v.conv", h, batch)
 
 
@@ -141,7 +143,11 @@ def _double_pixels(x: Any) -> Any:
 
 def _time_downsample(w: Any, x: Any, batch: int, groups: int) -> Any:
     """Mean of three frames at stride two, the first frame repeated: T -> ceil(T / 2)."""
-    padded = repeat_first_frame(x, batch, 2)
+    return mean_of_three(repeat_first_frame(x, batch, 2), batch)
+
+
+def mean_of_three(padded: Any, batch: int) -> Any:
+    """Every second frame with the two before it, which the video brings along."""
     return (time_tap(padded, batch, 0, 3, 2) + time_tap(padded, batch, 1, 3, 2) + time_tap(padded, batch, 2, 3, 2)) / 3.0
 
 

@@ -88,7 +88,7 @@ def _attention(tokens: int, sources: int, keys: int, width: int) -> int:
 def _chain(layers: list[Layer], size: Size) -> int:
     total = 0
     for layer in layers:
-        size = _resized(layer.kind, size)
+        size = resized(layer.kind, size)
         total += _layer(layer, size)
     return total
 
@@ -110,7 +110,8 @@ def _layer(layer: Layer, size: Size) -> int:
     return linear(positions, kernel * (channels_in + channels) + shortcut, channels)
 
 
-def _resized(kind: str, size: Size) -> Size:
+def resized(kind: str, size: Size) -> Size:
+    """The size of a block's output."""
     frames, height, width = size
     if kind in ("Downsample", "SpatialDownsample2x"):
         return frames, height // 2, width // 2

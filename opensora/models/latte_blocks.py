@@ -193,6 +193,7 @@ def _add_frame_positions(w: Any, x: Any, positions: Any) -> Any:
     """x (B, F, S, D) plus positions (T, D) on the frames of the video."""
     frames, width = positions.shape
     table = ops.reshape(ops.stop_gradient(positions), (1, frames, 1, width)).astype(x.dtype)
+    table = ops.tile(table, (x.shape[0], 1, x.shape[2], 1))  # broadcasting would keep large index tables on a CPU
     return _with_images(x[:, :frames] + table, x)
 
 
@@ -210,9 +211,10 @@ def _patches(w: Any, latents: Any, positions: Any) -> Any:
     rows, columns = height // size, columns // size
     x = ops.reshape(ops.transpose(latents.astype(kernel.dtype), (0, 2, 3, 1, 4)), (batch * frames * rows, size, channels, columns, size))
     x = ops.reshape(ops.transpose(x, (0, 3, 2, 1, 4)), (batch * frames * rows * columns, channels * size * size))
-    x = ops.MatMul(transpose_b=True)(x, ops.reshape(kernel, (width, channels * size * size))) + w["proj.bias"]
+    x = ops.bias_add(ops.MatMul(transpose_b=True)(x, ops.reshape(kernel, (width, channels * size * size))), w["proj.bias"])
     x = ops.reshape(x, (batch, frames, rows * columns, width))
-    return x + ops.stop_gradient(positions).astype(x.dtype)
+    table = ops.reshape(ops.stop_gradient(positions), (1, 1, rows * columns, width)).astype(x.dtype)
+    return x + ops.tile(table, (batch, frames, 1, 1))
 
 
 def _timesteps(w: Any, embedding: Any) -> Any:

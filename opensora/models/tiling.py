@@ -15,6 +15,7 @@ from opensora.runtime import mindspore
 ms = mindspore()
 
 SPACE_STRIDE, TIME_STRIDE = 8, 4
+UNBOUNDED = 2**20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class Tiling:
             raise ValueError(f"tile frames {self.frames} is not a multiple of {TIME_STRIDE} plus one, and at least {TIME_STRIDE + 1}")
         if not 0.0 <= self.overlap < 1.0:
             raise ValueError(f"tile overlap {self.overlap} is not in [0, 1)")
+
+    @classmethod
+    def chosen(cls, enable_tiling: bool, enable_time_chunk: bool, overlap: float) -> "Tiling | None":
+        """The reference's tiles of 256 pixels and 65 frames; with enable_time_chunk alone whole frames; with neither None."""
+        if enable_tiling:
+            return cls(overlap=overlap)
+        return cls(size=UNBOUNDED, overlap=overlap) if enable_time_chunk else None
 
     @property
     def latent_size(self) -> int:

@@ -32,7 +32,12 @@ def causal_conv3d(x: Any, weight: Any, bias: Any, batch: int, time_stride: int =
     if x.shape[0] == batch:
         # With one frame every tap sees the same pixels.
         return conv2d(x, ops.sum(kernel, 0), bias, stride, padding)
-    padded = repeat_first_frame(x, batch, taps - 1)
+    return sum_over_taps(repeat_first_frame(x, batch, taps - 1), kernel, bias, batch, time_stride, stride, padding)
+
+
+def sum_over_taps(padded: Any, kernel: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: Padding = SAME) -> Any:
+    """3-D convolution of a video that brings the frames before it along; kernel (taps, out, in, kh, kw), the weight with time first."""
+    taps = kernel.shape[0]
     y = conv2d(time_tap(padded, batch, 0, taps, time_stride), kernel[0], bias, stride, padding)
     for tap in range(1, taps):
         y = y + _convolve(time_tap(padded, batch, tap, taps, time_stride), kernel[tap], stride, padding)

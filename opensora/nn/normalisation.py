@@ -42,6 +42,11 @@ def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps
     return ops.reshape(y * expand(_per_row(scale, shape), height * width) + expand(shift, height * width), x.shape).astype(x.dtype)
 
 
+def normalise_channels(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float = 1e-6) -> Any:
+    """(N, C, H, W) with known statistics: (x - mean) / sqrt(variance + eps) * weight + bias, all of them (C,) float32."""
+    return ops.BatchNorm(False, eps)(x, weight, bias, mean, variance)[0]
+
+
 def _per_row(statistic: Any, shape: tuple[int, ...]) -> Any:
     """(1, B, groups, 1 or C/groups) -> (T*B*C, 1)."""
     return ops.reshape(ops.broadcast_to(statistic, shape), (-1, 1))

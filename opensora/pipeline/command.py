@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNBOUNDED_TILE = 2**20
 TEXTS_AT_ONCE = 64
 
 
@@ -65,7 +64,11 @@ def _generate(job: GenerateJob, memory: int | None, mesh: "Mesh | None") -> None
         team, teams = mesh.data
         todo = todo[team::teams]
     if todo:
-        tiling = _tiling(job)
+        from opensora.models import Tiling
+
+        options = job.options
+        tiles = options.enable_tiling or options.vae_memory == "tiled"
+        tiling = Tiling.chosen(tiles, options.enable_time_chunk, options.tile_overlap_factor)
         free = (free_memory() if memory is None else memory) // neighbours
         found = foresee(job, todo, tiling, free)
         _say_what_is_unusual(job)
@@ -114,6 +117,7 @@ def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost
     options = job.options
     pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision, weights_dtype=options.weights_dtype)
     pipe.tiling = tiling
+    pipe.vae_memory = "auto" if tiling else options.vae_memory
     pipe.resident = found.together <= free or options.decode_latents
     if mesh is not None:
         pipe.mesh = mesh
@@ -129,18 +133,6 @@ def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost
         parts.insert(0, pipe.vae)
     pipe.load(parts)
     return pipe
-
-
-def _tiling(job: GenerateJob) -> Any:
-    """The reference's: tiles of 256 pixels and 65 frames, or with --enable_time_chunk alone only the frames are split."""
-    from opensora.models import Tiling
-
-    options = job.options
-    if options.enable_tiling:
-        return Tiling(overlap=options.tile_overlap_factor)
-    if options.enable_time_chunk:
-        return Tiling(size=UNBOUNDED_TILE, overlap=options.tile_overlap_factor)
-    return None
 
 
 def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:

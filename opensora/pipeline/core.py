@@ -18,7 +18,7 @@ from opensora.models.causal_vae import CausalVAEConfig
 from opensora.models.latte import LatteConfig
 from opensora.options import Sampling, complete_sampling
 from opensora.parallel.mesh import Mesh
-from opensora.pipeline.memory import estimate, free_memory
+from opensora.pipeline.memory import estimate, free_memory, weights_size
 from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
 from opensora.weights import ModelFolder, WeightsError, find_model, load_config
@@ -87,6 +87,7 @@ class Pipeline:
         self.resident = resident
         self.tiling: Tiling | None = None
         self.mesh = Mesh()
+        self.vae_memory = "auto"
         self._dtype = runtime.compute_dtype(precision)
         self._weights_dtype = weights_dtype
         self._max_length = int(load_config(model.transformer).get("model_max_length", 300))
@@ -122,6 +123,8 @@ class Pipeline:
         config = load_config(model.transformer)
         rows, columns = config.get("sample_size", (64, 64))
         needed = estimate(model, (int(config.get("video_length", 17)), rows, columns))
+        if weights_dtype != "fp32":
+            needed -= weights_size(model.transformer) // 2
         resident = needed <= (free_memory() if memory is None else memory)
         pipe = cls(model, pretrained_ckpt=pretrained_ckpt, precision=precision, weights_dtype=weights_dtype, resident=resident)
         parts: list[Part[Any]] = [pipe.transformer, pipe.vae]
@@ -242,9 +245,9 @@ class Pipeline:
         return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))
 
     def decode(self, latents: Array) -> Any:
-        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` of the pipeline is respected."""
+        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected."""
         vae = self.vae.get()
-        vae.tiling = self.tiling
+        vae.tiling, vae.memory = self.tiling, self.vae_memory
         x = _host(latents)
         self._announce("the decoder", x.shape[2:])
         return ms.Tensor(decode_frames(vae, x))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STAGES = ("text", "denoise", "decode")
 # Share of the machine's matrix product that each stage reaches on a CPU, and bytes a second from a disk (docs/full-size.md).
-EFFICIENCY = {"text": 0.6, "denoise": 0.6, "decode": 0.35}
+EFFICIENCY = {"text": 0.8, "denoise": 0.85, "decode": 0.6}
 DISK = 1e9
 START = 15.0  # seconds until the framework is there and the blocks are compiled
 CALIBRATION_SECONDS = 0.1
@@ -71,6 +71,7 @@ def cost(
     weights_dtype: str = "fp32",
     upstream: bool = False,
     tiling: "Tiling | None" = None,
+    vae_memory: str = "exact",
 ) -> Cost:
     """The cost of sampling `videos` videos of `texts` different texts, the negative one included."""
     latte, vae = LatteConfig.from_dict(load_config(model.transformer)), CausalVAEConfig.from_dict(load_config(model.vae))
@@ -93,7 +94,7 @@ def cost(
     parts = {"text": model.text_encoder, "denoise": model.transformer, "decode": model.vae}
     weights = {stage: 0 if part is None else memory.weights_size(part) for stage, part in parts.items()}
     held = weights | {"denoise": weights["denoise"] * WEIGHT_BYTES[weights_dtype] // memory.FLOAT}
-    activations = {"text": 0, "denoise": memory.denoising(model, size), "decode": memory.decoding(model, size, tiling)}
+    activations = {"text": 0, "denoise": memory.denoising(model, size), "decode": memory.decoding(model, size, tiling, vae_memory)}
     # While a layer of the text encoder is read, the framework holds the one before.
     apart = held | {"text": 0 if t5 is None else 2 * weights["text"] // t5.num_layers}
     hidden = LEAST_ACTIVATIONS * halves * prod(size) // latte.patch_size**2 * latte.width * memory.FLOAT

@@ -4,6 +4,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opensora.models.causal_vae_config import CausalVAEConfig
+from opensora.models.causal_vae_memory import SHARE, choose, chunked, whole
+from opensora.runtime import UNKNOWN as UNKNOWN
+from opensora.runtime import free_memory as free_memory
 from opensora.weights import ModelFolder, load_config
 from opensora.weights.sources import folder_files
 
@@ -12,22 +16,23 @@ if TYPE_CHECKING:
 
 FLOAT = 4
 FRAMEWORK = 2**30  # the process itself: libraries, compiled code, the allocator's slack
-# Measured on a CPU, where every compiled block keeps the workspace of its operators: memory of one decode in units of
-# channels * frames * height * width of the last level, of one evaluation in units of tokens * width.
-DECODER_ACTIVATIONS = 40
+# Measured on a CPU, where every compiled block keeps the workspace of its operators: one evaluation in units of tokens * width.
 TRANSFORMER_ACTIVATIONS = 110
 XL_WIDTH = 1152
-UNKNOWN = 2**62
 
 
-def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None) -> int:
+def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, device: str = "CPU") -> int:
     """Bytes that encoding, denoising and decoding one video need with all parts loaded.
 
     latent_size: (T, h, w) of the latents. Weights are counted in float32 from the files' headers; of the activations, the larger
     of the transformer's, for both halves of the guidance, and of the decoder's.
     """
     parts = [part for part in (model.text_encoder, model.transformer, model.vae) if part is not None]
-    return FRAMEWORK + sum(map(weights_size, parts)) + max(denoising(model, latent_size), decoding(model, latent_size, tiling))
+    return (
+        FRAMEWORK
+        + sum(map(weights_size, parts))
+        + max(denoising(model, latent_size), decoding(model, latent_size, tiling, choose("auto", device)))
+    )
 
 
 def denoising(model: ModelFolder, latent_size: tuple[int, int, int]) -> int:
@@ -37,8 +42,12 @@ def denoising(model: ModelFolder, latent_size: tuple[int, int, int]) -> int:
     return TRANSFORMER_ACTIVATIONS * 2 * tokens * int(transformer.get("cross_attention_dim", XL_WIDTH)) * FLOAT
 
 
-def decoding(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None) -> int:
-    """Bytes of the decoder's activations."""
+def decoding(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, way: str = "exact") -> int:
+    """Bytes of the decoder's activations; way: "exact" or "chunked"."""
+    config = CausalVAEConfig.from_dict(load_config(model.vae))
+    if tiling is None and way == "chunked":
+        stored, working = chunked(config, latent_size)
+        return working + min(stored, int(SHARE * free_memory()))
     frames, height, width = latent_size
     if tiling is not None:
         frames, height, width = (
@@ -46,25 +55,13 @@ def decoding(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Til
             min(height, tiling.latent_size),
             min(width, tiling.latent_size),
         )
-    channels = int(load_config(model.vae).get("hidden_size", 128))
-    return DECODER_ACTIVATIONS * channels * (4 * frames - 3) * 64 * height * width * FLOAT
+    pixels = (config.time_stride * (frames - 1) + 1, config.space_stride * height, config.space_stride * width)
+    return whole(config, pixels)
 
 
 def weights_size(folder: Path) -> int:
     """Bytes of a folder's weights in float32."""
     return FLOAT * sum(prod(entry.shape) for file in folder_files(folder) for entry in file.entries.values())
-
-
-def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can still be used, by the machine and by a container's limit; a very large number where neither is told."""
-    free = UNKNOWN
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = control_group / "memory.max", control_group / "memory.current"
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
 
 
 def free_swap(meminfo: Path = Path("/proc/meminfo")) -> int:

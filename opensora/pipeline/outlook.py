@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from opensora.models.causal_vae_config import CausalVAEConfig
+from opensora.models.causal_vae_memory import choose
 from opensora.options import GenerateJob, GenerateOptions
-from opensora.pipeline.cost import Cost, cost, matrix_rate, memory_text, operations_text, time_text
-from opensora.pipeline.memory import free_swap
+from opensora.pipeline.cost import EFFICIENCY, Cost, cost, matrix_rate, memory_text, operations_text, time_text
+from opensora.pipeline.memory import decoding, free_swap
 from opensora.pipeline.plan import Planned
+from opensora.pipeline.sampling import latent_frames
+from opensora.weights import load_config
 
 if TYPE_CHECKING:
     from opensora.models.tiling import Tiling
@@ -23,21 +27,22 @@ QUICK: dict[str, Any] = {"sample_method": "DPM++2M", "num_sampling_steps": 20}
 def foresee(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None", free: int) -> Cost:
     """Say in one line what these videos take, and name a quicker command where that is long.
 
-    free: bytes that may be used. Raises ValueError for what surely needs more, even with what is free of the swap space.
+    free: bytes that may be used. Raises ValueError for what surely needs more on a CPU, even with what is free of the swap space.
     """
     found = _cost(job, videos, tiling)
     most = free + free_swap()
-    if most < found.least:
+    if job.options.device == "CPU" and most < found.least:
         raise ValueError(
-            f"{_what(job, videos)} need {memory_text(found.least)} at the very least and {memory_text(most)} are free: {_remedy(job)}"
+            f"{_what(job, videos)}: {memory_text(found.least)} are needed at the very least, {memory_text(most)} are free: {_remedy(job)}"
         )
     line = f"{_what(job, videos)}: {operations_text(sum(found.operations.values()))}, about {memory_text(found.apart)} of memory or more"
-    if job.options.device != "CPU":
-        log.info("%s", line)
+    rate = matrix_rate() if job.options.device == "CPU" else None
+    log.info("%s%s", line, "" if rate is None else f", about {time_text(found.seconds(rate))} on this CPU (an estimate)")
+    if tiling is None and "decode" in found.operations:
+        _say_how_to_decode(job, free, found.operations["decode"], rate)
+    if rate is None:
         return found
-    rate = matrix_rate()
     seconds = found.seconds(rate)
-    log.info("%s, about %s on this CPU (an estimate)", line, time_text(seconds))
     quick = replace(job, sampling=replace(job.sampling, **QUICK))
     sooner = _cost(quick, videos, tiling).seconds(rate)
     if seconds > LONG and sooner < 0.7 * seconds:
@@ -68,15 +73,33 @@ def _cost(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None") 
         weights_dtype=options.weights_dtype,
         upstream=options.upstream,
         tiling=tiling,
+        vae_memory="exact" if tiling else choose(options.vae_memory, options.device),
     )
 
 
+def _say_how_to_decode(job: GenerateJob, free: int, operations: int, rate: float | None) -> None:
+    """One line: the way that the decoder takes, and whether the whole video at once would fit."""
+    options, sampling = job.options, job.sampling
+    config = CausalVAEConfig.from_dict(load_config(job.model.vae))
+    frames = latent_frames(sampling.num_frames, config.time_stride, options.upstream)
+    size = (frames, sampling.height // config.space_stride, sampling.width // config.space_stride)
+    at_once = decoding(job.model, size)
+    fits = "fits" if at_once <= free else "does not fit"
+    whole = f"the whole video at once takes about {memory_text(at_once)}, which {fits} in {memory_text(free)} of free memory"
+    seconds = "" if rate is None else f", about {time_text(operations / (rate * EFFICIENCY['decode']))} in all"
+    if choose(options.vae_memory, options.device) == "exact":
+        log.info("decoding: exact; %s%s", whole, seconds)
+        return
+    taken = decoding(job.model, size, way="chunked")
+    log.info("decoding: chunked, exact but for rounding, about %s%s; %s", memory_text(taken), seconds, whole)
+
+
 def _what(job: GenerateJob, videos: Sequence[Planned]) -> str:
-    sampling, count = job.sampling, len(videos)
-    frames = "1 picture" if sampling.num_frames == 1 and count == 1 else f"{count} pictures" if sampling.num_frames == 1 else ""
-    kind = frames or f"{count} video{'s' if count > 1 else ''} of {sampling.num_frames} frames"
-    steps = "" if job.options.decode_latents else f", {sampling.num_sampling_steps} steps of {sampling.sample_method}"
-    return f"{kind}, {sampling.height}x{sampling.width}{steps}"
+    sampling = job.sampling
+    kind = "picture" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
+    count = f"1 {kind}" if len(videos) == 1 else f"{len(videos)} {kind.replace('picture', 'pictures').replace('video', 'videos')}"
+    steps = "" if job.options.decode_latents else f", {sampling.num_sampling_steps} x {sampling.sample_method}"
+    return f"{count}, {sampling.height}x{sampling.width}{steps}"
 
 
 def _remedy(job: GenerateJob) -> str:

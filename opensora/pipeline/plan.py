@@ -5,7 +5,6 @@ was interrupted continue where it stopped; a file whose recipe differs belongs t
 """
 
 import hashlib
-import json
 import logging
 import platform
 import shlex
@@ -14,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from opensora.data.video import safe_name
+from opensora.data.video import read_json, safe_name
+from opensora.models.causal_vae_memory import choose
 from opensora.options import GenerateJob
 from opensora.weights import ModelFolder, weight_files
 
@@ -70,7 +70,7 @@ def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]
         if options.fps is not None:
             recipe["fps"] = options.fps
     path, sidecar = folder / f"{stem}.{suffix}", folder / f"{stem}.json"
-    finished = path.is_file() and _read(sidecar) == recipe
+    finished = path.is_file() and read_recipe(sidecar) == recipe
     return Planned(prompt, recipe, path, sidecar, folder / f"{name}{SHEET}", latents, finished)
 
 
@@ -91,7 +91,7 @@ def _sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[s
 def _latents_recipe(latents: Path, prompt: str) -> dict[str, Any]:
     """How latents of an earlier run were made. ValueError where there are none, or they are those of another prompt."""
     sidecar = latents.with_suffix(".json")
-    recipe = _read(sidecar)
+    recipe = read_recipe(sidecar)
     if recipe is None or not latents.is_file():
         raise ValueError(f"{sidecar if recipe is None else latents} does not exist: first run the same prompts with --save_latents")
     if recipe.get("prompt") != prompt:
@@ -101,9 +101,11 @@ def _latents_recipe(latents: Path, prompt: str) -> dict[str, Any]:
 
 def _decoding(job: GenerateJob) -> dict[str, Any]:
     options = job.options
-    split = options.enable_tiling or options.enable_time_chunk
+    tiles = options.enable_tiling or options.vae_memory == "tiled"
+    split = tiles or options.enable_time_chunk
     return {
-        "enable_tiling": options.enable_tiling,
+        "vae_memory": None if split else choose(options.vae_memory, options.device),
+        "enable_tiling": tiles,
         "enable_time_chunk": options.enable_time_chunk,
         "tile_overlap_factor": options.tile_overlap_factor if split else None,
     }
@@ -111,7 +113,7 @@ def _decoding(job: GenerateJob) -> dict[str, Any]:
 
 def _foreign_files(video: Planned) -> list[Path]:
     """Files in the way of a video that are not an earlier run's part of the same video."""
-    if _read(video.sidecar) == video.recipe:
+    if read_recipe(video.sidecar) == video.recipe:
         return []
     return [path for path in (video.path, video.sidecar, video.sheet) if path.exists()]
 
@@ -158,21 +160,23 @@ def versions() -> dict[str, str]:
 
 def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dict[str, str]]:
     """sha256 of every file that determines a part of the model, by part and file name."""
-    hashes = {"transformer": _hash_folder(model.transformer), "vae": _hash_folder(model.vae)}
+    hashes = {"transformer": hash_folder(model.transformer), "vae": hash_folder(model.vae)}
     if pretrained_ckpt is not None:
-        replaced = {path.name: _hash_file(path) for path in weight_files(pretrained_ckpt)}
+        replaced = {path.name: hash_file(path) for path in weight_files(pretrained_ckpt)}
         hashes["transformer"] = {"config.json": hashes["transformer"]["config.json"], **replaced}
     if model.text_encoder is not None:
-        hashes["text_encoder"] = _hash_folder(model.text_encoder, "model")
+        hashes["text_encoder"] = hash_folder(model.text_encoder, "model")
     return hashes
 
 
-def _hash_folder(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, str]:
+def hash_folder(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, str]:
+    """sha256 of every file in a model's folder that determines it, by name."""
     files = folder / "config.json", folder / "spiece.model", *weight_files(folder, stem)
-    return {path.name: _hash_file(path) for path in files if path.is_file()}
+    return {path.name: hash_file(path) for path in files if path.is_file()}
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """sha256 in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
@@ -180,11 +184,7 @@ def _hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(sidecar: Path) -> dict[str, Any] | None:
+def read_recipe(sidecar: Path) -> dict[str, Any] | None:
     """The recipe in a sidecar, or None where there is none or it is not ours."""
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    recipe = content.get("recipe") if isinstance(content, dict) else None
+    recipe = read_json(sidecar).get("recipe")
     return recipe if isinstance(recipe, dict) else None

@@ -8,6 +8,7 @@ import numpy as np
 from opensora import runtime
 from opensora.data.text import clean_caption
 from opensora.data.tokenizer import Tokenizer
+from opensora.data.video import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.parallel.collectives import Group
 from opensora.parallel.mesh import Mesh
@@ -77,15 +78,14 @@ class Denoiser:
 
 
 def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
-    """Latents (B, C, T, h, w) -> frames uint8 (B, F, H, W, 3). Values are cut off below, not rounded, as in the reference.
+    """Latents (B, C, T, h, w) -> frames uint8 (B, F, H, W, 3).
 
     One video at a time, which bounds the memory and keeps its bytes independent of the batch.
     """
     videos = []
     for i in range(len(latents)):
-        video = vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy()[0]  # (3, F, H, W)
-        videos.append((np.clip(video / 2 + 0.5, 0.0, 1.0) * 255).astype(np.uint8).transpose(1, 2, 3, 0))
-    return np.stack(videos)
+        videos.append(to_bytes(vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy()))
+    return np.concatenate(videos)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:

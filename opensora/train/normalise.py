@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.cache import LATENT_SCALE
 from opensora.data.demo import DemoClips, Renderer
+from opensora.data.latents import LATENT_SCALE
+from opensora.data.video import to_pixels
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
 from opensora.runtime import mindspore
-from opensora.train.vae import to_pixels
 
 ms = mindspore()
 

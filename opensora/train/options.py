@@ -1,7 +1,30 @@
 """What the training commands are asked for; checked before MindSpore is imported."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from opensora.data.options import DataOptions
+
+REPLACED_COMMON = {
+    "max_device_memory": "the framework takes what it needs: choose a smaller batch_size",
+    "optimizer_weight_shard_size": "with parallel_mode optim the optimizer is sharded over all processes that msrun starts",
+    "optim": "it is always AdamW with bias correction; see betas, optim_eps, weight_decay, group_strategy",
+    "clip_grad": "gradients are clipped to max_grad_norm; 0 turns clipping off",
+    "use_ema": "the moving average is always kept; set ema_decay",
+    "start_learning_rate": "the rate after the warm-up is learning_rate",
+    "dataset_sink_mode": "batches are made ahead of time, dataloader_prefetch_size of them",
+    "epochs": "training is counted in optimizer steps, max_train_steps; `opensora check-data` prints the steps of an epoch",
+    "drop_overflow_update": "an update with a number that is not finite is always dropped; see max_skipped_steps",
+    "use_recompute": "every block recomputes its forward in the backward pass",
+    "num_no_recompute": "every block recomputes its forward in the backward pass",
+    "enable_flash_attention": "it is used where the device has it and the number format allows",
+    "ckpt_save_interval": "use checkpointing_steps",
+    "step_mode": "all intervals are counted in optimizer steps",
+    "profile": "metrics.jsonl splits the seconds of a step into data, vae, model and optimizer",
+    "log_level": "set GLOG_v in the environment for the framework's own messages",
+    "jit_level": "each kind of block is compiled by itself; mode 1 switches compiling off",
+}
+"""Flags that the training commands of the published version share and that are not options here: what takes their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,44 +162,50 @@ class PrecisionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions):
+class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions):
     """Options of `opensora train`."""
 
+    REPLACED: ClassVar[dict[str, str]] = REPLACED_COMMON | {
+        "model": "the transformer is described by config.json in the folder model_path/version",
+        "ae": "the autoencoder is described by config.json in its folder, ae_path",
+        "vae_keep_gn_fp32": "norms always compute their statistics in float32",
+        "vae_precision": "the autoencoder computes in float32",
+        "text_encoder_precision": "the text encoder computes in float32; embed its output once with `opensora embed-text`",
+    }
+
     model_path: str
-    """Model folder whose config.json files and tokenizer describe the networks; its weights are not read."""
+    """Model folder whose config.json files and tokenizer describe the networks."""
     version: str | None = None
     """Folder of the transformer inside model_path, needed where there are several."""
-    vae_latent_folder: str
-    """Latents and captions to train on, made by `opensora encode-latents`."""
-    validation_latent_folder: str
-    """Latents and captions to validate on."""
+    text_encoder_name: str | None = None
+    """Folder of the text encoder; default: model_path/text_encoder."""
+    ae_path: str | None = None
+    """Folder of the autoencoder; default: model_path/vae."""
+    validation_latent_folder: str | None = None
+    """Latents and captions to validate on, made by `opensora encode-latents`."""
+    num_validation_samples: int = 256
+    """Samples of a validation."""
     pretrained: str | None = None
     """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
     sp_size: int = 1
     """Devices that share the frames of a sample; it divides their number."""
-    caption_dropout: float = 0.1
-    """Part of the captions that are left empty, for guidance."""
+    train_text_encoder: bool = False
+    """Train the text encoder too, from fresh weights or those of the checkpoint in pretrained; otherwise it stays as it is."""
+    enable_tiling: bool = False
+    """Encode videos in tiles of 256 pixels and chunks of 65 frames as the reference does."""
+    tile_overlap_factor: float = 0.25
+    """Part of a tile that overlaps its neighbour."""
+    use_rope: bool | None = None
+    """Rotary positions in addition to the others; default: the model's."""
+    compress_kv_factor: int | None = None
+    """Compression of keys and values in the second half of the layers; default: the model's."""
+    scale_lr: bool = False
+    """Multiply learning_rate by the number of samples of a step."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class EncodeLatentsOptions:
-    """Options of `opensora encode-latents`."""
-
-    demo_data: str
-    """Folder of the demo data set, made by `opensora prepare-data demo FOLDER`."""
-    vae: str
-    """Folder of the autoencoder."""
-    output_path: str
-    """Folder for the cache."""
-    split: Literal["train", "held_out"] = "train"
-    """Which pairs of subject and colour."""
-    num_clips: int = 4096
-    """Clips to render and encode."""
-    num_frames: int = 17
-    """Frames of a clip."""
-    resolution: int = 64
-    """Height and width of a clip in pixels."""
-    batch_size: int = 4
-    """Clips encoded together."""
-    seed: int = 0
-    """Seed of the clips."""
+    def __post_init__(self) -> None:
+        LoopOptions.__post_init__(self)
+        DataOptions.__post_init__(self)
+        if self.train_text_encoder and self.text_embed_cache:
+            raise ValueError("train_text_encoder and text_embed_cache exclude each other: cached embeddings cannot be trained")
+        if not 0 <= self.tile_overlap_factor < 1:
+            raise ValueError(f"tile_overlap_factor {self.tile_overlap_factor} is outside 0 to 1: use 0.25")

@@ -46,7 +46,7 @@ class LossScaler:
             self.scale, self.finite_steps = self.scale * self.factor, 0
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        return {"scale": np.array(self.scale), "finite_steps": np.array(self.finite_steps)}
+        return {"loss_scale": np.array(self.scale), "finite_steps": np.array(self.finite_steps)}
 
     def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.scale, self.finite_steps = float(arrays["scale"]), int(arrays["finite_steps"])
+        self.scale, self.finite_steps = float(arrays["loss_scale"]), int(arrays["finite_steps"])

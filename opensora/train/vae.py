@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from opensora.data.video import contact_sheet, write_video
+from opensora.data.video import contact_sheet, to_bytes, to_pixels, write_video
 from opensora.models.causal_vae import CausalVAE
 from opensora.nn.flat import Layout
 from opensora.parallel.mesh import Mesh
@@ -19,7 +19,7 @@ from opensora.train.optim import AdamW
 from opensora.train.vae_loss import VAELoss, generator_step
 from opensora.train.vae_options import TrainVAEOptions
 
-__all__ = ["VAELoss", "VAETask", "generator_step", "to_bytes", "to_pixels"]
+__all__ = ["VAELoss", "VAETask", "generator_step"]
 
 ms = mindspore()
 
@@ -221,13 +221,3 @@ def _arrays(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _tensors(arrays: Arrays) -> dict[str, Any]:
     return {name: ms.Tensor(value) for name, value in arrays.items()}
-
-
-def to_pixels(video: np.ndarray) -> np.ndarray:
-    """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [-1, 1]."""
-    return np.ascontiguousarray(video.transpose(0, 4, 1, 2, 3), dtype=np.float32) / 127.5 - 1.0
-
-
-def to_bytes(video: np.ndarray) -> np.ndarray:
-    """float (B, 3, T, H, W) -> uint8 (B, T, H, W, 3), truncated as the reference does."""
-    return (np.clip(video / 2 + 0.5, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 4, 1)

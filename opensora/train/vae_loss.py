@@ -177,7 +177,7 @@ def _hinge(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _vanilla(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cross-entropy of a sigmoid."""
-    return np.logaddexp(0.0, -margin), -1.0 / (1.0 + np.exp(margin))
+    return np.logaddexp(0.0, -margin), -np.exp(-np.logaddexp(0.0, margin))
 
 
 PENALTIES: Mapping[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = {"hinge": _hinge, "vanilla": _vanilla}

@@ -16,11 +16,11 @@ from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import mindspore
 from opensora.train.loop import train
 from opensora.train.vae import Clips, VAETask
-from opensora.train.vae_loss import VAELoss
+from opensora.train.vae_loss import PENALTIES, VAELoss
 from opensora.train.vae_options import TrainVAEOptions
 from opensora.weights import WeightsError, load_config, open_file, save_weights
 from opensora.weights.inflation import collapse_time, inflate
-from opensora.weights.sources import read_object
+from opensora.weights.sources import SUFFIXES, read_object
 from opensora.weights.vae_2d import open_vae_2d
 
 ms = mindspore()
@@ -55,7 +55,7 @@ def _task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:
 def inflate_vae(src: str | Path, target: str | Path, model_config: str | Path | None) -> None:
     """Run `opensora inflate-vae`. Raises WeightsError for a target that exists already."""
     path = Path(target)
-    if path.suffix or any(path.glob("*.safetensors")):
+    if path.suffix in SUFFIXES or any(path.glob("*.safetensors")):
         raise WeightsError(f"target {path} is a file, or a folder with weights: name a new folder")
     content = asdict(CausalVAEConfig()) if model_config is None else read_config(model_config)
     weights = inflate(open_vae_2d(src), weight_shapes(CausalVAEConfig.from_dict(content)))
@@ -73,6 +73,8 @@ def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.G
     given = {name: getattr(options, name) for name in LOSS_DEFAULTS if getattr(options, name) is not None}
     stated = config.get("loss_params")
     chosen = LOSS_DEFAULTS | (stated if isinstance(stated, dict) else {}) | given
+    if chosen["disc_loss"] not in PENALTIES:
+        raise ValueError(f"disc_loss {chosen['disc_loss']!r} in loss_params is unknown: choose one of {', '.join(PENALTIES)}")
     discriminator = None
     if options.use_discriminator:
         is_3d = options.disc_dims == "3" if options.disc_dims else str(config.get("loss_type", "3D")).endswith("3D")

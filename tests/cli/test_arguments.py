@@ -1,15 +1,17 @@
 """Words and files become options; every fault is one sentence."""
 
 import importlib
+import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import yaml
 
 from opensora.cli.arguments import PRESETS, parse
+from opensora.train.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,20 @@ def test_the_command_that_opens_a_preset_gives_its_options(preset: Path) -> None
     command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
     options = parse(command.OPTIONS, words, name, "test")
     for option, value in yaml.safe_load(preset.read_text(encoding="utf-8")).items():
-        assert getattr(options, option) == value
+        assert getattr(options, option) == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_published_names_are_taken_or_answered(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Renamed(Optimizer):
+        ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
+        REPLACED: ClassVar[dict[str, str]] = {"epochs": "say how long with --max_train_steps"}
+
+    assert parse(Renamed, ["--start_learning_rate=0.5"], "name", "test") == Renamed(learning_rate=0.5)
+    (tmp_path / "a.yaml").write_text("start_learning_rate: 0.25")
+    assert parse(Renamed, ["--config", str(tmp_path / "a.yaml")], "name", "test") == Renamed(learning_rate=0.25)
+    with pytest.raises(ValueError, match="option --epochs is the published version's: say how long with --max_train_steps"):
+        parse(Renamed, ["--epochs=3"], "name", "test")
 
 
 def test_a_file_comes_before_a_preset_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +168,34 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in ("--config", "--text_prompt A B ...", "--seed", "--enable_tiling {true,false}", "--optimizer.learning_rate", "Step size."):
         assert name in shown
+
+
+PUBLISHED = re.findall(
+    r"\w+",
+    """
+config device max_device_memory mode use_parallel parallel_mode seed optimizer_weight_shard_size optim betas optim_eps
+group_strategy clip_grad max_grad_norm use_ema ema_decay gradient_accumulation_steps weight_decay lr_warmup_steps
+start_learning_rate end_learning_rate lr_decay_steps lr_scheduler scale_lr batch_size dataset_sink_mode epochs
+dataloader_num_workers max_rowsize init_loss_scale loss_scale_factor scale_window precision amp_level drop_overflow_update
+loss_scaler_type global_bf16 use_recompute enable_flash_attention resume_from_checkpoint ckpt_save_interval ckpt_max_keep
+step_mode profile log_level log_interval output_dir image_data video_data filter_nonexistent text_embed_cache vae_latent_folder
+model ae ae_path num_frames max_image_size compress_kv_factor use_rope pretrained tile_overlap_factor enable_tiling
+text_encoder_name model_max_length multi_scale use_image_num use_img_from_vid max_train_steps checkpointing_steps enable_flip
+num_no_recompute dataloader_prefetch_size sp_size vae_keep_gn_fp32 vae_precision text_encoder_precision jit_level
+""",
+)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_option_of_training_works_or_says_what_replaced_it(name: str) -> None:
+    options = {item.name for item in fields(TrainOptions)} | {"config"}
+    assert (name in options) != (name in TrainOptions.REPLACED)
+    if name in TrainOptions.REPLACED:
+        with pytest.raises(ValueError, match=f"option --{name} is the published version's: .+"):
+            parse(TrainOptions, [f"--{name}", "1"], "opensora train", "train")
+
+
+def test_a_replaced_option_in_a_file_is_answered_too(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("use_ema: true\n")
+    with pytest.raises(ValueError, match="option use_ema is the published version's: the moving average is always kept"):
+        parse(TrainOptions, ["--config", str(tmp_path / "old.yaml")], "opensora train", "train")

@@ -55,6 +55,8 @@ def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> 
     assert [video["version"] for video in told(capsys, "release", "--version", "17x256x256")["videos"]] == ["17x256x256"]
     assert main(["info", "release", "--version", "17x256"]) == 2
     assert "did you mean '17x256x256'?" in capsys.readouterr().err
+    beside = told(capsys, "release", "--text_encoder_name", str(DEMO / "text_encoder"), "--version", "17x256x256")
+    assert beside["parts"][-1]["kind"] == "T5EncoderModel" and beside["videos"][0]["text_encoder"]
     # A part by itself has no videos.
     assert told(capsys, "release/vae")["videos"] == []
     assert main(["info", "release/vae", "--version", "65x512x512"]) == 2

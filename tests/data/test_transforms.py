@@ -69,6 +69,13 @@ def test_small_videos_stay_unless_told_otherwise():
     assert transforms.long_side_resize(small, 24, skip_low_resolution=False).shape == (1, 1, 18, 24)
 
 
+@pytest.mark.parametrize(("size", "expected"), [((20, 30), (8, 12)), ((31, 20), (12, 8)), ((6, 6), (8, 8))])
+def test_the_shorter_side_gets_the_size(size, expected):
+    result = transforms.short_side_resize(ramp(*size), 8)
+    assert result.shape[-2:] == expected
+    assert np.array_equal(result, transforms.resize(ramp(*size), expected))
+
+
 def test_odd_margins_are_rounded_to_even_as_in_the_reference():
     assert transforms.center_crop(ramp(5, 7), 4)[0, 0, 0, 0] == 2  # margins 1 / 2 -> 0 and 3 / 2 -> 2
     assert transforms.center_crop(ramp(5, 7), (4, 6))[0, 0, 0, 0] == 0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opensora.data.video import contact_sheet, probe, read_video, safe_name, write_json, write_video
+from opensora.data.video import contact_sheet, probe, read_json, read_video, safe_name, to_bytes, to_pixels, write_json, write_video
 
 
 def gradient(length: int = 12, height: int = 32, width: int = 48) -> np.ndarray:
@@ -110,6 +110,34 @@ def test_damaged_and_missing_files_are_named(tmp_path, name):
             function(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
+def test_damaged_bytes_are_an_error_that_names_the_file_or_none(tmp_path, name):
+    rng = np.random.default_rng(0)
+    path = tmp_path / name
+    write_video(path, gradient(3))
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    failures = 0
+    for number in range(60):
+        damaged = whole.copy() if number % 3 else whole[: rng.integers(1, len(whole))]
+        if number % 3:
+            reach = len(whole) if number % 3 == 1 else 200
+            damaged[rng.integers(0, min(reach, len(whole)), 10)] = rng.integers(0, 256, 10)
+        path.write_bytes(damaged.tobytes())
+        for function in (read_video, probe):
+            try:
+                function(path)
+            except ValueError as error:
+                failures += 1
+                assert name in str(error)
+    assert failures > 10
+
+
+def test_a_video_whose_codec_is_unknown_is_named(video, tmp_path):
+    (tmp_path / "odd.mp4").write_bytes(video.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(ValueError, match=r"odd\.mp4 holds a video of an unknown codec"):
+        read_video(tmp_path / "odd.mp4")
+
+
 def test_truncated_video_is_named(video, tmp_path):
     (tmp_path / "half.mp4").write_bytes(video.read_bytes()[:700])
     with pytest.raises(ValueError, match=r"half\.mp4"):
@@ -178,3 +206,20 @@ def test_json_is_readable_and_leaves_no_temporary_file(tmp_path):
     write_json(tmp_path / "a.json", {"é": [1, 2]})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"é": [1, 2]}
+
+
+@pytest.mark.parametrize("content", [None, b"[1]", b"{", b"\xff", b"[" * 100_000])
+def test_json_of_somebody_else_is_empty(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") == {}
+
+
+def test_pixels_and_bytes():
+    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(2, 1, 8, 16, 3)
+    pixels = to_pixels(frames)
+    assert pixels.shape == (2, 3, 1, 8, 16) and pixels.dtype == np.float32 and (pixels.min(), pixels.max()) == (-1, 1)
+    # Cut off below: a level that is missed by rounding only becomes the one beneath.
+    assert set(np.unique(to_bytes(pixels).astype(int) - frames)) <= {-1, 0}
+    assert to_bytes(np.array([-2, -1, 0.999, 1, 2], np.float32).reshape(1, 1, 1, 1, 5)).ravel().tolist() == [0, 0, 254, 255, 255]

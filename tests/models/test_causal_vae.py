@@ -38,7 +38,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vae(release: Path) -> CausalVAE:
-    return CausalVAE.from_pretrained(release)
+    vae = CausalVAE.from_pretrained(release)
+    vae.memory = "exact"  # the compiled blocks; test_causal_vae_chunked.py is about the other way
+    return vae
 
 
 class Recorder(Forward):

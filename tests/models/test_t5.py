@@ -15,6 +15,7 @@ from opensora.models.t5 import EMBEDDING, TIED_EMBEDDING, T5Config, T5Encoder, p
 from opensora.nn.block import set_jit
 from opensora.weights import TensorSource, WeightsError
 from tests import reference
+from tests.models import published
 
 FOLDER = reference.FOLDER / "t5"
 TINY = T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=12, num_layers=3, num_heads=2)
@@ -114,6 +115,14 @@ def test_layer_by_layer_is_the_same_to_the_bit(encoder: T5Encoder, tmp_path: Pat
     assert EMBEDDING not in watched.reads
     bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     assert watched.reads == Counter({name: 1 for name in watched if name != EMBEDDING}) + Counter({bias: 1})
+
+
+def test_layer_by_layer_from_shards_as_pytorch_writes_them() -> None:
+    folder = published.RELEASE / "text_encoder"
+    loaded = T5Encoder.from_pretrained(folder)
+    rng = np.random.default_rng(0)
+    ids, mask = rng.integers(0, loaded.config.vocab_size, (2, 5)).astype(np.int32), np.ones((2, 5), np.int32)
+    np.testing.assert_array_equal(T5Encoder.streamed(folder).each(ids, mask), loaded.each(ids, mask))
 
 
 def test_no_more_than_two_layers_are_alive(tmp_path: Path) -> None:

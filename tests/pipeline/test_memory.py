@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from opensora.models import Tiling
-from opensora.pipeline.memory import FRAMEWORK, UNKNOWN, estimate, free_memory, weights_size
+from opensora.pipeline import memory
+from opensora.pipeline.memory import FRAMEWORK, UNKNOWN, decoding, estimate, free_memory, weights_size
 from opensora.weights import find_model
 
 
@@ -18,8 +21,17 @@ def test_estimate_grows_with_the_video_and_shrinks_with_tiles(session_model: Pat
     weights = sum(weights_size(part) for part in (model.transformer, model.vae, session_model / "text_encoder"))
     small, large = estimate(model, (2, 4, 4)), estimate(model, (17, 64, 64))
     assert FRAMEWORK + weights < small < large
-    assert estimate(model, (17, 64, 64), Tiling(size=64, frames=17)) < large / 4
-    assert estimate(model, (2, 4, 4), Tiling()) == small
+
+
+def test_decoding_shrinks_with_tiles_and_chunks(session_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, size = find_model(session_model), (17, 64, 64)
+    at_once = decoding(model, size)
+    assert decoding(model, size, Tiling(size=64, frames=17)) < at_once / 4
+    assert decoding(model, (2, 4, 4), Tiling()) == decoding(model, (2, 4, 4))
+    # What is stored counts as far as it stays in memory.
+    in_memory = decoding(model, size, way="chunked")
+    monkeypatch.setattr(memory, "free_memory", lambda: 0)
+    assert 0 < decoding(model, size, way="chunked") < in_memory < at_once / 4
 
 
 def test_free_memory_is_the_smaller_of_machine_and_container(tmp_path: Path) -> None:

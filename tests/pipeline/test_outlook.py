@@ -13,7 +13,7 @@ from opensora.pipeline import command, core, outlook
 from opensora.pipeline.plan import plan
 
 
-@pytest.mark.parametrize("rate", [1e12, 1e6])
+@pytest.mark.parametrize("rate", [1e12, 1e5])
 def test_one_line_and_a_quicker_command_where_it_is_long(
     model: Path, rate: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -24,7 +24,7 @@ def test_one_line_and_a_quicker_command_where_it_is_long(
     with caplog.at_level(logging.INFO, "opensora"):
         outlook.foresee(job, plan(job), None, 2**40)
     first, *rest = caplog.messages
-    assert first.startswith("2 videos of 5 frames, 32x32, 900 steps of PNDM: ") and "GFLOP" in first and " GiB of memory or more" in first
+    assert first.startswith("2 videos of 5 frames, 32x32, 900 x PNDM: ") and "FLOP, about " in first and " GiB of memory or more" in first
     assert first.endswith("on this CPU (an estimate)")
     if rate == 1e12:
         assert not rest
@@ -35,6 +35,22 @@ def test_one_line_and_a_quicker_command_where_it_is_long(
     assert quick.text_prompt == texts and quick.model_path == "model" and quick.save_latents
 
 
+@pytest.mark.parametrize(
+    ("way", "free", "said"), [("auto", 2**40, "chunked, exact but for rounding, about"), ("exact", 2**20, "exact; the whole")]
+)
+def test_the_way_of_decoding_and_whether_all_fits(
+    model: Path, way: str, free: int, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outlook, "matrix_rate", lambda: 1e12)
+    monkeypatch.setattr(outlook, "free_swap", lambda: 2**40)
+    job = prepare(GenerateOptions(text_prompt=["a cat"], model_path="model", vae_memory=way))
+    with caplog.at_level(logging.INFO, "opensora"):
+        outlook.foresee(job, plan(job), None, free)
+    line = caplog.messages[1]
+    assert line.startswith(f"decoding: {said}") and "the whole video at once takes about" in line
+    assert ("does not fit" if free == 2**20 else "which fits") in line
+
+
 def test_what_cannot_fit_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "free_memory", lambda: 2**16)
     monkeypatch.setattr(outlook, "free_swap", lambda: 2**15)
@@ -43,7 +59,7 @@ def test_what_cannot_fit_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch
     assert main(words) == 2
     error = capfd.readouterr().err
     assert (
-        error.startswith("opensora: 1 video of 5 frames, 32x32, 3 steps of DPM++2M need 0.0 GiB at the very least")
+        error.startswith("opensora: 1 video of 5 frames, 32x32, 3 x DPM++2M: 0.0 GiB are needed at the very least")
         and error.count("\n") == 1
     )
     assert "--weights_dtype bf16" in error
@@ -57,7 +73,7 @@ def test_what_cannot_fit_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch
 def test_16_bits_are_another_video_of_about_the_same_frames(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["generate", "a cat", "--model_path", "model", "--num_sampling_steps", "1", "--save_latents"]
     assert main([*words, "--save_img_path", "full"]) == 0
-    assert capfd.readouterr().err.startswith("1 video of 5 frames, 32x32, 1 steps of DPM++2M: ")
+    assert capfd.readouterr().err.startswith("1 video of 5 frames, 32x32, 1 x DPM++2M: ")
     assert main([*words, "--save_img_path", "half", "--weights_dtype", "bf16"]) == 0
     assert main([*words, "--save_img_path", "full", "--weights_dtype", "bf16"]) == 2
     assert "was made otherwise" in capfd.readouterr().err

@@ -63,6 +63,7 @@ def test_finished_videos_are_known_again(model: Path) -> None:
         {"fps": 30},
         {"upstream": True},
         {"enable_tiling": True},
+        {"vae_memory": "exact"},
         {"text_prompt": ["a, cat", "a dog"]},
     ],
 )
@@ -71,6 +72,18 @@ def test_another_request_never_overwrites(model: Path, changes: dict[str, Any]) 
     pretend_finished(plan(request)[0], request)
     with pytest.raises(ValueError, match=r"0000-\w+\.mp4 exists and was made otherwise: move it away, or name another folder"):
         plan(job(model, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, {"vae_memory": "chunked"}),
+        ({"enable_tiling": True}, {"vae_memory": "tiled"}),
+        ({"device": "Ascend"}, {"device": "Ascend", "vae_memory": "exact"}),
+    ],
+)
+def test_the_recipe_records_how_it_is_decoded(model: Path, changes: dict[str, Any], same: dict[str, Any]) -> None:
+    assert plan(job(model, **changes))[0].recipe == plan(job(model, **same))[0].recipe
 
 
 def test_other_weights_are_another_request(model: Path) -> None:

@@ -31,7 +31,7 @@ def main(kills: int) -> None:
         clips = {"num_clips": 16, "num_frames": 5, "resolution": 32}
         command("train-vae", demo_data=place / "data", model_config=place / "model/vae", output_dir=place / "vae", max_train_steps=1,
                 video_num_frames=5, resolution=32, batch_size=1, num_validation_clips=1)  # fmt: skip
-        command("export", model_path=place / "model", vae_run=place / "vae")
+        command("convert", src=place / "vae", target=place / "model")
         command("encode-latents", demo_data=place / "data", vae=place / "model/vae", output_path=place / "latents", **clips)
         one, two, killed = (place / name for name in ("one", "two", "killed"))
         for run in (one, two):
@@ -57,7 +57,8 @@ def start(place: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
     """Start or continue a run in a process of its own."""
     latents = place / "latents"
     settings: dict[str, Any] = {
-        "model_path": place / "model", "vae_latent_folder": latents, "validation_latent_folder": latents, "output_dir": run,
+        "model_path": place / "model", "train_text_encoder": True, "vae_latent_folder": latents,
+        "validation_latent_folder": latents, "output_dir": run,
         "max_train_steps": steps, "checkpointing_steps": SAVE_EVERY, "ckpt_max_keep": 0, "log_interval": 3, "validation_steps": 50,
         "batch_size": 2, "gradient_accumulation_steps": 2, "lr_warmup_steps": 5, "learning_rate": 1e-3, "lr_scheduler": "cosine",
         "ema_decay": 0.9, "init_loss_scale": 1024, "scale_window": 7,

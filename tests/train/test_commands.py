@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from opensora.cli import main
+from opensora.data.latents import LatentCache
 from opensora.weights import load_config
 from tests.train.small import command, make_place
 
@@ -30,7 +31,8 @@ def train_vae(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
 
 def train(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
     command(
-        "train", model_path=place / "model", vae_latent_folder=place / "latents", validation_latent_folder=place / "latents",
+        "train", model_path=place / "model", train_text_encoder=True, vae_latent_folder=place / "latents",
+        validation_latent_folder=place / "latents",
         output_dir=place / run, max_train_steps=steps, batch_size=2, lr_warmup_steps=2, learning_rate=1e-3, log_interval=1, ema_decay=0.9,
     )  # fmt: skip
     return {
@@ -57,8 +59,8 @@ def test_data_set_to_video(place: Path) -> None:
         "encode-latents", demo_data=place / "data", vae=place / "model" / "vae", output_path=place / "latents", num_clips=4, num_frames=5,
         resolution=32, batch_size=2,
     )  # fmt: skip
-    moments = np.load(place / "latents" / "moments.npy")
-    assert moments.shape == (4, 8, 2, 4, 4) and np.isfinite(moments).all()
+    cache = LatentCache(place / "latents")
+    assert len(cache) == 4 and cache.moments(3).shape == (8, 2, 4, 4)
 
     train(place, "parts", 2)
     resumed, straight = train(place, "parts", 4), train(place, "whole", 4)
@@ -79,4 +81,4 @@ def test_data_set_to_video(place: Path) -> None:
 def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--vae_latent_folder=nowhere", "--validation_latent_folder=nowhere", f"--model_path={place / 'model'}"]
     assert main(["train", *words]) == 2
-    assert capsys.readouterr().err == "opensora: nowhere holds no complete latent cache: make it with `opensora encode-latents`\n"
+    assert capsys.readouterr().err == "opensora: nowhere holds no cache: make it with `opensora encode-latents` or `opensora embed-text`\n"

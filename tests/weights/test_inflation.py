@@ -87,6 +87,7 @@ def image() -> dict[str, np.ndarray]:
     return image_weights(np.random.default_rng(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 5])
 def test_an_inflated_autoencoder_sees_a_still_picture_as_the_image_autoencoder_does(image: dict[str, np.ndarray], frames: int) -> None:
     set_jit(False)

@@ -1,0 +1,14 @@
+"""`opensora embed-text`: what T5 makes of captions, computed once for training."""
+
+from opensora.data.options import EmbedTextOptions
+from opensora.prompts import read_prompts
+
+OPTIONS = EmbedTextOptions
+POSITIONAL = None
+
+
+def run(options: EmbedTextOptions) -> None:
+    prompts = None if options.prompt_path is None else read_prompts([options.prompt_path])
+    from opensora.data.embed import embed_text
+
+    embed_text(options, prompts)

@@ -1,0 +1,87 @@
+"""The curves of runs beside one another: one picture with a panel a metric, a line a run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opensora.weights import atomic_path
+
+COLUMNS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOptions:
+    """Options of `opensora plot`."""
+
+    runs: list[str] = field(default_factory=list)
+    """Run folders."""
+    output: str = "curves.png"
+    """Picture to write (.png, .svg or .pdf)."""
+    metrics: list[str] = field(default_factory=list)
+    """Names in metrics.jsonl; default: all."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("there is no run to draw: name run folders, as in `opensora plot runs/a runs/b`")
+        if Path(self.output).suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"output {self.output} is not a picture that can be written: end it with .png, .svg or .pdf")
+
+
+Curves = dict[str, tuple[list[int], list[float]]]
+
+
+def read_curves(run: str | Path) -> Curves:
+    """Steps and values of every metric of a run. Raises ValueError where the folder holds none."""
+    path = Path(run) / "metrics.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{run} has no metrics.jsonl: name the folder of a run that has logged a step")
+    curves: Curves = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue  # the line that a run is writing now
+        for name, value in values.items():
+            if name != "step":
+                steps, numbers = curves.setdefault(name, ([], []))
+                steps.append(values["step"])
+                numbers.append(value)
+    return curves
+
+
+def plot(options: PlotOptions) -> str:
+    """Run `opensora plot`. Returns the picture's path. Raises ValueError for unknown metrics, and without matplotlib."""
+    runs = {run: read_curves(run) for run in options.runs}
+    known = sorted({name for curves in runs.values() for name in curves})
+    unknown = [name for name in options.metrics if name not in known]
+    if unknown:
+        raise ValueError(f"no run has a metric {unknown[0]}: choose from {', '.join(known)}")
+    figure = _draw(runs, options.metrics or known)
+    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(options.output) as temporary:
+        figure.savefig(temporary)
+    return options.output
+
+
+def _draw(runs: dict[str, Curves], names: Sequence[str]) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("drawing needs matplotlib: pip install 'opensora[plot]'") from error
+    columns = min(COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for panel, name in zip(panels, names, strict=False):
+        panel.set_title(name, fontsize="medium")
+        for run, curves in runs.items():
+            if name in curves:
+                steps, numbers = curves[name]
+                panel.plot(steps, numbers, label=run, marker="." if len(steps) < 20 else None)
+        panel.grid(alpha=0.3)
+    for panel in panels:  # those that are left over
+        panel.axis("off")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+    return figure

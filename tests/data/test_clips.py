@@ -1,0 +1,141 @@
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opensora.data.clips import ClipShape, listed_files, media_files, read_ahead
+from opensora.data.video import write_video
+
+
+def ramp(length: int, height: int, width: int) -> np.ndarray:
+    """Frames whose levels tell time, row and column."""
+    levels = 40 * np.arange(length)[:, None, None] + np.arange(height)[:, None] + np.arange(width)
+    return np.repeat((levels % 256)[..., None], 3, axis=3).astype(np.uint8)
+
+
+@pytest.fixture
+def picture() -> Path:
+    write_video("picture.png", ramp(1, 21, 35))
+    return Path("picture.png")
+
+
+def test_frames_stay_as_they_are_but_for_the_edges(picture: Path) -> None:
+    assert np.array_equal(ClipShape(num_frames=3).read(picture), ramp(1, 21, 35))
+    # 5 rows and 3 columns are too many: of the odd margins the smaller half is above and the larger to the left (2.5 and 1.5 to even).
+    assert np.array_equal(ClipShape(num_frames=1, multiple=8).read(picture), ramp(1, 21, 35)[:, 2:18, 2:34])
+    assert np.array_equal(ClipShape(num_frames=1, multiple=8, crop_size=8).read(picture), ramp(1, 21, 35)[:, 6:14, 14:22])
+
+
+def test_the_shorter_side_is_resized_then_the_middle_cut_out(picture: Path) -> None:
+    assert ClipShape(num_frames=1, resolution=14).read(picture).shape == (1, 14, 23, 3)
+    crop = ClipShape(num_frames=1, resolution=14, crop_size=8).read(picture)
+    assert np.array_equal(crop, ClipShape(num_frames=1, resolution=14).read(picture)[:, 3:11, 8:16])
+    # Levels of a ramp stay a ramp: 1.5 source pixels a step, in rows and columns.
+    assert np.abs(np.diff(crop[0, 0, :, 0].astype(int)) - 1.5).max() <= 0.6
+    assert np.array_equal(ClipShape(num_frames=1, resolution=21).read(picture), ramp(1, 21, 35))
+
+
+def test_long_clips_are_read_in_parts_and_short_ones_as_far_as_they_go() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (37, 16, 24, 3), np.uint8)
+    write_video("a.mp4", frames)
+    whole = ClipShape(num_frames=100).read(Path("a.mp4"))
+    assert whole.shape == (37, 16, 24, 3)
+    assert np.array_equal(ClipShape(num_frames=5, sample_rate=7).read(Path("a.mp4"), 2), whole[2::7])
+    assert np.array_equal(ClipShape(num_frames=2, sample_rate=7).read(Path("a.mp4"), 2), whole[[2, 9]])
+    with pytest.raises(ValueError, match=r"a\.mp4 has no frame 40"):
+        ClipShape(num_frames=2).read(Path("a.mp4"), 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_frames": 0}, "num_frames 0 is too small"),
+        ({"sample_rate": 0}, "sample_rate 0 is too small"),
+        ({"crop_size": 100, "multiple": 8}, "crop_size 100 is not a multiple of 8, the autoencoder's stride: use 96"),
+        ({"crop_size": 3, "multiple": 8}, "use 8"),
+        ({"crop_size": 64, "resolution": 32}, "crop_size 64 is larger than resolution 32"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_explained(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClipShape(**{"num_frames": 1, **options})
+
+
+@pytest.mark.parametrize(("options", "least"), [({"multiple": 32}, 32), ({"crop_size": 24}, 24)])
+def test_small_files_are_named_with_the_remedy(picture: Path, options: dict[str, int], least: int) -> None:
+    message = rf"picture\.png has frames of 21x35, less than {least}x{least}: enlarge them with --resolution {least}"
+    with pytest.raises(ValueError, match=message):
+        ClipShape(num_frames=1, **options).read(picture)
+
+
+def test_files_of_a_folder() -> None:
+    for name in ("b.MP4", "a.webm", "c.json", ".hidden.mp4", "d.jpg"):
+        Path(name).touch()
+    Path("folder.mp4").mkdir()
+    assert media_files(Path()) == [Path("a.webm"), Path("b.MP4"), Path("d.jpg")]
+    with pytest.raises(ValueError, match=r"folder folder\.mp4 has no video or picture: files that end in \.mp4"):
+        media_files(Path("folder.mp4"))
+    with pytest.raises(ValueError, match="folder nowhere does not exist"):
+        media_files(Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.txt", "b.mp4\n\n  sub/a.avi \n"),
+        ("list.csv", "caption,video\nx,b.mp4\ny,sub/a.avi\n"),
+        ("list.csv", "file\nb.mp4\nsub/a.avi\n"),
+        ("list.json", '["b.mp4", {"path": "sub/a.avi", "cap": "a cat"}]'),
+    ],
+)
+def test_lists_of_files(name: str, content: str) -> None:
+    Path(name).write_text(content)
+    assert listed_files(Path(name), Path("videos")) == [Path("videos/b.mp4"), Path("videos/sub/a.avi")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list.txt", "../a.mp4", "names '../a.mp4', which is outside videos"),
+        ("list.txt", "/etc/a.mp4", "which is outside videos"),
+        ("list.txt", "a.mp4\na.mp4", "names 'a.mp4' twice"),
+        ("list.txt", "\n", "names no file"),
+        ("list.csv", "", "names no file"),
+        ("list.json", "{", "cannot be read"),
+        ("list.json", '[{"cap": "x"}]', "names no file"),
+        ("list.json", "3", "cannot be read"),
+        ("list.xml", "a.mp4", "its ending is unknown"),
+    ],
+)
+def test_lists_that_are_refused(name: str, content: str, message: str) -> None:
+    Path(name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        listed_files(Path(name), Path("videos"))
+
+
+def test_a_list_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"data_file_path gone\.txt cannot be read"):
+        listed_files(Path("gone.txt"), Path("videos"))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_reading_ahead_keeps_the_order_the_errors_and_the_bound(workers: int) -> None:
+    started = []
+    lock = threading.Lock()
+
+    def read(item: int) -> int:
+        with lock:
+            started.append(item)
+        if item == 4:
+            raise ValueError("four")
+        return item * item
+
+    results = []
+    for number, (item, result) in enumerate(read_ahead(read, range(8), workers)):
+        assert len(started) <= number + max(workers, 1)
+        try:
+            results.append((item, result()))
+        except ValueError as error:
+            results.append((item, str(error)))
+    assert results == [(0, 0), (1, 1), (2, 4), (3, 9), (4, "four"), (5, 25), (6, 36), (7, 49)]

@@ -1,0 +1,122 @@
+"""From a folder of files to lists that a run reads."""
+
+import json
+
+import numpy as np
+import pytest
+
+from opensora.cli import main
+from opensora.data.manifest import Entries, read_data_list
+from opensora.data.prepare import Filters, prepare
+from opensora.data.video import write_video
+from tests.data.test_scenes import pan
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A video with a cut and captions in a .txt, one with a .json, a short, a small, a broken and an uncaptioned one, and a picture."""
+    folder = tmp_path_factory.mktemp("films, all")
+    (folder / "sub").mkdir()
+    write_video(folder / "two scenes.mp4", np.concatenate([pan(0, 20), pan(1, 25)]))
+    (folder / "two scenes.txt").write_text("first caption\n\nsecond caption\n")
+    write_video(folder / "sub" / "still, one.mp4", pan(2, 20, speed=0), fps=12)
+    (folder / "sub" / "still, one.json").write_text('{"caption": "a still"}')
+    write_video(folder / "short.mp4", pan(3, 5))
+    write_video(folder / "small.mp4", pan(4, 20)[:, :16, :16])
+    for name in ("short", "small", "broken"):
+        (folder / f"{name}.txt").write_text(name)
+    (folder / "broken.mp4").write_bytes(b"nothing")
+    write_video(folder / "mute.mp4", pan(5, 20))
+    write_video(folder / "odd.mp4", pan(6, 20))
+    (folder / "odd.json").write_text('{"title": "no caption"}')
+    write_video(folder / "picture.png", pan(7, 1))
+    (folder / "picture.txt").write_text("a picture")
+    (folder / "notes.doc").touch()
+    return folder
+
+
+def test_lists_of_scenes_and_pictures(films, tmp_path):
+    summary = prepare(films, tmp_path / "lists", Filters(min_size=32), workers=2)
+    assert summary.startswith("8 files: 3 scenes of videos, 1 pictures, 5 left out")
+    videos, images = (Entries(read_data_list(tmp_path / "lists" / f"{kind}_data.txt")) for kind in ("video", "image"))
+    assert [(entry.path.relative_to(films).as_posix(), entry.captions, entry.frames) for entry in videos] == [
+        ("sub/still, one.mp4", ("a still",), (0, 20)),
+        ("two scenes.mp4", ("first caption", "second caption"), (0, 20)),
+        ("two scenes.mp4", ("first caption", "second caption"), (20, 45)),
+    ]
+    assert [(entry.path.name, entry.captions, entry.frames) for entry in images] == [("picture.png", ("a picture",), None)]
+    record = json.loads((tmp_path / "lists" / "videos.json").read_text())[0]
+    assert (record["height"], record["width"], record["fps"], record["num_frames"]) == (72, 128, 12, 20)
+
+
+def test_what_is_left_out_is_listed_with_its_reason(films, tmp_path):
+    prepare(films, tmp_path / "lists", Filters(min_size=32))
+    lines = [json.loads(line) for line in (tmp_path / "lists" / "rejected.jsonl").read_text().splitlines()]
+    reasons = {line["path"]: line["reason"] for line in lines}
+    assert "broken.mp4 cannot be read as a video" in reasons.pop("broken.mp4")
+    assert reasons == {
+        "short.mp4": "the scene has 5 frames, min_frames is 17",
+        "small.mp4": "its shorter side has 16 pixels, min_size is 32",
+        "mute.mp4": "there is no caption beside it",
+        "odd.mp4": "the caption beside it cannot be read: no text under cap, caption, captions, text, prompt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        (Filters(min_motion=0.5), {"two scenes.mp4": 2, "small.mp4": 1}),
+        (Filters(max_motion=0.5), {"sub/still, one.mp4": 1}),
+        (Filters(max_frames=20, min_size=32), {"two scenes.mp4": 1, "sub/still, one.mp4": 1}),
+        (Filters(cut_scenes=False, min_frames=45), {"two scenes.mp4": 1}),
+        (Filters(default_caption="a film", min_motion=0.5, min_size=32), {"two scenes.mp4": 2, "mute.mp4": 1}),
+    ],
+)
+def test_filters(films, tmp_path, filters, kept):
+    prepare(films, tmp_path / "lists", filters)
+    paths = [record["path"] for record in json.loads((tmp_path / "lists" / "videos.json").read_text())]
+    assert {path: paths.count(path) for path in paths} == kept
+
+
+def test_a_stopped_command_continues_without_measuring_again(films, tmp_path, monkeypatch):
+    measured = []
+    real = prepare.__globals__["_measure"]
+
+    def measure(folder, name):
+        measured.append(name)
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        return real(folder, name)
+
+    monkeypatch.setattr("opensora.data.prepare._measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(films, tmp_path / "lists", Filters(min_size=32))
+    journal = tmp_path / "lists" / "measured.jsonl"
+    journal.write_text(journal.read_text()[:-20])  # the last line was cut off
+    before = len(measured)
+    prepare(films, tmp_path / "lists", Filters(min_size=32))
+    assert len(measured) - before == 8 - 2
+    prepare(films, tmp_path / "other", Filters(min_size=32))
+    assert (tmp_path / "lists" / "videos.json").read_text() == (tmp_path / "other" / "videos.json").read_text()
+
+
+def test_names_that_are_no_text_are_left_out(tmp_path):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "bad\udce9.mp4").write_bytes(b"")
+    assert "0 scenes of videos, 0 pictures, 1 left out" in prepare(tmp_path / "films", tmp_path / "lists", Filters())
+    assert json.loads((tmp_path / "lists" / "rejected.jsonl").read_text())["reason"] == "its name is not UTF-8: rename it"
+
+
+def test_results_are_not_overwritten_and_mistakes_are_explained(films, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["prepare-data", str(films), "--output_path", "lists", "--min_size", "32"]) == 0
+    assert "3 scenes of videos" in capsys.readouterr().out
+    for words, message in (
+        ([str(films), "--output_path", "lists"], "lists/videos.json is there already and stays"),
+        (["nowhere"], "folder nowhere does not exist"),
+        (["empty"], "empty holds no file that ends in .mp4"),
+        ([], "write `opensora prepare-data FOLDER`"),
+        ([str(films), "--min_frames", "9", "--max_frames", "8"], "nothing would be left"),
+    ):
+        assert main(["prepare-data", *words]) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""Weights without a second copy: shared with their arrays, or made when a block asks."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from opensora.nn.block import subset
+from opensora.nn.on_demand import OnDemand, tensors
+
+
+class Counted(Mapping[str, np.ndarray]):
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.asked: list[str] = []
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.asked.append(name)
+        return np.full(3, len(name), np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def test_only_what_a_block_needs_is_made() -> None:
+    arrays = Counted("block.0.a", "block.0.bb", "block.1.a", "block.10.a", "out.weight")
+    weights = OnDemand(arrays)
+    assert set(weights) == set(arrays) and len(weights) == 5 and not arrays.asked
+    block = subset(weights, "block.1")
+    assert list(block) == ["a"] and arrays.asked == ["block.1.a"]
+    np.testing.assert_array_equal(block["a"].asnumpy(), np.full(3, 9, np.float32))
+    assert list(subset(weights, ("out.", "other."))) == ["out.weight"]
+    assert arrays.asked == ["block.1.a", "out.weight"]
+
+
+def test_loaded_tensors_share_the_memory_of_their_arrays() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    shared = tensors({"a": array})
+    array[1, 2] = 42
+    assert float(shared["a"][1, 2].asnumpy()) == 42

@@ -1,0 +1,51 @@
+import mindspore as ms
+import numpy as np
+import pytest
+
+from opensora.train.options import PrecisionOptions
+from opensora.train.precision import LossScaler, compute_weights
+
+WEIGHTS = {"proj.weight": (3, 4), "proj.bias": (3,), "patch.weight": (2, 3, 1, 1), "table": (2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("level", "half"), [("O0", set()), ("O1", {"proj.weight"}), ("O2", {"proj.weight", "proj.bias", "patch.weight", "table"})]
+)
+def test_what_is_computed_in_half_precision(level: str, half: set[str]) -> None:
+    weights = {name: ms.Tensor(np.ones(shape, np.float32)) for name, shape in WEIGHTS.items()}
+    cast = compute_weights(weights, ms.float16, level)
+    assert {name for name, value in cast.items() if value.dtype == ms.float16} == half
+    assert all(value.dtype == ms.float32 for value in weights.values())
+
+
+def test_the_scale_falls_after_an_overflow_and_rises_after_a_while() -> None:
+    scaler = LossScaler(PrecisionOptions(precision="fp16", scale_window=3))
+    scales = []
+    for finite in (True, False, False, True, True, True, True, True, False):
+        scaler.update(finite)
+        scales.append(scaler.scale / 65536)
+    assert scales == [1, 0.5, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5, 0.25]
+    again = LossScaler(PrecisionOptions(precision="fp16", scale_window=3))
+    again.load_state_arrays(scaler.state_arrays())
+    assert (again.scale, again.finite_steps) == (scaler.scale, scaler.finite_steps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [({}, 1.0), ({"precision": "bf16"}, 1.0), ({"global_bf16": True, "precision": "fp16"}, 1.0), ({"init_loss_scale": 8.0}, 8.0)],
+)
+def test_scales_to_begin_with(settings: dict[str, object], scale: float) -> None:
+    options = PrecisionOptions(**settings)  # type: ignore[arg-type]
+    assert LossScaler(options).scale == scale
+
+
+def test_a_static_scale_stays() -> None:
+    scaler = LossScaler(PrecisionOptions(precision="fp16", loss_scaler_type="static", init_loss_scale=16.0))
+    scaler.update(False)
+    assert scaler.scale == 16.0
+
+
+@pytest.mark.parametrize("settings", [{"init_loss_scale": 0.5}, {"loss_scale_factor": 1.0}, {"scale_window": 0}])
+def test_scales_out_of_range_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"use 65536|use 2 and 2000"):
+        PrecisionOptions(**settings)  # type: ignore[arg-type]
