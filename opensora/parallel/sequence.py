@@ -63,6 +63,21 @@ def own_batch(batch: Mapping[str, Any], group: Group) -> dict[str, Any]:
     return own
 
 
+def own_places(frames: int, images: int, group: Group) -> np.ndarray:
+    """Which of this rank's frames and images are no padding, bool (t+n,)."""
+    return own_frames(np.ones(frames + images, bool), 0, frames, group)
+
+
+def all_captions(own: np.ndarray, images: int, group: Group) -> np.ndarray:
+    """Gradients by this rank's captions (B, 1+n, ...) among zeros for those of all images: (B, 1+N, ...)."""
+    length = share_of(images, group.size)
+    places = np.arange(images)[group.index * length : (group.index + 1) * length]
+    whole = np.zeros((own.shape[0], 1 + images, *own.shape[2:]), own.dtype)
+    whole[:, 0] = own[:, 0]
+    whole[:, 1 + places] = own[:, 1 : 1 + len(places)]
+    return whole
+
+
 def all_frames(x: np.ndarray, axis: int, frames: int, group: Group) -> np.ndarray:
     """The inverse of `own_part` for a video: every rank's frames, without the padding."""
     if group.size == 1:
