@@ -24,7 +24,7 @@ def parse(options: type[T], words: Sequence[str], command: str, summary: str, po
 
     A word is `--name value`, `--name=value`, `--name` alone for a truth value, `--name a b c` for a list, or belongs to the
     list `positional`. `--config file.yaml` gives values under the same names, which words override; where there is no such file,
-    it names a packaged preset, such as train/vae-5. Options of a nested dataclass are `--outer.name`. Raises ValueError for an
+    it names a packaged preset, such as train/vae-9. Options of a nested dataclass are `--outer.name`. Raises ValueError for an
     unknown name, a value of another type, or a file that cannot be read.
 
     The class may have ALIASES, from the published version's name of an option to the name here, and REPLACED, from a published name
@@ -85,7 +85,7 @@ def _parser(options: type, command: str, summary: str, positional: str | None, k
     usage = f"{command} [{positional} ...] [--option value ...]" if positional else f"{command} [--option value ...]"
     parser = ArgumentParser(prog=command, usage=usage, description=f"{summary[0].upper()}{summary[1:]}.", exit_on_error=False)
     # Read by `_read_config`; declared here for the help only.
-    help_text = "Options from a file or a packaged preset such as train/vae-5, under the same names; the command line wins."
+    help_text = "Options from a file or a packaged preset such as train/vae-9, under the same names; the command line wins."
     parser.add_argument("--config", metavar="FILE.yaml", help=help_text)
     parser.add_class_arguments(options)
     for action in parser._actions:

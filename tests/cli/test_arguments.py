@@ -131,7 +131,7 @@ def test_a_file_comes_before_a_preset_of_the_same_name(tmp_path: Path, monkeypat
         (["--optimizer.learning_rate", "x"], "option optimizer.learning_rate is 'x', but it must be a number"),
         (["--sizes", "2", "x"], "option sizes is ['2', 'x'], but it must be a list"),
         (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist: check the path after --config"),
-        (["--config", "train/vae-6"], "configuration file train/vae-6 does not exist (did you mean 'train/vae-5'?)"),
+        (["--config", "train/vae-8"], "configuration file train/vae-8 does not exist (did you mean 'train/vae-9'?)"),
     ],
 )
 def test_faults_in_words(words: list[str], message: str) -> None:
