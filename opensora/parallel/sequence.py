@@ -5,17 +5,18 @@ patches for frames before it and back after it (arXiv:2403.10266): every rank th
 divide are padded with zeros, which nothing reads: padded frames are cut off before a temporal block, and the loss leaves them out.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from opensora import runtime
 from opensora.nn.block import Block, Weights
-from opensora.nn.exchange import Alone
+from opensora.nn.exchange import Alone, Turns
 from opensora.parallel.collectives import Group
 
 ops = runtime.mindspore().ops
+T = TypeVar("T")
 
 
 def share_of(count: int, size: int) -> int:
@@ -84,6 +85,26 @@ def all_frames(x: np.ndarray, axis: int, frames: int, group: Group) -> np.ndarra
         return x
     tensor = runtime.mindspore().Tensor(np.ascontiguousarray(np.moveaxis(x, axis, 0)))
     return np.moveaxis(group.all_gather(tensor).asnumpy()[:frames], 0, axis)
+
+
+class SharedTurns(Turns):
+    """The ranks of a group take turns, and every one gets all results. Items and function are the same on all ranks."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def compute(self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
+        waiting, size = list(items), self._group.size
+        for first in range(0, len(waiting), size):
+            turn = waiting[first : first + size]
+            # Where the last turn has fewer items than the group has ranks, some compute the last item again.
+            own = function(turn[min(self._group.index, len(turn) - 1)])
+            results = [np.split(self._gather(array), size) for array in own]
+            for i, item in enumerate(turn):
+                yield item, tuple(parts[i] for parts in results)
+
+    def _gather(self, array: np.ndarray) -> np.ndarray:
+        return np.asarray(self._group.all_gather(runtime.mindspore().Tensor(np.ascontiguousarray(array))).asnumpy())
 
 
 class FrameExchange(Alone):

@@ -76,7 +76,7 @@ def _generate(job: GenerateJob, memory: int | None, mesh: "Mesh | None") -> None
         from opensora.pipeline.core import Pipeline
 
         runtime.set_device(job.options.device)
-        pipe = _open(Pipeline, job, tiling, found, free, mesh)
+        pipe = _open(Pipeline, job, tiling, found, free, todo, mesh)
         _make(job, pipe, todo)
     if mesh is not None:
         mesh.world.agree()
@@ -112,7 +112,9 @@ def names_a_subject(prompt: str) -> bool:
     return any(re.search(rf"\b{re.escape(subject)}\b", prompt) for subject in demo_set().subjects)
 
 
-def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost, free: int, mesh: "Mesh | None") -> "Pipeline":
+def _open(
+    pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost, free: int, videos: list[Planned], mesh: "Mesh | None"
+) -> "Pipeline":
     """The pipeline with the parts that this run needs loaded, or at least found faultless."""
     options = job.options
     pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision, weights_dtype=options.weights_dtype)
@@ -121,6 +123,8 @@ def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost
     pipe.resident = found.together <= free or options.decode_latents
     if mesh is not None:
         pipe.mesh = mesh
+        # Fewer videos than processes: no turns to take, so they share the chunks of each; tiles are not shared.
+        pipe.decodes_together = tiling is None and mesh.team.size > len(videos)
         pipe.resident = all(mesh.team.agree(pipe.resident))  # the stages of a team keep step
     if not pipe.resident:
         log.info(
@@ -249,9 +253,12 @@ class Run:
 
     def finish(self, batch: Sequence[Planned]) -> None:
         """Decode and write. The sidecar comes first and the video last: where there is a video, all of it is there."""
-        for video in self._own(batch):
+        own = self._own(batch)
+        for video in batch if self.pipe.decodes_together else own:
             (latents,) = self.shelf.get(f"latents {video.path}")
             frames = self.pipe.decode(latents[None]).asnumpy()[0, : video.recipe["num_frames"]]
+            if video not in own:
+                continue
             write_json(video.sidecar, sidecar_content(video, self.job))
             if self.job.options.contact_sheet:
                 _write_sheet(video, frames)

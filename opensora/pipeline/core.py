@@ -18,6 +18,7 @@ from opensora.models.causal_vae import CausalVAEConfig
 from opensora.models.latte import LatteConfig
 from opensora.options import Sampling, complete_sampling
 from opensora.parallel.mesh import Mesh
+from opensora.parallel.sequence import SharedTurns
 from opensora.pipeline.memory import estimate, free_memory, weights_size
 from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
@@ -87,6 +88,7 @@ class Pipeline:
         self.resident = resident
         self.tiling: Tiling | None = None
         self.mesh = Mesh()
+        self.decodes_together = False
         self.vae_memory = "auto"
         self._dtype = runtime.compute_dtype(precision)
         self._weights_dtype = weights_dtype
@@ -245,9 +247,14 @@ class Pipeline:
         return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))
 
     def decode(self, latents: Array) -> Any:
-        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected."""
+        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected.
+
+        decodes_together: the processes of `mesh.team` share the chunks of each video; all of them call this with the same latents.
+        """
         vae = self.vae.get()
         vae.tiling, vae.memory = self.tiling, self.vae_memory
+        if self.decodes_together:
+            vae.memory, vae.turns = "chunked", SharedTurns(self.mesh.team)
         x = _host(latents)
         self._announce("the decoder", x.shape[2:])
         return ms.Tensor(decode_frames(vae, x))

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from opensora.models import causal_vae_chunked
+from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
 from opensora.models.latte import LatteT2V
 from opensora.models.latte_config import LatteConfig
 from opensora.nn.block import Tape, set_jit
+from opensora.nn.exchange import Turns
 from opensora.nn.flat import Whole
 from opensora.parallel import collectives
 from opensora.parallel.mesh import Mesh, open_mesh
-from opensora.parallel.sequence import FrameExchange, all_frames, own_batch, own_part
+from opensora.parallel.sequence import FrameExchange, SharedTurns, all_frames, own_batch, own_part
 from opensora.parallel.zero import Replicated, Sharded
 from opensora.runtime import mindspore
 from opensora.train.loop import train
@@ -40,6 +43,7 @@ def groups(processes: str) -> None:
         check_collectives(mesh.sequence)
         check_gradients(mesh.sequence)
         check_optimizers(mesh)
+        check_turns(mesh.sequence)
 
 
 def check_collectives(group: collectives.Group) -> None:
@@ -92,6 +96,23 @@ def check_optimizers(mesh: Mesh) -> None:
         assert held == 2 * (-(-19 // shares.ranks) + -(-7 // shares.ranks))
     np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
     np.testing.assert_allclose(ends[0], ends[2], rtol=0, atol=1e-5)
+
+
+def check_turns(group: collectives.Group) -> None:
+    """An autoencoder whose chunks of frames are shared gives the bytes of one that computes all of them."""
+    causal_vae_chunked.CHUNK_BYTES = 4 * 16 * 16 * 16  # type: ignore[misc]  # a frame or two
+    config = CausalVAEConfig(hidden_size=16, hidden_size_mult=(1, 1, 1, 1), num_res_blocks=1, norm_num_groups=4)
+    rng = np.random.default_rng(0)
+    vae = CausalVAE.initialise(config, rng)
+    vae.memory = "chunked"
+    video = ms.Tensor(rng.standard_normal((1, 3, 13, 16, 16), np.float32))
+    results = []
+    for turns in (Turns(), SharedTurns(group)):
+        vae.turns = turns
+        moments = vae.encode(video).moments
+        results.append((moments.asnumpy(), vae.decode(moments[:, :4]).asnumpy()))
+    for alone, shared in zip(*results, strict=True):
+        np.testing.assert_array_equal(alone, shared)
 
 
 def gradients(processes: str, *cases: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
+from opensora.data.video import read_video
 from tests.parallel import launch
 from tests.pipeline.conftest import make_model
 
@@ -52,3 +53,13 @@ def test_prompts_shared_by_two_that_do_not_divide_them(place: Path) -> None:
     expected = {path.name: path.read_bytes() for path in (place / "alone").glob("*.mp4")}
     assert {path.name: path.read_bytes() for path in (place / "both").glob("*.mp4")} == expected and len(expected) == len(PROMPTS)
     assert [("a_dog" in log, "an_owl" in log) for log in job.logs] == [(True, False), (False, True)]
+
+
+def test_one_video_decoded_by_two(place: Path) -> None:
+    """Frames shared while it is sampled, and chunks of frames while it is decoded."""
+    video = ["generate", "rain", "--model_path", f"{place}/model", "--num_frames", f"{FRAMES}", "--save_img_path"]
+    assert main([*video, f"{place}/single", "--vae_memory", "chunked"]) == 0
+    job = launch.run(2, ["-m", "opensora", *video, f"{place}/shared", "--sp_size", "2"], place / "shared-logs")
+    assert job.code == 0, job
+    expected, found = (read_video(next((place / out).glob("*.mp4"))) for out in ("single", "shared"))
+    assert found.shape == expected.shape and np.abs(found.astype(int) - expected.astype(int)).max() <= 2
