@@ -12,8 +12,9 @@ from opensora.data.vae_clips import DemoPixels, Part, VideoClips, find_videos, l
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig, weight_shapes
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
+from opensora.nn.block import set_jit
 from opensora.parallel.mesh import Mesh, open_mesh
-from opensora.runtime import mindspore
+from opensora.runtime import mindspore, set_device
 from opensora.train.loop import train
 from opensora.train.vae import Clips, VAETask
 from opensora.train.vae_loss import PENALTIES, VAELoss
@@ -35,6 +36,8 @@ FRAMES_OF_VALIDATION = 17  # of the demo data set
 
 def train_vae(options: TrainVAEOptions) -> int:
     """Run `opensora train-vae`, in one process or together with those that `msrun` started. Returns the exit code."""
+    set_device(options.device)
+    set_jit(options.mode == 0)
     with open_mesh(use_parallel=options.use_parallel) as mesh:
         return train(_task(options, mesh), options, mesh)
 

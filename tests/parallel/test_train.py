@@ -62,7 +62,13 @@ def test_two_processes_share_frames_and_encoding(place: Path) -> None:
 
 def test_four_processes_then_two_then_one(place: Path) -> None:
     """Frames, samples and the optimizer's states shared by four; the run goes on with samples and states shared by two, then alone."""
-    data = {"vae_latent_folder": place / "latents", "validation_latent_folder": place / "latents", "train_text_encoder": True}
+    # The latents were made up, and by no autoencoder: the model's own is not asked.
+    data = {
+        "ae_path": place / "model",
+        "vae_latent_folder": place / "latents",
+        "validation_latent_folder": place / "latents",
+        "train_text_encoder": True,
+    }
     assert main(words(place, "one", 10, batch_size=4, **data)) == 0
     shared = {"parallel_mode": "optim", "gradient_accumulation_steps": 2, "batch_size": 1, **data}
     job = launch.run(4, ["-m", "opensora", *words(place, "fewer", 4, sp_size=2, **shared)], place / "four-logs")
