@@ -21,6 +21,8 @@ from opensora.parallel.control import Control, Hub
 
 SCHEDULER = "MS_SCHED"
 ADDRESS_LENGTH = 128
+# What workers say whom another job's scheduler turns away, and what a second scheduler says.
+PORT_IN_USE = ("Repeated registration", "MS_SCHED_PORT is occupied")
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _join_cluster() -> tuple[int, int]:
     except RuntimeError as error:
         if is_scheduler and "timed out node" in str(error):
             sys.exit("opensora: a process of the job was lost: its log, worker_<rank>.log beside this file, says why")
-        if "Repeated registration" in str(error) or "bind" in str(error).lower():
+        if any(words in str(error) for words in PORT_IN_USE):
             raise ValueError(
                 f"port {os.environ.get('MS_SCHED_PORT')} of {os.environ.get('MS_SCHED_HOST')} is used by another job: choose another "
                 "one between 1024 and 65535 with `msrun --master_port`"

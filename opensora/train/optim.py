@@ -41,14 +41,18 @@ class AdamW:
     The weights of each decay group are one vector during the update, and so are their moments.
     """
 
-    def __init__(self, options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None) -> None:
-        """shares: which part of the vectors this device updates, and how it hears of the others' gradients and parts."""
+    def __init__(self, options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None, masters: bool = False) -> None:
+        """shares: which part of the vectors this device updates, and how it hears of the others' gradients and parts.
+
+        masters: keep this device's part of the weights in float32 from the first step on, so that the caller may round them after each.
+        """
         self.options = options
         self.shares = shares or Whole()
         self.max_steps = max_steps
         self.step = 0
         self._groups: list[tuple[float, Layout]] = []
         self._moments: list[tuple[Any, Any]] = []
+        self._keeps_masters, self._masters = masters, dict[int, Any]()
 
     def update(self, weights: dict[str, Any], gradients: Mapping[str, Any], loss_scale: float = 1.0) -> tuple[float, float]:
         """One step in place: each weight with a gradient is replaced in `weights`. Returns (norm before clipping, learning rate).
@@ -70,8 +74,11 @@ class AdamW:
         shared = (scale, rate / correction1, 1 / correction2, options.optim_eps, 1 - beta1, 1 - beta2)
         for i, ((decay, layout), gradient) in enumerate(zip(self._groups, vectors, strict=True)):
             numbers = ms.Tensor(np.array((1 - rate * decay, *shared), np.float32))
-            updated, first, second = _adamw(self.shares.part(layout.pack(weights)), gradient, *self._moments[i], numbers)
+            own = self._masters[i] if i in self._masters else self.shares.part(layout.pack(weights))
+            updated, first, second = _adamw(own, gradient, *self._moments[i], numbers)
             self._moments[i] = first, second
+            if self._keeps_masters:
+                self._masters[i] = updated
             weights.update(layout.unpack(self.shares.whole(updated, layout.length)))
         return norm, rate
 
@@ -88,6 +95,14 @@ class AdamW:
             self._groups.append((decay, layout))
             length = self.shares.length(layout.length)
             self._moments.append((ops.zeros(length, ms.float32), ops.zeros(length, ms.float32)))
+
+    def exact(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """The weights, in float32 those that masters are kept of."""
+        whole = dict(weights)
+        for i, master in self._masters.items():
+            layout = self._groups[i][1]
+            whole.update(layout.unpack(self.shares.whole(master, layout.length)))
+        return whole
 
     def write_shard(self, folder: Path) -> None:
         """Write this device's part of the moments, as `ShardedState` reads it."""
@@ -106,7 +121,7 @@ class AdamW:
     def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from `state_arrays`, or from the parts of any number of devices as one `ShardedState`."""
         self.step = int(arrays["step"])
-        self._groups, self._moments = [], []
+        self._groups, self._moments, self._masters = [], [], {}
         by_kind = [{name.removesuffix(f".{kind}"): arrays[name] for name in arrays if name.endswith(f".{kind}")} for kind in MOMENTS]
         self._arrange(by_kind[0])
         for i, (_, layout) in enumerate(self._groups):

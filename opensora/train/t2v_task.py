@@ -63,13 +63,16 @@ class T2VTask:
         self.data, self.held_out, self.options = data, held_out, options
         self.mesh = mesh or Mesh()
         shares = shares_of(self.mesh, options.parallel_mode)
-        self.optimizer, self.scaler = AdamW(options, options.max_train_steps, shares), LossScaler(options)
+        self.dtype = compute_dtype(options.number_format)
+        # Where the optimizer's parts are shared out, no process needs all weights in float32.
+        self._rounds = shares.ranks > 1 and self.dtype != ms.float32
+        self.optimizer = AdamW(options, options.max_train_steps, shares, masters=self._rounds)
+        self.scaler = LossScaler(options)
         self.weights = dict(model.weights)
         if options.train_text_encoder:
             assert text_encoder is not None
             self.weights.update({TEXT + name: value for name, value in text_encoder.weights.items()})
         self.ema = EMA(self.weights, options.ema_decay, shares)
-        self.dtype = compute_dtype(options.number_format)
         self._share_weights(self.weights)
         self._paths: dict[int, list[str]] = {}
         self._encoded: dict[tuple[int, int], np.ndarray] = {}
@@ -131,6 +134,8 @@ class T2VTask:
         if finite:
             self._share_weights(self.weights)
             self.ema.update(self.weights, self.optimizer.step)
+            if self._rounds:
+                self.weights.update(self.model.weights)
         self.scaler.update(finite)
         return norm, rate
 
@@ -250,7 +255,8 @@ class T2VTask:
 
     def groups(self) -> Mapping[str, Arrays]:
         groups: dict[str, Arrays] = {}
-        for names, arrays in zip(GROUPS, ({name: value.asnumpy() for name, value in self.weights.items()}, self.ema.arrays()), strict=True):
+        weights = {name: value.asnumpy() for name, value in self.optimizer.exact(self.weights).items()}
+        for names, arrays in zip(GROUPS, (weights, self.ema.arrays()), strict=True):
             groups.update({name: part for name, part in zip(names, _apart(arrays), strict=True) if part})
         if self.optimizer.shares.ranks == 1:
             groups[ONE_SHARD] = self.optimizer.state_arrays()
