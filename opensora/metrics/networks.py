@@ -20,7 +20,7 @@ class FrameDistance:
 
     def __init__(self, weights: Sequence[str | Path], batch_size: int) -> None:
         """weights: one file, or VGG16's and that of the heads."""
-        self.network = LPIPS.from_weights({name: value for path in weights for name, value in _tensors(path).items()})
+        self.network = LPIPS.from_files(weights)
         self.batch_size = batch_size
 
     def __call__(self, frames: np.ndarray, target: np.ndarray) -> float:
@@ -42,7 +42,8 @@ class VideoFeatures:
     """I3D's class scores of a video, prepared as the published evaluation does. Raises ValueError for a file that is not I3D's."""
 
     def __init__(self, weights: str | Path) -> None:
-        self.network = I3D.from_weights(_tensors(weights))
+        file = open_file(weights)
+        self.network = I3D.from_weights({name: file.read(name) for name in file.entries if not name.endswith("num_batches_tracked")})
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """float32 (400,) of frames uint8 (T, H, W, 3). Raises ValueError for fewer than nine frames."""
@@ -66,13 +67,3 @@ def _bilinear(length: int, target: int) -> np.ndarray:
     """(target, length) float32: weights of the two nearest inputs, corners not aligned, the edge repeated."""
     centres = np.clip((np.arange(target) + 0.5) * length / target - 0.5, 0, length - 1)
     return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(length))).astype(np.float32)
-
-
-def _tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a weights file of any kind, but for VGG16's classifier and norms' counters.
-
-    Raises WeightsError.
-    """
-    file = open_file(path)
-    unused = ("classifier.", "num_batches_tracked")
-    return {name: file.read(name) for name in file.entries if not name.startswith(unused) and not name.endswith(unused)}

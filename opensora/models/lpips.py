@@ -4,12 +4,14 @@ Names of the weights are the release's: `net.slice<k>.<n>` for VGG16's convoluti
 and `lin<k>.model.1` for the heads. The features' widths follow from the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import conv2d
 from opensora.runtime import mindspore
+from opensora.weights import open_file
 
 ms = mindspore()
 ops = ms.ops
@@ -77,6 +79,21 @@ class LPIPS:
         if missing:
             raise ValueError(f"the weights of LPIPS lack {', '.join(missing[:10])}: join the files of VGG16 and of the heads")
         return cls(tensors)
+
+    @classmethod
+    def from_files(cls, paths: Iterable[str | Path]) -> "LPIPS":
+        """From one file, or several that together hold VGG16 and the heads; a published autoencoder's file has both, as part of its loss.
+
+        Raises WeightsError for a file that cannot be read, ValueError for missing names.
+        """
+        weights = {}
+        for path in paths:
+            file = open_file(path)
+            for stored in file.entries:
+                name = stored.removeprefix("loss.").removeprefix("perceptual_loss.")
+                if name.startswith(("net.slice", "lin", "features.")):
+                    weights[name] = file.read(stored)
+        return cls.from_weights(weights)
 
     def __call__(self, image: Any, target: Any) -> Any:
         """The distance of images (N, 3, H, W) in [-1, 1], at least 16 x 16: (N, 1, 1, 1)."""

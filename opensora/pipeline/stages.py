@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
+from opensora.data.latents import LATENT_SCALE
 from opensora.data.text import clean_caption
 from opensora.data.tokenizer import Tokenizer
 from opensora.data.video import to_bytes
@@ -15,9 +16,6 @@ from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import FrameExchange, all_frames, own_part
 
 ms = runtime.mindspore()
-
-# Standard deviation of the release's latents is 1 / 0.18215; the transformer works at unit scale.
-LATENT_SCALE = 0.18215
 
 
 def encode_text(tokenizer: Tokenizer, encoder: T5Encoder, prompts: Sequence[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:

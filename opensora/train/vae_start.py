@@ -19,7 +19,7 @@ from opensora.train.loop import train
 from opensora.train.vae import Clips, VAETask
 from opensora.train.vae_loss import PENALTIES, VAELoss
 from opensora.train.vae_options import TrainVAEOptions
-from opensora.weights import WeightsError, load_config, open_file, save_weights
+from opensora.weights import WeightsError, load_config, save_weights
 from opensora.weights.inflation import collapse_time, inflate
 from opensora.weights.sources import SUFFIXES, read_object
 from opensora.weights.vae_2d import open_vae_2d
@@ -84,7 +84,7 @@ def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.G
         discriminator = Discriminator.initialise(3 if is_3d else 2, rng, int(chosen["disc_num_layers"]))
     perceptual = None
     if options.lpips_weights:
-        perceptual = load_lpips(options.lpips_weights)
+        perceptual = LPIPS.from_files(options.lpips_weights)
     else:
         log.info("there is no perceptual term: --lpips_weights names the file that it needs")
     return VAELoss(
@@ -92,18 +92,6 @@ def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.G
         perceptual=perceptual, perceptual_weight=float(chosen["perceptual_weight"]), discriminator=discriminator,
         disc_start=int(chosen["disc_start"]), disc_weight=float(chosen["disc_weight"]), disc_loss=chosen["disc_loss"],
     )  # fmt: skip
-
-
-def load_lpips(paths: list[str]) -> LPIPS:
-    """LPIPS from one file or several that together hold VGG16 and the heads; a published autoencoder's file has both."""
-    weights = {}
-    for path in paths:
-        file = open_file(path)
-        for stored in file.entries:
-            name = stored.removeprefix("loss.").removeprefix("perceptual_loss.")
-            if name.startswith(("net.slice", "lin", "features.")):
-                weights[name] = file.read(stored)
-    return LPIPS.from_weights(weights)
 
 
 def clips_of(options: TrainVAEOptions) -> tuple[Clips, list[np.ndarray]]:
