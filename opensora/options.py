@@ -80,6 +80,12 @@ class GenerateOptions:
     """Where to compute."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Number format of the models; a CPU computes in fp32 only."""
+    use_parallel: bool = False
+    """Refuse to run as a single process; with `msrun` several processes work together in any case."""
+    sp_size: int = 1
+    """Devices that share the frames of a video."""
+    cfg_parallel: bool = False
+    """Two devices (times sp_size) share a video: one computes with the prompt, the other with the negative prompt."""
     weights_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """How the transformer's weights are kept in memory; in 16 bits they take half of it, are rounded, and each block's become fp32
     when it runs."""
@@ -176,7 +182,7 @@ def preset(model: ModelFolder) -> dict[str, Any]:
 
 
 def _check_numbers(options: GenerateOptions) -> None:
-    for name in ("num_videos_per_prompt", "batch_size"):
+    for name in ("num_videos_per_prompt", "batch_size", "sp_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} {getattr(options, name)} is too small: use 1 or more")
     if not 0 <= options.tile_overlap_factor < 1:

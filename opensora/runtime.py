@@ -61,6 +61,11 @@ def mindspore() -> Any:
     return ms
 
 
+def launched() -> bool:
+    """Whether `msrun` started this process as one of several."""
+    return "MS_ROLE" in os.environ
+
+
 def device() -> str:
     """The device that this process computes on: "CPU" or "Ascend"."""
     return str(mindspore().get_context("device_target"))

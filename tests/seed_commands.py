@@ -31,6 +31,8 @@ msrun --bind_core=True --worker_num=8 --local_worker_num=8 --master_port=9000 --
 bash scripts/text_condition/train_videoae_65x512x512.sh
 python tools/ckpt/combine_ckpt.py --src output_dir/ckpt --dest output_dir/ckpt --strategy_ckpt output_dir/src_strategy.ckpt
 bash scripts/text_condition/train_videoae_221x512x512.sh --pretrained output_dir/ckpt/rank_0/full_0.ckpt
+bash scripts/text_condition/train_videoae_221x512x512_sp.sh --dataloader_num_workers 4 --dataloader_prefetch_size 8
+bash scripts/text_condition/train_videoae_513x512x512_sp.sh
 """
 """Those of seed.md, and of its scripts with the arguments that it says to add; an indented line continues the one before."""
 LINES = [" ".join(line.split("\n    ")) for line in re.split(r"\n(?! )", COMMAND_LINES.strip())]

@@ -10,5 +10,7 @@ POSITIONAL = None
 def run(options: EmbedTextOptions) -> None:
     prompts = None if options.prompt_path is None else read_prompts([options.prompt_path])
     from opensora.data.embed import embed_text
+    from opensora.parallel.mesh import open_mesh
 
-    embed_text(options, prompts)
+    with open_mesh():  # processes that msrun started share the blocks of the cache
+        embed_text(options, prompts)

@@ -8,5 +8,7 @@ POSITIONAL = None
 
 def run(options: EncodeLatentsOptions) -> None:
     from opensora.data.encode import encode_latents
+    from opensora.parallel.mesh import open_mesh
 
-    encode_latents(options)
+    with open_mesh():  # processes that msrun started share the blocks of the cache
+        encode_latents(options)

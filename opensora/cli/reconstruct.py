@@ -1,6 +1,7 @@
 """`opensora reconstruct`: what the autoencoder makes of videos and pictures, and how close it comes."""
 
 from opensora.pipeline.reconstruct_options import ReconstructOptions
+from opensora.runtime import set_device
 
 OPTIONS = ReconstructOptions
 POSITIONAL = None
@@ -11,6 +12,9 @@ def run(options: ReconstructOptions) -> int:
 
     work = plan(options)
     # Brings MindSpore in, which takes seconds: only after the options were found good.
+    set_device(options.device)
+    from opensora.parallel.mesh import open_mesh
     from opensora.pipeline.reconstruct import reconstruct
 
-    return reconstruct(work)
+    with open_mesh() as mesh:
+        return reconstruct(work, mesh)

@@ -15,6 +15,7 @@ from opensora.models.frames import Workspace
 from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
+from opensora.nn.exchange import Turns
 from opensora.nn.on_demand import tensors
 from opensora.runtime import device, free_memory, mindspore
 from opensora.weights import TensorSource, load_config, open_weights, save_weights
@@ -101,6 +102,8 @@ class CausalVAE:
         self.weights = weights
         self.tiling: Tiling | None = None
         self._memory = "auto"
+        self.turns = Turns()
+        """How several devices share the chunks of a video, where memory is "chunked"."""
         self._encoder, self._decoder = encoder_layers(config), decoder_layers(config)
 
     @classmethod
@@ -202,7 +205,8 @@ class CausalVAE:
         if choose(self._memory, device()) == "exact":
             return self._chain(Forward(self.weights), layers, x)
         with Workspace(int(SHARE * free_memory())) as workspace:
-            return ms.Tensor.from_numpy(run_chunked(layers, self.weights, x.asnumpy(), self.config.norm_num_groups, workspace))
+            groups = self.config.norm_num_groups
+            return ms.Tensor.from_numpy(run_chunked(layers, self.weights, x.asnumpy(), groups, workspace, self.turns))
 
     def _chain(self, run: Forward, layers: list[Layer], video: Any) -> Any:
         batch = video.shape[0]

@@ -19,6 +19,7 @@ from opensora.models.frames import CHUNK_BYTES, FLOAT, Frames, Given, Interpolat
 from opensora.nn.activations import silu
 from opensora.nn.block import Weights, subset, waiting_operators
 from opensora.nn.convolution import sum_over_taps
+from opensora.nn.exchange import Turns
 from opensora.nn.normalisation import normalise_channels
 from opensora.runtime import mindspore
 
@@ -31,16 +32,21 @@ Function = Callable[..., Any]
 COST_OF_A_CHUNK = 0.5
 
 
-def run_chunked(layers: list[Layer], weights: Weights, video: np.ndarray, groups: int, workspace: Workspace) -> np.ndarray:
-    """A chain of layers applied to a video (B, C, F, H, W); the result (B, C', F', H', W') equals that of the whole blocks."""
-    run = Run(groups, workspace)
+def run_chunked(
+    layers: list[Layer], weights: Weights, video: np.ndarray, groups: int, workspace: Workspace, turns: Turns | None = None
+) -> np.ndarray:
+    """A chain of layers applied to a video (B, C, F, H, W); the result (B, C', F', H', W') equals that of the whole blocks.
+
+    turns: how several devices share the chunks, by default this one computes all.
+    """
+    run = Run(groups, workspace, turns or Turns())
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
     with waiting_operators():
         for layer in layers:
             x = LAYERS.get(layer.kind, _frame_by_frame)(run, layer, subset(weights, layer.prefix), x)
         frames, batch, *rest = x.shape
         result = np.empty((batch, rest[0], frames, *rest[1:]), np.float32)
-        fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
+        run.fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
         x.release()
     return result
 
@@ -69,12 +75,6 @@ def chunks(x: Frames) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + size), x.shape[0] - 1)
 
 
-def fill(target: Stored, x: Frames) -> None:
-    """Compute all of x into a stored video."""
-    for frames in chunks(x):
-        target.write(int(frames[0]), x.read(frames))
-
-
 def on_device(function: Function, weights: Weights, frames: np.ndarray, *constants: Any) -> np.ndarray:
     """A function of (weights, rows (n*B, C, H, W), ...) applied to frames (n, B, C, H, W)."""
     rows = function(weights, ms.Tensor.from_numpy(frames.reshape(-1, *frames.shape[2:])), *constants).asnumpy()
@@ -85,18 +85,33 @@ def on_device(function: Function, weights: Weights, frames: np.ndarray, *constan
 
 
 class Run:
-    """What the layers of a run share: the groups of their norms, and where activations are stored."""
+    """What the layers of a run share: the groups of their norms, where activations are stored, and who computes which chunk."""
 
-    def __init__(self, groups: int, workspace: Workspace) -> None:
+    def __init__(self, groups: int, workspace: Workspace, turns: Turns) -> None:
         self.groups = groups
         self.workspace = workspace
+        self.turns = turns
+
+    def computed(self, *videos: Frames) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+        """Chunk by chunk: the number of its first frame, and what it is in each of some videos of the same chunks."""
+
+        def read(frames: np.ndarray) -> tuple[np.ndarray, ...]:
+            return tuple(video.read(frames) for video in videos)
+
+        for frames, values in self.turns.compute(read, chunks(videos[0])):
+            yield int(frames[0]), values
+
+    def fill(self, target: Stored, x: Frames) -> None:
+        """Compute all of x into a stored video."""
+        for start, (value,) in self.computed(x):
+            target.write(start, value)
 
     def stored(self, x: Frames) -> Stored:
         """x itself if it is stored with its statistics, else computed once."""
         if isinstance(x, Stored):
             return x
         target = self.workspace.store(x.shape)
-        fill(target, x)
+        self.fill(target, x)
         x.release()
         return target
 
@@ -106,8 +121,8 @@ class Run:
             statistics = x.statistics
         else:
             statistics = Statistics(x.shape)
-            for frames in chunks(x):
-                statistics.add(int(frames[0]), x.read(frames)[: x.shape[0] - frames[0]])
+            for start, (value,) in self.computed(x):
+                statistics.add(start, value[: x.shape[0] - start])
         mean, variance = statistics.groups(self.groups)  # (B, groups)
         batch, channels = x.shape[1:3]
         constants = {name: ms.Tensor(np.tile(value.asnumpy(), batch)) for name, value in weights.items()}
@@ -160,30 +175,30 @@ def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     h = run.workspace.store(first.shape)
     if layer.channels_in == layer.channels_out:
         out = run.stored(x)
-        fill(h, first)
+        run.fill(h, first)
     else:
         out = run.workspace.store(first.shape)
         shortcut = Mapped(x, first.shape, chunk_of(first), lambda part: on_device(_pointwise, subset(w, "nin_shortcut.conv"), part))
-        for frames in chunks(first):
-            h.write(int(frames[0]), first.read(frames))
-            out.write(int(frames[0]), shortcut.read(frames))
+        for start, (value, shorter) in run.computed(first, shortcut):
+            h.write(start, value)
+            out.write(start, shorter)
         x.release()
     second = run.convolved(run.normalised(h, subset(w, "norm2"), _activate), subset(w, "conv2.conv"), _convolve)
-    _add(out, second)
+    _add(run, out, second)
     h.release()
     return out
 
 
-def _add(x: Stored, other: Frames) -> None:
+def _add(run: Run, x: Stored, other: Frames) -> None:
     """x + other, in the place of x."""
-    for frames in chunks(other):
-        x.write(int(frames[0]), x.read(frames) + other.read(frames))
+    for start, (value, more) in run.computed(other, x):
+        x.write(start, more + value)
 
 
 def _attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
     h = run.normalised(x, subset(w, "norm"), _normalise)
-    _add(x, Mapped(h, h.shape, h.chunk, lambda part: on_device(attend_in_frames, w, part)))
+    _add(run, x, Mapped(h, h.shape, h.chunk, lambda part: on_device(attend_in_frames, w, part)))
     return x
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from opensora.models import embeddings, latte_blocks
 from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_shapes
 from opensora.nn.block import Forward, Tape
+from opensora.nn.exchange import Alone
 from opensora.nn.on_demand import OnDemand, tensors
 from opensora.runtime import mindspore
 from opensora.weights import HalfStorage, load_config, save_weights
@@ -68,6 +69,7 @@ class LatteT2V:
         num_images: int = 0,
         temporal: bool = True,
         text_kv: list[TextKeysValues] | None = None,
+        exchange: Alone | None = None,
     ) -> Any:
         """Predicted noise and variance logits (B, 8, T, H, W) of latents (B, 4, T, H, W), N images after the video on T.
 
@@ -75,10 +77,11 @@ class LatteT2V:
         text_mask: (B, L) or (B, 1+N, L), latent_mask: (B, T, H, W); 1 keeps, None keeps all.
         num_images: N. temporal: False leaves out the blocks that join frames. text_kv: from `text_keys_values`, in place of
         text_embeds, which is not read then. Counts of frames other than video_length interpolate the time positions.
+        exchange: how frames meet where these are only some of a video's (`parallel/sequence.py`); None: all of them are here.
         Raises ValueError for shapes that do not fit.
         """
         inputs = latents, timestep, text_embeds, text_mask, latent_mask
-        return self._forward(Forward(self.weights), *inputs, num_images=num_images, temporal=temporal, text_kv=text_kv)
+        return self._forward(Forward(self.weights), *inputs, num_images=num_images, temporal=temporal, text_kv=text_kv, exchange=exchange)
 
     def forward_with_tape(self, *inputs: Any, **options: Any) -> tuple[Any, Tape]:
         """The output of a call with these inputs, and the tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`."""
@@ -114,8 +117,9 @@ class LatteT2V:
         num_images: int = 0,
         temporal: bool = True,
         text_kv: list[TextKeysValues] | None = None,
+        exchange: Alone | None = None,
     ) -> Any:
-        config = self.config
+        config, exchange = self.config, exchange or Alone()
         frames, grid = self._check_shapes(latents, num_images)
         if text_kv is None:
             self._check_text(text_embeds, num_images)
@@ -124,7 +128,8 @@ class LatteT2V:
         embedded_timestep, conditioning = run(latte_blocks.timesteps, "adaln_single", ms.Tensor(table))
         text_bias = None if text_mask is None else latte_blocks.text_bias({}, text_mask.astype(ms.float32))
         latent_biases = self._latent_biases(latent_mask)
-        space, time = _rope_tables(config, frames, grid) if config.use_rope else ((None, None), (None, None))
+        all_frames = exchange.total(frames)
+        space, time = _rope_tables(config, all_frames, grid) if config.use_rope else ((None, None), (None, None))
         sizes = (config.num_attention_heads, config.norm_eps)
 
         x = run(latte_blocks.patches, "pos_embed", latents, _grid_positions(config, grid))  # (B, T+N, S, D)
@@ -134,8 +139,8 @@ class LatteT2V:
             x = run(latte_blocks.spatial, block, x, conditioning, *text_kv[layer], text_bias, latent_bias, *space, frames, grid, *sizes)
             if temporal:
                 if layer == 0:
-                    x = run(latte_blocks.add_frame_positions, "", x, _frame_positions(config, frames))
-                x = run(latte_blocks.temporal, f"temporal_{block}", x, conditioning, *time, frames, *sizes)
+                    x = run(latte_blocks.add_frame_positions, "", x, exchange.own(_frame_positions(config, all_frames)))
+                x = run(exchange.over_time(latte_blocks.temporal), f"temporal_{block}", x, conditioning, *time, all_frames, *sizes)
         return run(latte_blocks.output, ("scale_shift_table", "proj_out."), x, embedded_timestep, grid, config.patch_size)
 
     def _latent_biases(self, mask: Any) -> tuple[Any, Any]:

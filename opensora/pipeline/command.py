@@ -27,6 +27,7 @@ from opensora.weights import write_atomic
 from opensora.weights.folder import DEMO
 
 if TYPE_CHECKING:
+    from opensora.parallel.mesh import Mesh
     from opensora.pipeline.core import Part, Pipeline
 
 log = logging.getLogger(__name__)
@@ -40,24 +41,47 @@ def generate(job: GenerateJob, memory: int | None = None) -> None:
     Raises ValueError, before anything is computed or written, for files that would be overwritten, for weights that do not fit the
     model, and for what the memory surely cannot hold.
     """
+    options = job.options
+    if not (runtime.launched() or options.use_parallel or options.cfg_parallel or options.sp_size > 1):
+        _generate(job, memory, None)
+        return
+    runtime.set_device(options.device)
+    from opensora.parallel.mesh import open_mesh
+
+    with open_mesh(options.sp_size, 2 if options.cfg_parallel else 1, options.use_parallel) as mesh:
+        _generate(job, memory, mesh)
+
+
+def _generate(job: GenerateJob, memory: int | None, mesh: "Mesh | None") -> None:
+    """Make this process's part of the videos: those of its team, and of these what its team leaves to it to finish."""
     videos = plan(job)
     todo = [video for video in videos if not video.finished]
     if len(todo) < len(videos):
         log.info("%d of %d are finished in %s and are skipped", len(videos) - len(todo), len(videos), job.options.save_img_path)
+    neighbours = 1
+    if mesh is not None:
+        neighbours = mesh.processes_here()  # and all have looked before the first one writes
+        team, teams = mesh.data
+        todo = todo[team::teams]
     if todo:
         from opensora.models import Tiling
 
         options = job.options
         tiles = options.enable_tiling or options.vae_memory == "tiled"
         tiling = Tiling.chosen(tiles, options.enable_time_chunk, options.tile_overlap_factor)
-        free = free_memory() if memory is None else memory
+        free = (free_memory() if memory is None else memory) // neighbours
         found = foresee(job, todo, tiling, free)
         _say_what_is_unusual(job)
         # Brings MindSpore in.
         from opensora.pipeline.core import Pipeline
 
         runtime.set_device(job.options.device)
-        _make(job, _open(Pipeline, job, tiling, found, free), todo)
+        pipe = _open(Pipeline, job, tiling, found, free, todo, mesh)
+        _make(job, pipe, todo)
+    if mesh is not None:
+        mesh.world.agree()
+        if not mesh.is_first:
+            return
     if job.options.contact_sheet and not job.options.save_latents:
         for video in videos:
             if not video.sheet.is_file():
@@ -88,13 +112,20 @@ def names_a_subject(prompt: str) -> bool:
     return any(re.search(rf"\b{re.escape(subject)}\b", prompt) for subject in demo_set().subjects)
 
 
-def _open(pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost, free: int) -> "Pipeline":
+def _open(
+    pipeline: type["Pipeline"], job: GenerateJob, tiling: Any, found: Cost, free: int, videos: list[Planned], mesh: "Mesh | None"
+) -> "Pipeline":
     """The pipeline with the parts that this run needs loaded, or at least found faultless."""
     options = job.options
     pipe = pipeline(job.model, pretrained_ckpt=options.pretrained_ckpt, precision=options.precision, weights_dtype=options.weights_dtype)
     pipe.tiling = tiling
     pipe.vae_memory = "auto" if tiling else options.vae_memory
     pipe.resident = found.together <= free or options.decode_latents
+    if mesh is not None:
+        pipe.mesh = mesh
+        # Fewer videos than processes: no turns to take, so they share the chunks of each; tiles are not shared.
+        pipe.decodes_together = tiling is None and mesh.team.size > len(videos)
+        pipe.resident = all(mesh.team.agree(pipe.resident))  # the stages of a team keep step
     if not pipe.resident:
         log.info(
             "all parts of the model together need about %s and %s are free: they are loaded one after the other",
@@ -118,9 +149,12 @@ def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
         run = Run(job, pipe, Shelf(temporary), videos)
         stages = run.stages()
         if pipe.resident:
-            for batch in batches:
+            # A team decodes as many batches at once as it has processes.
+            together = pipe.mesh.team.size
+            for first in range(0, len(batches), together):
                 for stage, _ in stages:
-                    stage(batch)
+                    for batch in batches[first : first + together]:
+                        stage(batch)
             return
         for stage, part in stages:
             # The text encoder is read from the disk layer by layer: once for many texts.
@@ -170,7 +204,7 @@ class Run:
         self.pipe = pipe
         self.shelf = shelf
         self.total = len(videos)
-        self.sampled = 0
+        self.sampled = self.finished = 0
         self.uses = Counter(video.prompt for video in videos)
 
     def stages(self) -> list[tuple[Callable[[Sequence[Planned]], None], "Part[Any]"]]:
@@ -210,24 +244,37 @@ class Run:
             self.shelf.put(f"latents {video.path}", np.load(video.latents))
 
     def keep_latents(self, batch: Sequence[Planned]) -> None:
-        for video in batch:
+        for video in self._own(batch):
             (latents,) = self.shelf.get(f"latents {video.path}")
             write_json(video.sidecar, sidecar_content(video, self.job))
             write_atomic(video.path, partial(np.save, arr=latents))
-            self.shelf.drop(f"latents {video.path}")
             log.info("%s", video.path)
+        self._drop_latents(batch)
 
     def finish(self, batch: Sequence[Planned]) -> None:
         """Decode and write. The sidecar comes first and the video last: where there is a video, all of it is there."""
-        for video in batch:
+        own = self._own(batch)
+        for video in batch if self.pipe.decodes_together else own:
             (latents,) = self.shelf.get(f"latents {video.path}")
             frames = self.pipe.decode(latents[None]).asnumpy()[0, : video.recipe["num_frames"]]
+            if video not in own:
+                continue
             write_json(video.sidecar, sidecar_content(video, self.job))
             if self.job.options.contact_sheet:
                 _write_sheet(video, frames)
             write_video(video.path, frames, video.recipe["fps"])
-            self.shelf.drop(f"latents {video.path}")
             log.info("%s", video.path)
+        self._drop_latents(batch)
+
+    def _drop_latents(self, batch: Sequence[Planned]) -> None:
+        for video in batch:
+            self.shelf.drop(f"latents {video.path}")
+
+    def _own(self, batch: Sequence[Planned]) -> list[Planned]:
+        """Those videos of a batch that this process finishes: the team, which holds all latents, takes turns."""
+        team = self.pipe.mesh.team
+        first, self.finished = self.finished, self.finished + len(batch)
+        return [video for i, video in enumerate(batch, first) if i % team.size == team.index]
 
 
 def evaluations(job: GenerateJob) -> int:

@@ -17,6 +17,8 @@ from opensora.models import CausalVAE, LatteT2V, T5Encoder, Tiling
 from opensora.models.causal_vae import CausalVAEConfig
 from opensora.models.latte import LatteConfig
 from opensora.options import Sampling, complete_sampling
+from opensora.parallel.mesh import Mesh
+from opensora.parallel.sequence import SharedTurns
 from opensora.pipeline.memory import estimate, free_memory, weights_size
 from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
@@ -85,6 +87,8 @@ class Pipeline:
         self.model = model
         self.resident = resident
         self.tiling: Tiling | None = None
+        self.mesh = Mesh()
+        self.decodes_together = False
         self.vae_memory = "auto"
         self._dtype = runtime.compute_dtype(precision)
         self._weights_dtype = weights_dtype
@@ -237,15 +241,20 @@ class Pipeline:
         texts, masks = _stack(negative, embeds), _stack_masks(negative, negative_mask, embeds, mask)
         transformer = self.transformer.get()
         self._announce("the transformer", x.shape[2:], texts.shape[2], temporal)
-        network = Denoiser(transformer, texts, masks, temporal)
+        network = Denoiser(transformer, texts, masks, temporal, self.mesh)
         chosen = make_sampler(sampler, steps, upstream)
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
         return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))
 
     def decode(self, latents: Array) -> Any:
-        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected."""
+        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected.
+
+        decodes_together: the processes of `mesh.team` share the chunks of each video; all of them call this with the same latents.
+        """
         vae = self.vae.get()
         vae.tiling, vae.memory = self.tiling, self.vae_memory
+        if self.decodes_together:
+            vae.memory, vae.turns = "chunked", SharedTurns(self.mesh.team)
         x = _host(latents)
         self._announce("the decoder", x.shape[2:])
         return ms.Tensor(decode_frames(vae, x))

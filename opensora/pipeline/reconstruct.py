@@ -15,6 +15,7 @@ from opensora.data.video import STILL_SUFFIXES, probe, to_bytes, to_pixels, writ
 from opensora.metrics.report import table
 from opensora.metrics.scores import Scores, least_side, mean_of_files
 from opensora.models import CausalVAE, Tiling
+from opensora.parallel.mesh import Mesh
 from opensora.pipeline.plan import versions
 from opensora.pipeline.reconstruct_options import ReconstructOptions
 from opensora.pipeline.reconstruct_plan import COMMAND, Plan, Planned
@@ -23,17 +24,20 @@ ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
 
-def reconstruct(work: Plan) -> int:
+def reconstruct(work: Plan, mesh: Mesh | None = None) -> int:
     """Make and measure the reconstructions, print the table. Returns 0, or 1 where files of a folder could not be read; they are named.
 
+    mesh: processes that share the files, by default this one alone; all know every figure, and the first one prints and writes them.
     Raises ValueError for a single file that cannot be read, for a folder of such files, and for weights that do not fit.
     """
-    options = work.options
+    options, mesh = work.options, mesh or Mesh()
     todo = [planned for planned in work.files if planned.figures is None]
     if len(todo) < len(work.files):
         log.info("%d of %d are finished and are skipped", len(work.files) - len(todo), len(work.files))
     figures = {planned.name: planned.figures for planned in work.files if planned.figures is not None}
     skipped: list[dict[str, str]] = []
+    mesh.world.agree()  # all have looked before the first one writes
+    todo = todo[mesh.rank :: mesh.size]
     if todo:
         vae = open_autoencoder(options, work.autoencoder)
         scores = Scores(work.metrics, options.lpips_weights)
@@ -46,12 +50,16 @@ def reconstruct(work: Plan) -> int:
             for (planned, clip), result in zip(batch, reconstruct_frames(vae, clips), strict=True):
                 figures[planned.name] = _finish(work, planned, clip, result, scores)
                 log.info("%s (%d of %d)", planned.target, len(figures) + len(skipped), len(work.files))
+    for theirs, left_out in mesh.world.agree([figures, skipped]):
+        figures |= theirs
+        skipped += [item for item in left_out if item not in skipped]
     files = [{"file": planned.name, **figures[planned.name]} for planned in work.files if planned.name in figures]
     if not files:
         raise ValueError(f"none of {len(work.files)} files could be reconstructed, the first because {skipped[0]['reason']}")
     total = mean_of_files([{name: item[name] for name in work.metrics} for item in files])
-    print(table(files, total))
-    if work.summary is not None:
+    if mesh.is_first:
+        print(table(files, total))
+    if work.summary is not None and mesh.is_first:
         write_json(work.summary, {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped})
         log.info("%s", work.summary)
     return 1 if skipped else 0

@@ -11,6 +11,9 @@ from opensora.data.text import clean_caption
 from opensora.data.tokenizer import Tokenizer
 from opensora.data.video import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
+from opensora.parallel.collectives import Group
+from opensora.parallel.mesh import Mesh
+from opensora.parallel.sequence import FrameExchange, all_frames, own_part
 
 ms = runtime.mindspore()
 
@@ -33,9 +36,22 @@ class Denoiser:
     do not depend on it. Other devices take the whole batch at once.
     """
 
-    def __init__(self, transformer: LatteT2V, text_embeds: np.ndarray, text_mask: np.ndarray | None, temporal: bool) -> None:
+    def __init__(
+        self,
+        transformer: LatteT2V,
+        text_embeds: np.ndarray,
+        text_mask: np.ndarray | None,
+        temporal: bool,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """mesh: processes that share the frames of the videos and the halves of the guidance; all get the same inputs."""
         self.transformer = transformer
         self.temporal = temporal
+        self.mesh = mesh or Mesh()
+        self.halves = self.mesh.guidance if len(text_embeds) > 1 else Group()
+        if self.halves.size > 1:
+            half = slice(self.halves.index, self.halves.index + 1)
+            text_embeds, text_mask = text_embeds[half], None if text_mask is None else text_mask[half]
         self.repeats, videos = text_embeds.shape[:2]
         size = 1 if runtime.device() == "CPU" else videos
         self.groups = [slice(start, start + size) for start in range(0, videos, size)]
@@ -47,13 +63,16 @@ class Denoiser:
 
     def __call__(self, latents: np.ndarray, timestep: float) -> np.ndarray:
         """Latents (B, C, T, H, W) -> noise and variance, float32 (R*B, 2*C, T, H, W), negative half first."""
-        outputs = []
+        frames, sequence = latents.shape[2], self.mesh.sequence
+        exchange = FrameExchange(sequence, frames) if sequence.size > 1 else None
+        own, outputs = own_part(latents, 2, sequence), []
         for group, (keys_values, mask) in zip(self.groups, self.texts, strict=True):
-            part = np.concatenate([latents[group]] * self.repeats)
+            part = np.concatenate([own[group]] * self.repeats)
             times = np.full(len(part), timestep, np.float32)
-            output = self.transformer(ms.Tensor(part), times, None, mask, temporal=self.temporal, text_kv=keys_values)
+            output = self.transformer(ms.Tensor(part), times, None, mask, temporal=self.temporal, text_kv=keys_values, exchange=exchange)
             outputs.append(output.asnumpy().reshape(self.repeats, -1, *output.shape[1:]))
-        return _flat(np.concatenate(outputs, axis=1))
+        whole = _flat(all_frames(np.concatenate(outputs, axis=1), 3, frames, sequence))
+        return self.halves.all_gather(ms.Tensor(whole)).asnumpy() if self.halves.size > 1 else whole
 
 
 def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:

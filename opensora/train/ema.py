@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.nn.flat import Layout
+from opensora.nn.flat import Layout, Whole
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -17,31 +17,35 @@ class EMA:
     The decay of step n is at most (1 + n) / (10 + n), so that the average of a young run is not its random start.
     """
 
-    def __init__(self, weights: Mapping[str, Any], decay: float = 0.9999) -> None:
-        """Raises ValueError for a decay outside [0, 1)."""
+    def __init__(self, weights: Mapping[str, Any], decay: float = 0.9999, shares: Whole | None = None) -> None:
+        """shares: which part of the average this device holds. Raises ValueError for a decay outside [0, 1)."""
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"ema_decay {decay} is not in [0, 1)")
         self.decay = decay
+        self._shares = shares or Whole()
         self.load(weights)
 
     def load(self, weights: Mapping[str, Any]) -> None:
         """Make these the average."""
         self._layout = Layout(weights)
-        self._vector = self._layout.pack(weights)
+        self._vector = self._shares.part(self._layout.pack(weights))
 
     @property
     def weights(self) -> dict[str, Any]:
         """The average, as a dict like the weights."""
-        return self._layout.unpack(self._vector)
+        return self._layout.unpack(self._whole())
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The same on the host."""
-        return self._layout.unpack_arrays(self._vector)
+        return self._layout.unpack_arrays(self._whole())
+
+    def _whole(self) -> Any:
+        return self._shares.whole(self._vector, self._layout.length)
 
     def update(self, weights: Mapping[str, Any], step: int) -> None:
         """Take in the weights after optimizer step `step`, counted from 1."""
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        self._vector = _blend(self._vector, self._layout.pack(weights), ms.Tensor(np.float32(share)))
+        self._vector = _blend(self._vector, self._shares.part(self._layout.pack(weights)), ms.Tensor(np.float32(share)))
 
 
 @ms.jit

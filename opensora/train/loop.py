@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
+from opensora.parallel.mesh import Mesh
 from opensora.train.checkpoint import Arrays, latest_checkpoint, load_checkpoint, save_checkpoint
 from opensora.train.monitor import Monitor
 from opensora.train.options import LoopOptions
@@ -37,20 +38,29 @@ class Task(Protocol):
         """Measure on held-out data, leave samples in `folder`, and return what to log."""
 
     def groups(self) -> Mapping[str, Arrays]:
-        """All that a resumed run needs, in groups that become files."""
+        """All that a resumed run needs, in groups that become files. Of several processes all are asked, and the first is heard."""
+
+    def write_shard(self, folder: Path) -> None:
+        """Write what each of several processes holds a part of; nothing where there is one."""
 
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         """The inverse of `groups`."""
 
 
-def train(task: Task, options: LoopOptions) -> int:
-    """Train until max_train_steps or a signal, resuming from the run folder. Returns the exit code: 0, or STOPPED_BY_SIGNAL."""
+def train(task: Task, options: LoopOptions, mesh: Mesh | None = None) -> int:
+    """Train until max_train_steps or a signal, resuming from the run folder. Returns the exit code: 0, or STOPPED_BY_SIGNAL.
+
+    mesh: the processes that do so together, by default this one alone.
+    """
+    mesh = mesh or Mesh()
     run = Path(options.output_dir)
     first, state = _resume(task, run, options.resume_from_checkpoint)
+    if len(set(mesh.world.agree(first))) > 1:
+        raise ValueError(f"the processes do not see the same checkpoints in {run}: output_dir must be a folder that all machines share")
     stopping = False
     skips = Skips(options.max_skipped_steps, **state.get("skips", {}))
     with (
-        closing(Monitor(run, first, options, state.get("monitor", {}))) as monitor,
+        closing(Monitor(run, first, options, state.get("monitor", {}), (mesh.rank, mesh.data[1]))) as monitor,
         StopSignal() as stop,
         Prefetch(task, first, options) as batches,
     ):
@@ -65,10 +75,12 @@ def train(task: Task, options: LoopOptions) -> int:
             last = step == options.max_train_steps
             if last or (options.validation_steps and step % options.validation_steps == 0):
                 monitor.write(step, task.validate(step, run / "samples"))
-            stopping = stop.requested and not last  # read once: a signal from here on waits for the next step
+            # Read once, by all processes at the same step: a signal from here on waits for the next one.
+            stopping = any(mesh.world.agree(stop.requested)) and not last
             if last or stopping or step % options.checkpointing_steps == 0:
                 state = {"monitor": monitor.state(), "skips": skips.state()}
-                save_checkpoint(run, step, task.groups(), state, options.ckpt_max_keep, options.ckpt_keep_every)
+                keep = options.ckpt_max_keep, options.ckpt_keep_every
+                save_checkpoint(run, step, task.groups(), state, *keep, task.write_shard, mesh.world)
             if stopping:
                 break
     return STOPPED_BY_SIGNAL if stopping else 0

@@ -41,12 +41,17 @@ class Monitor:
     at the checkpoint that a run continues from, so that its next line averages the same steps.
     """
 
-    def __init__(self, run: Path, first_step: int, options: LoopOptions, state: Mapping[str, Any] | None = None) -> None:
-        run.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, run: Path, first_step: int, options: LoopOptions, state: Mapping[str, Any] | None = None, processes: tuple[int, int] = (0, 1)
+    ) -> None:
+        """processes: (which, of how many); the first alone writes into the run folder."""
         self.path = run / "metrics.jsonl"
-        _forget_after(self.path, first_step)
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
-        self.options = options
+        self.board: SummaryWriter | None = None
+        if processes[0] == 0:
+            run.mkdir(parents=True, exist_ok=True)
+            _forget_after(self.path, first_step)
+            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
+        self.options, self.samples_per_step = options, options.samples_per_step * processes[1]
         self.watch = Stopwatch()
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
@@ -70,7 +75,7 @@ class Monitor:
             return
         seconds = (time.monotonic() - self._since) / self._steps
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        speed = {"seconds_per_step": seconds, "samples_per_second": self.options.samples_per_step / seconds}
+        speed = {"seconds_per_step": seconds, "samples_per_second": self.samples_per_step / seconds}
         if self.options.peak_flops and "flops" in means:
             speed["share_of_peak"] = means["flops"] / seconds / self.options.peak_flops
         self.write(step, {**means, **speed})
@@ -81,13 +86,16 @@ class Monitor:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Record values of a step, such as a validation's."""
+        if self.board is None:
+            return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.board.close()
+        if self.board is not None:
+            self.board.close()
 
 
 def _forget_after(path: Path, step: int) -> None:

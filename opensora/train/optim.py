@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from opensora.nn.flat import Layout
+from opensora.nn.flat import Layout, Whole
 from opensora.runtime import mindspore
 from opensora.train.options import OptimizerOptions
+from opensora.weights.shards import save_shard
 
 ms = mindspore()
 ops = ms.ops
@@ -39,12 +41,18 @@ class AdamW:
     The weights of each decay group are one vector during the update, and so are their moments.
     """
 
-    def __init__(self, options: OptimizerOptions, max_steps: int = 1) -> None:
+    def __init__(self, options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None, masters: bool = False) -> None:
+        """shares: which part of the vectors this device updates, and how it hears of the others' gradients and parts.
+
+        masters: keep this device's part of the weights in float32 from the first step on, so that the caller may round them after each.
+        """
         self.options = options
+        self.shares = shares or Whole()
         self.max_steps = max_steps
         self.step = 0
         self._groups: list[tuple[float, Layout]] = []
         self._moments: list[tuple[Any, Any]] = []
+        self._keeps_masters, self._masters = masters, dict[int, Any]()
 
     def update(self, weights: dict[str, Any], gradients: Mapping[str, Any], loss_scale: float = 1.0) -> tuple[float, float]:
         """One step in place: each weight with a gradient is replaced in `weights`. Returns (norm before clipping, learning rate).
@@ -54,8 +62,8 @@ class AdamW:
         """
         options = self.options
         self._arrange(gradients)
-        vectors = [layout.pack(gradients) for _, layout in self._groups]
-        norm = math.sqrt(sum(float(_square_sum(vector).asnumpy()) for vector in vectors)) / loss_scale
+        vectors = [self.shares.mean(layout.pack(gradients)) for _, layout in self._groups]
+        norm = math.sqrt(self.shares.total(sum(float(_square_sum(vector).asnumpy()) for vector in vectors))) / loss_scale
         rate = learning_rate(options, self.step, self.max_steps)
         if not math.isfinite(norm):
             return norm, rate
@@ -66,9 +74,12 @@ class AdamW:
         shared = (scale, rate / correction1, 1 / correction2, options.optim_eps, 1 - beta1, 1 - beta2)
         for i, ((decay, layout), gradient) in enumerate(zip(self._groups, vectors, strict=True)):
             numbers = ms.Tensor(np.array((1 - rate * decay, *shared), np.float32))
-            updated, first, second = _adamw(layout.pack(weights), gradient, *self._moments[i], numbers)
+            own = self._masters[i] if i in self._masters else self.shares.part(layout.pack(weights))
+            updated, first, second = _adamw(own, gradient, *self._moments[i], numbers)
             self._moments[i] = first, second
-            weights.update(layout.unpack(updated))
+            if self._keeps_masters:
+                self._masters[i] = updated
+            weights.update(layout.unpack(self.shares.whole(updated, layout.length)))
         return norm, rate
 
     def _arrange(self, tensors: Mapping[str, Any]) -> None:
@@ -82,7 +93,22 @@ class AdamW:
         for decay in sorted(set(decays.values())):
             layout = Layout({name: tensors[name] for name in sorted(decays) if decays[name] == decay})
             self._groups.append((decay, layout))
-            self._moments.append((ops.zeros(sum(layout.sizes), ms.float32), ops.zeros(sum(layout.sizes), ms.float32)))
+            length = self.shares.length(layout.length)
+            self._moments.append((ops.zeros(length, ms.float32), ops.zeros(length, ms.float32)))
+
+    def exact(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """The weights, in float32 those that masters are kept of."""
+        whole = dict(weights)
+        for i, master in self._masters.items():
+            layout = self._groups[i][1]
+            whole.update(layout.unpack(self.shares.whole(master, layout.length)))
+        return whole
+
+    def write_shard(self, folder: Path) -> None:
+        """Write this device's part of the moments, as `ShardedState` reads it."""
+        parts = {kind: [pair[i].asnumpy() for pair in self._moments] for i, kind in enumerate(MOMENTS)}
+        shapes = [layout.shapes for _, layout in self._groups]
+        save_shard(folder, self.shares.rank, self.shares.ranks, shapes, parts, {"step": np.array(self.step, np.int64)})
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`, and the number of steps that were taken, `step`."""
@@ -93,15 +119,14 @@ class AdamW:
         return arrays
 
     def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from `state_arrays`."""
+        """Continue from `state_arrays`, or from the parts of any number of devices as one `ShardedState`."""
         self.step = int(arrays["step"])
-        by_kind = [
-            {name.removesuffix(f".{kind}"): ms.Tensor(value) for name, value in arrays.items() if name.endswith(f".{kind}")}
-            for kind in MOMENTS
-        ]
-        self._groups, self._moments = [], []
+        self._groups, self._moments, self._masters = [], [], {}
+        by_kind = [{name.removesuffix(f".{kind}"): arrays[name] for name in arrays if name.endswith(f".{kind}")} for kind in MOMENTS]
         self._arrange(by_kind[0])
-        self._moments = [(layout.pack(by_kind[0]), layout.pack(by_kind[1])) for _, layout in self._groups]
+        for i, (_, layout) in enumerate(self._groups):
+            first, second = (ms.Tensor(self.shares.part(layout.pack_arrays(moments))) for moments in by_kind)
+            self._moments[i] = first, second
 
 
 @ms.jit

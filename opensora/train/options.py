@@ -72,9 +72,13 @@ class LoopOptions:
     seed: int = 3407
     """Everything random is drawn from this and the step's number."""
     batch_size: int = 4
-    """Samples that go through the model together."""
+    """Samples that go through the model together, on each device (with sp_size: in each group of devices)."""
     gradient_accumulation_steps: int = 1
     """Batches whose mean gradient makes one optimizer step."""
+    use_parallel: bool = False
+    """Refuse to run as a single process; with `msrun` several processes work together in any case."""
+    parallel_mode: Literal["data", "optim"] = "data"
+    """Several processes: data, each updates all weights; optim, each holds and updates the optimizer's states of its part."""
     peak_flops: float = 0.0
     """Floating-point operations a second that the machine can do at best; the metrics then hold the share that the model used."""
     device: Literal["CPU", "Ascend"] = "CPU"
@@ -158,6 +162,8 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
     """Samples of a validation."""
     pretrained: str | None = None
     """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
+    sp_size: int = 1
+    """Devices that share the frames of a sample; it divides their number."""
     train_text_encoder: bool = False
     """Train the text encoder too, from fresh weights or those of the checkpoint in pretrained; otherwise it stays as it is."""
     enable_tiling: bool = False

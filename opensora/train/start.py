@@ -19,6 +19,7 @@ from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.models.t5 import T5Config, T5Encoder
 from opensora.models.tiling import Tiling
 from opensora.nn.block import set_jit
+from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype, set_device
 from opensora.train.loop import train
 from opensora.train.options import TrainOptions
@@ -28,12 +29,18 @@ from opensora.weights.folder import find_autoencoder
 
 
 def train_t2v(options: TrainOptions) -> int:
-    """Run `opensora train`. Returns the exit code."""
+    """Run `opensora train`, in one process or together with those that `msrun` started. Returns the exit code."""
     set_device(options.device)
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # refused now, and not after everything is loaded
+    with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh:
+        return _train_t2v(options, mesh)
+
+
+def _train_t2v(options: TrainOptions, mesh: Mesh) -> int:
     if options.scale_lr:
-        options = replace(options, scale_lr=False, learning_rate=options.learning_rate * options.samples_per_step)
+        samples = options.samples_per_step * mesh.data[1]
+        options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
     folders = find_model(options.model_path, options.version, options.text_encoder_name, options.num_frames)
     settings = load_config(folders.transformer)
     length = options.model_max_length or int(settings.get("model_max_length", LENGTH))
@@ -49,11 +56,13 @@ def train_t2v(options: TrainOptions) -> int:
         model.load_weights(options.pretrained)
     with ExitStack() as stack:
         run = Path(options.output_dir)
-        data = stack.enter_context(Loader(source, options.dataloader_num_workers, run / "quarantine.jsonl", options.max_bad_rate))
+        quarantine = run / ("quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl")
+        data = stack.enter_context(Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate))
         held_out = None if options.validation_latent_folder is None else Loader(_held_out(options, folders.text_encoder, known_vae))
         vae = _vae(options, vae_folder) if isinstance(source.videos or source.images, FileStock) else None
-        _write_settings(run, options, config)
-        return train(T2VTask(model, text_encoder, vae, data, held_out, options), options)
+        if mesh.is_first:
+            _write_settings(run, options, config)
+        return train(T2VTask(model, text_encoder, vae, data, held_out, options, mesh), options, mesh)
 
 
 def _sized(config: LatteConfig, clip: ClipOptions) -> LatteConfig:

@@ -8,6 +8,7 @@ from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
 from opensora.models.latte import LatteT2V
 from opensora.nn.block import Block
+from opensora.nn.exchange import Alone
 from opensora.runtime import mindspore
 from opensora.train.optim import AdamW, clip_scale
 
@@ -25,21 +26,27 @@ class Batch(TypedDict, total=False):
     text_mask: Any  # (B, L) or (B, 1+N, L), 1 = keep
     latent_mask: Any  # (B, T+N, H, W), 1 = keep
     num_images: int
+    share: Any  # (B,) the part of a sample's loss that these frames make up, where others are on other devices
     temporal: bool  # False leaves out the blocks that join frames, for pictures alone
 
 
-def _weighted_loss(weights: Any, output: Any, latents: Any, noise: Any, coefficients: Any, mask: Any) -> Any:
+def _weighted_loss(weights: Any, output: Any, latents: Any, noise: Any, coefficients: Any, mask: Any, share: Any) -> Any:
     loss, mse, vb = loss_terms(output, latents, noise, coefficients, mask)
+    if share is not None:
+        loss, mse, vb = loss * share, mse * share, vb * share
     return ops.mean(loss), loss, mse, vb
 
 
 _loss = Block(_weighted_loss)
 
 
-def step_gradients(model: LatteT2V, batch: Batch, loss_scale: float = 1.0) -> tuple[dict[str, Any], dict[str, Any], Any]:
+def step_gradients(
+    model: LatteT2V, batch: Batch, loss_scale: float = 1.0, exchange: Alone | None = None
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """(loss terms, gradients by weight, gradient by text_embeds) of the mean loss over a batch; terms are `loss`, `mse`, `vb`, (B,).
 
-    The gradients are those of the loss times `loss_scale`, in the number format of the model's weights.
+    The gradients are those of the loss times `loss_scale`, in the number format of the model's weights. exchange: as in a call of the
+    model, for a batch of some of the frames; terms and gradients are then this device's summands.
     """
     diffusion = GaussianDiffusion()
     latents, noise, text_embeds = _tensor(batch["latents"]), _tensor(batch["noise"]), _tensor(batch["text_embeds"])
@@ -54,8 +61,9 @@ def step_gradients(model: LatteT2V, batch: Batch, loss_scale: float = 1.0) -> tu
         mask,
         num_images=batch.get("num_images", 0),
         temporal=batch.get("temporal", True),
+        exchange=exchange,
     )
-    inputs = (output, latents, noise, diffusion.loss_coefficients(timestep), mask)
+    inputs = (output, latents, noise, diffusion.loss_coefficients(timestep), mask, _tensor(batch.get("share")))
     mean, loss, mse, vb = _loss({}, *inputs)
     outward = (ops.full_like(mean, loss_scale), ops.zeros_like(loss), ops.zeros_like(mse), ops.zeros_like(vb))
     _, by_input = _loss.gradient({}, inputs, outward)

@@ -9,8 +9,11 @@ import numpy as np
 
 from opensora.data.video import contact_sheet, to_bytes, to_pixels, write_video
 from opensora.models.causal_vae import CausalVAE
+from opensora.nn.flat import Layout
+from opensora.parallel.mesh import Mesh
+from opensora.parallel.zero import shares_of
 from opensora.runtime import mindspore
-from opensora.train.checkpoint import Arrays
+from opensora.train.checkpoint import ONE_SHARD, Arrays
 from opensora.train.ema import EMA
 from opensora.train.optim import AdamW
 from opensora.train.vae_loss import VAELoss, generator_step
@@ -41,11 +44,23 @@ class VAETask:
     From `loss.disc_start` on, each step of the autoencoder is followed by one of the discriminator on the same reconstruction.
     """
 
-    def __init__(self, vae: CausalVAE, clips: Clips, validation: list[np.ndarray], loss: VAELoss, options: TrainVAEOptions) -> None:
+    def __init__(
+        self,
+        vae: CausalVAE,
+        clips: Clips,
+        validation: list[np.ndarray],
+        loss: VAELoss,
+        options: TrainVAEOptions,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """mesh: the processes that train together, each on clips of its own, by default this one alone."""
         self.vae, self.clips, self.validation, self.loss, self.options = vae, clips, validation, loss, options
-        self.optimizer = AdamW(options, options.max_train_steps)
+        self.mesh = mesh or Mesh()
+        shares, self._everywhere = shares_of(self.mesh, options.parallel_mode), shares_of(self.mesh, "data")
+        loss.everywhere = self._everywhere.mean
+        self.optimizer = AdamW(options, options.max_train_steps, shares)
         self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start))
-        self.ema = EMA(vae.weights, options.ema_decay)
+        self.ema = EMA(vae.weights, options.ema_decay, shares)
 
     def batch(self, step: int) -> list[np.ndarray]:
         """float32 (B, 3, T, H, W) in [-1, 1], in the parts that go through the model together."""
@@ -56,8 +71,9 @@ class VAETask:
         return [self.clips.name(number) for number in self._numbers(step)]
 
     def _numbers(self, step: int) -> range:
-        size = self.options.samples_per_step
-        return range((step - 1) * size, step * size)
+        size, (process, processes) = self.options.samples_per_step, self.mesh.data
+        first = ((step - 1) * processes + process) * size
+        return range(first, first + size)
 
     def step(self, step: int, batch: list[np.ndarray]) -> dict[str, float]:
         """Forward and backward of both networks, then clipping and Adam of each, and the autoencoder's EMA.
@@ -79,10 +95,14 @@ class VAETask:
         return log
 
     def _gradients(self, step: int, batch: list[np.ndarray]) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
-        """Means over the parts of a batch: what to log, the gradients of the autoencoder and those of the discriminator."""
+        """Means over the parts of a batch: what to log, the gradients of the autoencoder and those of the discriminator.
+
+        What to log and the discriminator's gradients are means over all processes as well; the autoencoder's optimizer sees to its own.
+        """
         rng = np.random.default_rng([self.options.seed, step])
-        whole = self.vae.latent_shape((sum(map(len, batch)), *batch[0].shape[1:]))
-        noises = np.split(rng.standard_normal(whole, np.float32), len(batch))
+        (process, processes), size = self.mesh.data, sum(map(len, batch))
+        noise = rng.standard_normal(self.vae.latent_shape((size * processes, *batch[0].shape[1:])), np.float32)
+        noises = np.split(noise[process * size : (process + 1) * size], len(batch))
         logs, ours, theirs = [], [], []
         for pixels, noise in zip(batch, noises, strict=True):
             video = ms.Tensor(pixels)
@@ -97,12 +117,24 @@ class VAETask:
                 log |= other.log
             logs.append(log)
             ours.append(gradients)
+        logs = [log for said in self.mesh.world.agree(logs) for log in said]
         means = {name: sum(log[name] for log in logs) / len(logs) for name in logs[0]}
-        disc_gradients = _mean(theirs)
+        disc_gradients = self._mean_everywhere(_mean(theirs))
         if disc_gradients:
+            discriminator = self.loss.discriminator
+            assert discriminator is not None
+            statistics = {name: value for name, value in discriminator.weights.items() if "running_" in name}
+            discriminator.weights.update(self._mean_everywhere(statistics))
             squares = (float((gradient * gradient).sum().asnumpy()) for gradient in disc_gradients.values())
             means["disc_grad_norm"] = math.sqrt(sum(squares))
         return means, _mean(ours), disc_gradients
+
+    def _mean_everywhere(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """The mean of every tensor over all processes."""
+        if self.mesh.size == 1 or not tensors:
+            return tensors
+        layout = Layout(tensors)
+        return layout.unpack(self._everywhere.mean(layout.pack(tensors)))
 
     def _update(self, gradients: dict[str, Any]) -> tuple[float, float]:
         weights = dict(self.vae.weights)
@@ -115,27 +147,34 @@ class VAETask:
         return result
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
-        """PSNR of the EMA weights on the validation clips, and a sheet of the first clips above their reconstructions."""
+        """PSNR of the EMA weights on the validation clips, and a sheet of the first clips above their reconstructions.
+
+        Several processes share the clips; the sheet shows the first one's.
+        """
         vae = CausalVAE(self.vae.config, self.ema.weights)
         errors, pairs = [], []
-        for clip in self.validation:
+        for clip in self.validation[self.mesh.rank :: self.mesh.size]:
             video = to_pixels(clip[None])
             result = vae.decode(vae.encode(ms.Tensor(video)).mode()).asnumpy()
             errors.append(float(np.mean(np.square((np.clip(result, -1, 1) - video) / 2))))
             pairs.append((clip, to_bytes(result)[0]))
+        errors = [error for said in self.mesh.world.agree(errors) for error in said]
+        if not self.mesh.is_first:
+            return {"validation_psnr": _psnr(errors)}
         folder.mkdir(parents=True, exist_ok=True)
         rows = [np.concatenate((clip[::4], result[::4])) for clip, result in pairs[:CLIPS_SHOWN]]
         sheet = contact_sheet(np.concatenate(rows), columns=2 * len(pairs[0][0][::4]))
         write_video(folder / f"step-{step:08d}.png", sheet[None], fps=1)
-        return {"validation_psnr": float(-10 * np.log10(np.mean(errors)))}
+        return {"validation_psnr": _psnr(errors)}
 
     def groups(self) -> Mapping[str, Arrays]:
         """What a checkpoint holds; without a discriminator and a learned log-variance: model, ema and optimizer."""
         groups: dict[str, Arrays] = {
             "model": _arrays(self.vae.weights),
             "ema": self.ema.arrays(),
-            "optimizer-0-of-1": self.optimizer.state_arrays(),
         }
+        if self.optimizer.shares.ranks == 1:
+            groups[ONE_SHARD] = self.optimizer.state_arrays()
         if self.options.learn_logvar:
             groups["loss"] = {LOGVAR: np.array(self.loss.logvar, np.float32)}
         if self.loss.discriminator is not None:
@@ -143,17 +182,26 @@ class VAETask:
             groups["discriminator-optimizer-0-of-1"] = self.disc_optimizer.state_arrays()
         return groups
 
+    def write_shard(self, folder: Path) -> None:
+        """The autoencoder's part of the moments; the discriminator's are on every device."""
+        if self.optimizer.shares.ranks > 1:
+            self.optimizer.write_shard(folder)
+
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         """A run that was saved without a discriminator continues with a fresh one where it is asked for."""
         self.vae.weights = _tensors(groups["model"])
         self.ema.load(_tensors(groups["ema"]))
         # Older checkpoints do not say how many steps the optimizer has taken: as many as the run.
-        self.optimizer.load_state_arrays({"step": np.array(state["step"]), **groups["optimizer-0-of-1"]})
+        self.optimizer.load_state_arrays({"step": np.array(state["step"]), **groups[ONE_SHARD]})
         if "loss" in groups:
             self.loss.logvar = float(groups["loss"][LOGVAR])
         if self.loss.discriminator is not None and "discriminator" in groups:
             self.loss.discriminator.weights = _tensors(groups["discriminator"])
             self.disc_optimizer.load_state_arrays(groups["discriminator-optimizer-0-of-1"])
+
+
+def _psnr(errors: list[float]) -> float:
+    return float(-10 * np.log10(np.mean(errors)))
 
 
 def _all_finite(log: Mapping[str, float]) -> bool:

@@ -74,6 +74,8 @@ class VAELoss:
     """First step at which the discriminator counts."""
     disc_weight: float = 0.5
     disc_loss: Literal["hinge", "vanilla"] = "hinge"
+    everywhere: Callable[[Any], Any] | None = None
+    """The mean of a gradient over all devices, each of which sees other clips: it lets them agree on the weight of the adversarial term."""
 
     def generator(
         self, video: Any, reconstruction: Any, moments: Any, step: int = 0, last_layer: Callable[[Any], Any] | None = None
@@ -101,7 +103,7 @@ class VAELoss:
         total = nll + self.kl_weight * kl
         if self.discriminator is not None and last_layer is not None:
             g_loss, by_g_loss = self._adversarial(reconstruction)
-            weight = self.disc_weight * adaptive_weight(last_layer(by_reconstruction), last_layer(by_g_loss))
+            weight = self.disc_weight * adaptive_weight(*(self._mean(last_layer(by)) for by in (by_reconstruction, by_g_loss)))
             factor = self._factor(step)
             total += weight * factor * g_loss
             by_reconstruction = by_reconstruction + (weight * factor) * by_g_loss
@@ -135,6 +137,9 @@ class VAELoss:
         by_logits = ms.Tensor(np.full(logits.shape, -1.0 / logits.size, np.float32))
         _, (by_reconstruction,) = tape.gradients([(logits, by_logits)], wanted=[reconstruction])
         return -float(logits.asnumpy().mean(dtype=np.float64)), by_reconstruction
+
+    def _mean(self, gradient: Any) -> Any:
+        return gradient if self.everywhere is None else self.everywhere(gradient)
 
     def _factor(self, step: int) -> float:
         return float(step >= self.disc_start)

@@ -12,7 +12,9 @@ from opensora.data.vae_clips import DemoPixels, Part, VideoClips, find_videos, l
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig, weight_shapes
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
-from opensora.runtime import mindspore
+from opensora.nn.block import set_jit
+from opensora.parallel.mesh import Mesh, open_mesh
+from opensora.runtime import mindspore, set_device
 from opensora.train.loop import train
 from opensora.train.vae import Clips, VAETask
 from opensora.train.vae_loss import PENALTIES, VAELoss
@@ -35,7 +37,14 @@ FRAMES_OF_VALIDATION = 17  # of the demo data set
 
 
 def train_vae(options: TrainVAEOptions) -> int:
-    """Run `opensora train-vae`. Returns the exit code."""
+    """Run `opensora train-vae`, in one process or together with those that `msrun` started. Returns the exit code."""
+    set_device(options.device)
+    set_jit(options.mode == 0)
+    with open_mesh(use_parallel=options.use_parallel) as mesh:
+        return train(_task(options, mesh), options, mesh)
+
+
+def _task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:
     content = read_config(options.model_config)
     rng = np.random.default_rng(options.seed)
     vae = CausalVAE.initialise(CausalVAEConfig.from_dict(content), rng)
@@ -45,7 +54,7 @@ def train_vae(options: TrainVAEOptions) -> int:
             collapsed = collapse_time({name: value.asnumpy() for name, value in vae.weights.items()})
             vae.weights = {name: ms.Tensor(value) for name, value in collapsed.items()}
     clips, validation = clips_of(options)
-    return train(VAETask(vae, clips, validation, make_loss(options, content, rng), options), options)
+    return VAETask(vae, clips, validation, make_loss(options, content, rng), options, mesh)
 
 
 def inflate_vae(src: str | Path, target: str | Path, model_config: str | Path | None) -> None:

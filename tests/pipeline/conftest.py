@@ -37,9 +37,7 @@ def random_latte(rng: np.random.Generator) -> LatteT2V:
     return latte
 
 
-@pytest.fixture(scope="session")
-def session_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("release") / "model"
+def make_model(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     random_latte(rng).save_pretrained(folder / "5x32x32")
     CausalVAE.initialise(VAE, rng).save_pretrained(folder / "vae")
@@ -47,6 +45,11 @@ def session_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(DEMO / "text_encoder" / "spiece.model", folder / "text_encoder")
     (folder / "generate.yaml").write_text(DEFAULTS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def session_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("release") / "model")
 
 
 @pytest.fixture

@@ -88,6 +88,17 @@ def test_a_saved_optimizer_goes_on_as_if_never_stopped() -> None:
         np.testing.assert_array_equal(weights_again[name].asnumpy(), value.asnumpy())
 
 
+def test_weights_that_are_rounded_after_each_step_have_exact_masters() -> None:
+    exact, rounded = tensors(arrays(0)), tensors(arrays(0))
+    plain, keeping = AdamW(options()), AdamW(options(), masters=True)
+    for step in range(1, 4):
+        plain.update(exact, tensors(arrays(step)))
+        keeping.update(rounded, tensors(arrays(step)))
+        rounded = {name: value.astype(ms.float16) for name, value in rounded.items()}
+    for name, value in keeping.exact(rounded).items():
+        np.testing.assert_array_equal(value.asnumpy(), exact[name].asnumpy())
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_changes_nothing(value: float) -> None:
     weights, optimizer = tensors(arrays(0)), AdamW(options())

@@ -1,0 +1,1 @@
+"""Many devices: which rank does what, collectives, the frames of a video or the optimizer's states shared out."""

@@ -1,0 +1,190 @@
+"""What the processes of a job tell one another beside tensors: values to agree on, and that one of them failed.
+
+Rank 0 holds a hub to which every rank is connected by TCP. A connection that closes without a word is a process that was killed: the
+hub tells all others, which end at once instead of waiting for it in a collective. Messages are lines of JSON.
+"""
+
+import hmac
+import json
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+# A machine that loses power says nothing: the connection is dead when it does not answer for idle + interval * count seconds.
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+SECONDS_TO_TELL, SECONDS_TO_HANG_UP = 1.0, 5.0
+KILLED = "its process ended without a word: it was killed, or ran out of memory"
+
+
+def stop_process(rank: int, reason: str, code: int) -> None:
+    """Say why and end this process, whatever its main thread is waiting for."""
+    print(f"opensora: rank {rank} failed and ends the job: {reason}", file=sys.stderr, flush=True)
+    time.sleep(SECONDS_TO_TELL)  # rank 0's hub may still be sending
+    os._exit(code)
+
+
+class Hub:
+    """Collects values from ranks and hands them back to all that take part; lives in threads of rank 0."""
+
+    def __init__(self, host: str, token: str) -> None:
+        self._token = token
+        self._lock = threading.Lock()
+        self._connections: dict[int, socket.socket] = {}
+        self._rounds: dict[str, dict[int, Any]] = {}
+        self._over = False
+        self._listeners: list[threading.Thread] = []
+        self._server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return  # closed
+            self._listeners.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
+            self._listeners[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        _keep_alive(connection)
+        rank, left = -1, False
+        try:
+            with connection, connection.makefile("r", encoding="utf-8") as lines:
+                hello = json.loads(lines.readline())
+                if not hmac.compare_digest(str(hello["token"]), self._token):
+                    return
+                rank = int(hello["rank"])
+                with self._lock:
+                    self._connections[rank] = connection
+                for line in lines:
+                    message = json.loads(line)
+                    left = left or "leave" in message
+                    self._take(rank, message)
+        except (OSError, ValueError, KeyError):
+            pass  # no word, or half of one
+        if rank >= 0 and not left:
+            self._fail(rank, KILLED, 1)
+
+    def _take(self, rank: int, message: dict[str, Any]) -> None:
+        if "failed" in message:
+            self._fail(rank, message["failed"], message["code"])
+        elif "round" in message:
+            with self._lock:
+                values = self._rounds.setdefault(message["round"], {})
+                values[rank] = message["value"]
+                if len(values) == len(message["members"]):
+                    del self._rounds[message["round"]]
+                    self._send(message["members"], {"values": [values[member] for member in message["members"]]})
+
+    def _fail(self, rank: int, reason: str, code: int) -> None:
+        with self._lock:
+            if not self._over:
+                self._over = True
+                # Rank 0 last: it takes the hub with it.
+                self._send(sorted(self._connections, reverse=True), {"failed": reason, "rank": rank, "code": code})
+
+    def _send(self, ranks: Sequence[int], message: dict[str, Any]) -> None:
+        for rank in ranks:
+            try:
+                self._connections[rank].sendall(_line(message))
+            except OSError:
+                log.debug("rank %d is gone", rank)
+
+    def close(self) -> None:
+        """Wait until all ranks have hung up, since an answer may still be on its way to them, but not for long."""
+        self._server.close()
+        end = time.monotonic() + SECONDS_TO_HANG_UP
+        for listener in self._listeners:
+            listener.join(max(0.0, end - time.monotonic()))
+
+
+class Control:
+    """A rank's end of the line."""
+
+    def __init__(
+        self, rank: int, size: int, address: tuple[str, int], token: str, on_failure: Callable[[int, str, int], None] = stop_process
+    ) -> None:
+        self.rank, self.size = rank, size
+        self._on_failure = on_failure
+        self._answers: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        self._rounds: dict[str, int] = {}
+        self._over = False
+        self._connection = socket.create_connection(address, timeout=60)
+        self._connection.settimeout(None)
+        _keep_alive(self._connection)
+        self._send({"rank": rank, "token": token})
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def agree(self, value: Any = None, group: str = "world", members: Sequence[int] | None = None) -> list[Any]:
+        """Every member's value, in the order of the members (default: all ranks); waits for the last of them, however long it takes.
+
+        Ranks meet in the order of their calls, for each group by itself. Values are what JSON can hold.
+        """
+        number = self._rounds[group] = self._rounds.get(group, 0) + 1
+        chosen = list(range(self.size)) if members is None else list(members)
+        self._send({"round": f"{group}/{chosen[0]}/{number}", "members": chosen, "value": value})
+        return self._answers.get()
+
+    def fail(self, reason: str, code: int) -> None:
+        """Tell all other ranks to end, with this exit code."""
+        self._over = True
+        self._send({"failed": reason, "code": code})
+        time.sleep(SECONDS_TO_TELL)
+
+    def leave(self) -> None:
+        """The work is done: wait for all others, then close the line."""
+        self.agree("leave")
+        self._over = True
+        self._send({"leave": True})
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._over = True
+        try:
+            self._connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            log.debug("the hub is gone")
+        self._connection.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._connection.sendall(_line(message))
+        except OSError:
+            log.debug("the hub is gone")  # the listening thread ends this process
+
+    def _listen(self) -> None:
+        failed: dict[str, Any] = {"failed": KILLED, "rank": 0, "code": 1}
+        try:
+            with self._connection.makefile("r", encoding="utf-8") as lines:
+                for line in lines:
+                    message = json.loads(line)
+                    if "failed" in message:
+                        failed = message
+                        break
+                    self._answers.put(message["values"])
+        except (OSError, ValueError):
+            pass
+        if not self._over:
+            self._on_failure(int(failed["rank"]), str(failed["failed"]), int(failed["code"]))
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return (json.dumps(message) + "\n").encode()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,72 @@
+"""Which frames, images and captions a rank holds, and what it is worth."""
+
+import numpy as np
+import pytest
+
+from opensora.models.causal_vae_config import CausalVAEConfig
+from opensora.models.flops import latte_forward, vae_encode
+from opensora.models.latte_config import LatteConfig
+from opensora.parallel.collectives import Group
+from opensora.parallel.sequence import SharedTurns, all_captions, own_batch, own_frames, own_part, own_places
+
+
+def ranks(size: int) -> list[Group]:
+    return [Group(range(size), rank) for rank in range(size)]
+
+
+@pytest.mark.parametrize(("frames", "images", "size"), [(5, 2, 2), (7, 0, 4), (17, 3, 4), (1, 0, 2), (3, 1, 4)])
+def test_every_frame_and_image_is_held_once(frames: int, images: int, size: int) -> None:
+    numbers = np.arange(1, frames + images + 1)
+    parts = [own_frames(numbers, 0, frames, group) for group in ranks(size)]
+    assert len({len(part) for part in parts}) == 1
+    places = [own_places(frames, images, group) for group in ranks(size)]
+    held = np.concatenate([part[place] for part, place in zip(parts, places, strict=True)])
+    assert sorted(held) == numbers.tolist()
+    assert all((part[~place] == 0).all() for part, place in zip(parts, places, strict=True))
+    videos = np.concatenate([own_part(numbers[:frames], 0, group) for group in ranks(size)])
+    assert videos[:frames].tolist() == numbers[:frames].tolist() and not videos[frames:].any()
+
+
+def test_shares_of_a_sample_add_up_to_one_and_captions_follow_their_images() -> None:
+    rng = np.random.default_rng(0)
+    mask = (rng.random((2, 8, 4, 4)) < 0.5).astype(np.float32)
+    text = rng.standard_normal((2, 4, 6, 3), np.float32)  # one for the video, three for images
+    batch = {
+        "latents": np.ones((2, 4, 8, 4, 4), np.float32), "noise": np.ones((2, 4, 8, 4, 4), np.float32), "timestep": np.array([1, 2]),
+        "latent_mask": mask, "text_embeds": text, "num_images": 3,
+    }  # fmt: skip
+    own = [own_batch(batch, group) for group in ranks(2)]
+    np.testing.assert_allclose(sum(part["share"] for part in own), 1.0, rtol=1e-6)
+    assert sum(part["latent_mask"].sum() for part in own) == mask.sum()
+    for part in own:
+        assert part["latents"].shape[2] == 3 + 2 and part["num_images"] == 2 and part["text_embeds"].shape[1] == 3
+        np.testing.assert_array_equal(part["text_embeds"][:, 0], text[:, 0])
+    np.testing.assert_array_equal(own[1]["text_embeds"][:, 1], text[:, 3])
+    together = sum(all_captions(part["text_embeds"], 3, group) for part, group in zip(own, ranks(2), strict=True))
+    np.testing.assert_array_equal(together[:, 1:], text[:, 1:])
+    np.testing.assert_array_equal(together[:, 0], 2 * text[:, 0])
+
+
+def test_turns_keep_the_order_and_repeat_what_is_missing() -> None:
+    group, asked = Group((0, 1, 2), 2), []
+
+    class Same(SharedTurns):
+        def _gather(self, array: np.ndarray) -> np.ndarray:
+            return np.concatenate([array - 2 + rank for rank in range(3)])  # ranks 0 and 1 hold neighbours of what rank 2 holds
+
+    def compute(item: int) -> tuple[np.ndarray]:
+        asked.append(item)
+        return (np.array([float(item)]),)
+
+    found = list(Same(group).compute(compute, range(4)))
+    assert asked == [2, 3] and [item for item, _ in found] == [0, 1, 2, 3]
+    assert [value[0].item() for _, value in found[:3]] == [0.0, 1.0, 2.0]
+
+
+def test_encoding_in_turn_saves_most_of_a_long_clip() -> None:
+    """The figures of docs/parallel.md: a step on each of 8 ranks, 221 frames of 512x512 and 4 pictures, which are padded to 8."""
+    pictures, ranks_of_team = 4, 8
+    encoding = vae_encode(CausalVAEConfig(), (221, 512, 512)) + pictures * vae_encode(CausalVAEConfig(), (1, 512, 512))
+    model = 4 * latte_forward(LatteConfig(video_length=56), (56, 64, 64), num_images=8) / ranks_of_team
+    assert encoding == pytest.approx(273e12, rel=0.01) and model == pytest.approx(66e12, rel=0.01)
+    assert (encoding + model) / (encoding / ranks_of_team + model) > 3.3
