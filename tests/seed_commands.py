@@ -8,6 +8,7 @@ python examples/rec_imvi_vae.py --model_path LanguageBind/Open-Sora-Plan-v1.1.0/
     --device Ascend --sample_rate 1 --num_frames 513 --resolution 256 --crop_size 256 --ae CausalVAEModel_4x8x8
 bash scripts/causalvae/reconstruction.sh --grid --video_path other.mp4
 bash scripts/causalvae/gen_video.sh
+python opensora/eval/eval_common_metrics.py --real_video_dir videos --generated_video_dir videos_reconstructed --metric ssim --num_frames 17
 bash scripts/text_condition/sample_video.sh --pretrained_ckpt output_dir/ckpt_full/rank_0/full_0.ckpt
 bash scripts/text_condition/sample_video_65.sh --save_latents
 bash scripts/text_condition/sample_video_65.sh --decode_latents --enable_time_chunk True
@@ -34,7 +35,7 @@ bash scripts/text_condition/train_videoae_221x512x512.sh --pretrained output_dir
 bash scripts/text_condition/train_videoae_221x512x512_sp.sh --dataloader_num_workers 4 --dataloader_prefetch_size 8
 bash scripts/text_condition/train_videoae_513x512x512_sp.sh
 """
-"""Those of seed.md, and of its scripts with the arguments that it says to add; an indented line continues the one before."""
+"""Those of seed.md, its scripts with the arguments that it says to add, and the evaluation of what they write; an indented line continues the one before."""
 LINES = [" ".join(line.split("\n    ")) for line in re.split(r"\n(?! )", COMMAND_LINES.strip())]
 
 TRAINING = """

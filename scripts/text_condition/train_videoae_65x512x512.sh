@@ -5,7 +5,7 @@ set -euo pipefail
 export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 devices=${DEVICES:-8}
 msrun --bind_core=True --worker_num="$devices" --local_worker_num="$devices" --master_port="${MASTER_PORT:-9000}" \
-    --log_dir=runs/65x512x512/parallel_logs --join=True \
+    --log_dir=runs/65x512x512/parallel_logs --join=True --tail_worker_log=0 \
     opensora/train/train_t2v.py \
     --config train/65x512x512 \
     --model_path LanguageBind/Open-Sora-Plan-v1.1.0 \
