@@ -35,7 +35,7 @@ bash scripts/text_condition/train_videoae_221x512x512.sh --pretrained output_dir
 bash scripts/text_condition/train_videoae_221x512x512_sp.sh --dataloader_num_workers 4 --dataloader_prefetch_size 8
 bash scripts/text_condition/train_videoae_513x512x512_sp.sh
 """
-"""Those of seed.md, its scripts with the arguments that it says to add, and the evaluation of what they write; an indented line continues the one before."""
+"""Those of seed.md, its scripts with the arguments that it says to add, and an evaluation; an indented line continues the one before."""
 LINES = [" ".join(line.split("\n    ")) for line in re.split(r"\n(?! )", COMMAND_LINES.strip())]
 
 TRAINING = """
