@@ -12,11 +12,12 @@ import pytest
 from opensora.cli import main
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
 from opensora.models.discriminator import Discriminator
+from opensora.models.lpips import LPIPS
 from opensora.train.checkpoint import load_checkpoint, save_checkpoint
 from opensora.train.loop import train
 from opensora.train.vae import VAELoss, VAETask
 from opensora.train.vae_options import TrainVAEOptions
-from opensora.train.vae_start import load_lpips, make_loss
+from opensora.train.vae_start import make_loss
 from opensora.weights import WeightsError, save_config, save_tensors
 from tests.train.test_vae_loss import small_lpips
 
@@ -159,10 +160,10 @@ def test_lpips_comes_from_one_file_or_from_two(tmp_path: Path) -> None:
     save_tensors(tmp_path / "heads.safetensors", {name: value for name, value in weights.items() if name.startswith("lin")})
     save_tensors(tmp_path / "vae.safetensors", {f"loss.perceptual_loss.{name}": value for name, value in weights.items()})
     for files in (["vgg.safetensors", "heads.safetensors"], ["vae.safetensors"]):
-        found = load_lpips([str(tmp_path / name) for name in files]).weights
+        found = LPIPS.from_files([str(tmp_path / name) for name in files]).weights
         assert all(np.array_equal(found[name].asnumpy(), value) for name, value in weights.items()) and len(found) == len(weights)
     with pytest.raises(WeightsError, match="does not exist"):
-        load_lpips([str(tmp_path / "none.safetensors")])
+        LPIPS.from_files([str(tmp_path / "none.safetensors")])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_lpips_comes_from_one_file_or_from_two(tmp_path: Path) -> None:
     [
         (["--video_path=a", "--demo_data=b"], "name one source of clips"),
         ([], "name one source of clips"),
-        (["--video_path=a", "--precision=bf16"], "option --precision is the published version's: train-vae computes in fp32"),
+        (["--video_path=a", "--scale_lr"], "option scale_lr True is the published version's: give the learning rate itself"),
         (["--video_path=a", "--epochs=3"], "say how long to train with --max_train_steps"),
         (["--video_path=a", "--max_steps=0"], "max_train_steps 0 must be at least 1"),
         (["--video_path=a", "--disc_dims=4"], "option disc_dims is '4', but it must be one of 2, 3"),
