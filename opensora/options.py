@@ -4,12 +4,13 @@ import math
 import tempfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
 from opensora.diffusion import make_sampler
 from opensora.prompts import read_prompts
+from opensora.published import GENERATE, Answers
 from opensora.weights import ModelFolder, WeightsError, find_model, load_config
 
 RELEASE_PRESET = Path(__file__).parent / "presets" / "generate" / "release.yaml"
@@ -18,6 +19,8 @@ RELEASE_PRESET = Path(__file__).parent / "presets" / "generate" / "release.yaml"
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
     """Options of `opensora generate`. Where the default is "the model's", the model folder decides."""
+
+    REPLACED: ClassVar[Answers] = GENERATE
 
     text_prompt: list[str] = field(default_factory=list)
     """What the videos show: sentences, or .txt and .csv files of them."""

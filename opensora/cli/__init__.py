@@ -53,9 +53,9 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise ValueError(f"command {name!r} is unknown{did_you_mean(name, COMMANDS)}: choose one of {', '.join(COMMANDS)}")
     command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
+    _log_to_stderr()
     options = parse(command.OPTIONS, rest, f"opensora {name}", COMMANDS[name], command.POSITIONAL)
     if options is not None:
-        _log_to_stderr()
         return command.run(options) or 0
     return 0
 

@@ -1,5 +1,6 @@
 """Command-line words and a YAML file become one dataclass of options; jsonargparse checks the types and writes the help."""
 
+import logging
 import re
 import types
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from opensora.published import Answers, Ignored
 from opensora.weights.folder import did_you_mean
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -24,21 +28,24 @@ def parse(options: type[T], words: Sequence[str], command: str, summary: str, po
 
     A word is `--name value`, `--name=value`, `--name` alone for a truth value, `--name a b c` for a list, or belongs to the
     list `positional`. `--config file.yaml` gives values under the same names, which words override; where there is no such file,
-    it names a packaged preset, such as train/vae-9. Options of a nested dataclass are `--outer.name`. Raises ValueError for an
-    unknown name, a value of another type, or a file that cannot be read.
+    it names a packaged preset, such as train/vae-9; of several files the later wins. Options of a nested dataclass are
+    `--outer.name`. Raises ValueError for an unknown name, a value of another type, or a file that cannot be read.
 
     The class may have ALIASES, from the published version's name of an option to the name here, and REPLACED, from a published name
-    to a sentence that says what took its place.
+    that is no option here to what became of it (opensora/published.py).
     """
     kinds = dict(_kinds(options))
     parser = _parser(options, command, summary, positional, kinds)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None
-    names = Names(kinds | {"config": str}, getattr(options, "ALIASES", {}), getattr(options, "REPLACED", {}))
-    given = _read_words(words, names, command, positional)
-    config = given.pop("config", None)
-    values = (_read_config(config, names) if config is not None else {}) | given
+    answers: Answers = getattr(options, "REPLACED", {})
+    names = Names(kinds | {"config": str}, getattr(options, "ALIASES", {}), {name: answers[name] for name in answers if name not in kinds})
+    given, configs = _read_words(words, names, command, positional)
+    values: dict[str, Any] = {}
+    for config in configs:
+        values |= _read_config(config, names)
+    values = _without_ignored(values | given, names)
     nested = Namespace()
     for name, value in values.items():
         nested[name] = value
@@ -56,16 +63,20 @@ class Names:
 
     kinds: dict[str, Any]
     aliases: dict[str, str]
-    replaced: dict[str, str]
+    replaced: Answers
 
     def find(self, name: str, what: str) -> str:
-        """The option that `name` means. Raises ValueError, which begins with `what`, where there is none."""
+        """The option that `name` means, one that is ignored included. Raises ValueError, which begins with `what`, where there is none."""
         name = self.aliases.get(name, name)
+        if name in self.kinds or isinstance(self.replaced.get(name), Ignored):
+            return name
         if name in self.replaced:
             raise ValueError(f"{what}{name} is the published version's: {self.replaced[name]}")
-        if name not in self.kinds:
-            raise ValueError(f"{what}{name} is unknown{did_you_mean(name, self.kinds)}; --help lists them all")
-        return name
+        raise ValueError(f"{what}{name} is unknown{did_you_mean(name, self.kinds)}; --help lists them all")
+
+    def kind(self, name: str) -> Any:
+        answer = self.replaced.get(name)
+        return answer.kind if isinstance(answer, Ignored) else self.kinds[name]
 
 
 def _kinds(options: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -94,8 +105,10 @@ def _parser(options: type, command: str, summary: str, positional: str | None, k
     return parser
 
 
-def _read_words(words: Sequence[str], names: Names, command: str, positional: str | None) -> dict[str, Any]:
+def _read_words(words: Sequence[str], names: Names, command: str, positional: str | None) -> tuple[dict[str, Any], list[str]]:
+    """(values by name, configuration files in order)."""
     values: dict[str, Any] = {}
+    configs: list[str] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -108,7 +121,7 @@ def _read_words(words: Sequence[str], names: Names, command: str, positional: st
             continue
         name, equals, value = word.removeprefix("--").partition("=")
         name = names.find(name, "option --")
-        kind = names.kinds[name]
+        kind = names.kind(name)
         if equals:
             values[name] = [value] if _is_list(kind) else value
         elif kind is bool:
@@ -123,7 +136,23 @@ def _read_words(words: Sequence[str], names: Names, command: str, positional: st
             raise ValueError(f"option --{name} has no value: write one after it, as in --{name}=VALUE")
         if kind is bool:
             values[name] = TRUTH.get(values[name].lower(), values[name])
-    return values
+        if name == "config":
+            configs.append(values.pop(name))
+    return values, configs
+
+
+def _without_ignored(values: dict[str, Any], names: Names) -> dict[str, Any]:
+    """The values of options. A line for each that is accepted and changes nothing; ValueError where it would have to change something."""
+    kept = {}
+    for name, value in values.items():
+        answer = names.replaced.get(name)
+        if not isinstance(answer, Ignored):
+            kept[name] = value
+        elif answer.only and str(value).lower() not in answer.only:
+            raise ValueError(f"option {name} {value} is the published version's: {answer.why}")
+        else:
+            log.info("--%s changes nothing here: %s", name, answer.why)
+    return kept
 
 
 def _read_config(name: str, names: Names) -> dict[str, Any]:
@@ -139,9 +168,9 @@ def _read_config(name: str, names: Names) -> dict[str, Any]:
         raise ValueError(f"configuration file {path} is not valid YAML ({error}): correct it") from error
     if not isinstance(content, dict | None):
         raise ValueError(f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line")
-    kinds, where = names.kinds, f"configuration file {path}: option "
-    values = {names.find(name, where): value for name, value in _flatten(content or {}, kinds)}
-    return {name: [value] if _is_list(kinds[name]) and isinstance(value, str) else value for name, value in values.items()}
+    where = f"configuration file {path}: option "
+    values = {names.find(name, where): value for name, value in _flatten(content or {}, names.kinds)}
+    return {name: [value] if _is_list(names.kind(name)) and isinstance(value, str) else value for name, value in values.items()}
 
 
 def _flatten(content: dict[Any, Any], kinds: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

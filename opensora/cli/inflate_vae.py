@@ -12,7 +12,7 @@ class InflateOptions:
     src: str
     """Image autoencoder, such as sd-vae-ft-mse: its folder, or its file (.safetensors, .bin, .pt, .ckpt)."""
     target: str
-    """Folder of the video autoencoder that is made; `opensora train-vae --load_from_checkpoint` starts from it."""
+    """Video autoencoder that is made: a folder, or a file (.safetensors, .ckpt). `opensora train-vae --load_from_checkpoint` takes it."""
     model_config: str | None = None
     """Folder whose config.json, or .json file that, describes the video autoencoder; default: the published one's."""
 

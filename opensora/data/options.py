@@ -2,7 +2,9 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from opensora.published import EMBED_TEXT, Answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,8 @@ class CacheOptions:
 @dataclass(frozen=True, kw_only=True)
 class EmbedTextOptions(CacheOptions):
     """Options of `opensora embed-text`."""
+
+    REPLACED: ClassVar[Answers] = EMBED_TEXT
 
     data_file_path: str | None = None
     """Annotation file (.json, .jsonl, .csv) whose captions are embedded."""

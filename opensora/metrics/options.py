@@ -1,12 +1,16 @@
 """What `opensora evaluate` is asked for."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from opensora.published import EVALUATE, Answers
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """Options of `opensora evaluate`."""
+
+    REPLACED: ClassVar[Answers] = EVALUATE
 
     real_video_dir: str | None = None
     """Folder of the real videos or pictures."""

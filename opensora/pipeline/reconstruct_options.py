@@ -1,12 +1,16 @@
 """What `opensora reconstruct` is asked for."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from opensora.published import RECONSTRUCT, Answers
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructOptions:
     """Options of `opensora reconstruct`: one file (video_path, rec_path) or a folder (real_video_dir, generated_video_dir)."""
+
+    REPLACED: ClassVar[Answers] = RECONSTRUCT
 
     video_path: str | None = None
     """A video, animation or picture."""
@@ -21,7 +25,7 @@ class ReconstructOptions:
     model_path: str = "demo"
     """Model folder in the release's layout, or an autoencoder's folder; "demo" is the model that ships."""
     ae_path: str | None = None
-    """Folder of the autoencoder instead of model_path/vae."""
+    """Folder of the autoencoder, or of another model, instead of model_path/vae."""
     num_frames: int = 65
     """Frames of each file at most; a shorter one is taken as it is."""
     sample_rate: int = 1

@@ -15,8 +15,8 @@ from opensora.models.causal_vae_config import CausalVAEConfig
 from opensora.options import check_writable
 from opensora.pipeline.plan import hash_file, hash_folder
 from opensora.pipeline.reconstruct_options import ReconstructOptions
-from opensora.weights import WeightsError, load_config
-from opensora.weights.folder import DEMO
+from opensora.weights import load_config
+from opensora.weights.folder import find_autoencoder
 
 ORIGIN = "origin"
 SUMMARY = "reconstruct.json"
@@ -66,7 +66,7 @@ class Plan:
 def plan(options: ReconstructOptions) -> Plan:
     """Check the options and find the files. Raises ValueError that names the option, the file in the way, and the remedy."""
     _check(options)
-    folder = find_autoencoder(options)
+    folder = find_autoencoder(options.ae_path or options.model_path)
     stride = CausalVAEConfig.from_dict(load_config(folder)).space_stride
     shape = ClipShape(
         num_frames=options.num_frames,
@@ -80,19 +80,6 @@ def plan(options: ReconstructOptions) -> Plan:
     settings = _settings(options, folder)
     files = [_planned(name, source, target, settings, options) for name, source, target in _sources(options)]
     return Plan(options, files, shape, folder, metrics, _summary(options))
-
-
-def find_autoencoder(options: ReconstructOptions) -> Path:
-    """The folder of the autoencoder that the options name. Raises WeightsError where there is none."""
-    if options.ae_path is not None:
-        return Path(options.ae_path)
-    path = DEMO if options.model_path == "demo" else Path(options.model_path)
-    if not path.is_dir():
-        raise WeightsError(f"model folder {path} does not exist: check the path, or use 'demo' for the model that ships")
-    found = next((folder for folder in (path / "vae", path) if (folder / "config.json").is_file()), None)
-    if found is None:
-        raise WeightsError(f"{path} has no vae/config.json: name a model folder, or the autoencoder's own with --ae_path")
-    return found
 
 
 def _check(options: ReconstructOptions) -> None:

@@ -31,6 +31,8 @@ def combine(source: Path, target: Path, model_config: str | None = None) -> Path
 
     Returns what was written: the folder `target`, or `target`/rank_0/full_0.ckpt. Raises WeightsError.
     """
+    if source.name == "ckpt" and not source.is_dir() and (source.parent / "checkpoints").is_dir():
+        raise WeightsError(f"{source.parent} is a run whose checkpoints hold the whole model: name it where weights are asked for")
     if not source.is_dir():
         raise WeightsError(f"folder {source} does not exist: check the path after --src")
     if any(RANK.fullmatch(path.name) for path in source.iterdir()):

@@ -4,27 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from opensora.data.options import DataOptions
-
-REPLACED_COMMON = {
-    "max_device_memory": "the framework takes what it needs: choose a smaller batch_size",
-    "optimizer_weight_shard_size": "with parallel_mode optim the optimizer is sharded over all processes that msrun starts",
-    "optim": "it is always AdamW with bias correction; see betas, optim_eps, weight_decay, group_strategy",
-    "clip_grad": "gradients are clipped to max_grad_norm; 0 turns clipping off",
-    "use_ema": "the moving average is always kept; set ema_decay",
-    "start_learning_rate": "the rate after the warm-up is learning_rate",
-    "dataset_sink_mode": "batches are made ahead of time, dataloader_prefetch_size of them",
-    "epochs": "training is counted in optimizer steps, max_train_steps; `opensora check-data` prints the steps of an epoch",
-    "drop_overflow_update": "an update with a number that is not finite is always dropped; see max_skipped_steps",
-    "use_recompute": "every block recomputes its forward in the backward pass",
-    "num_no_recompute": "every block recomputes its forward in the backward pass",
-    "enable_flash_attention": "it is used where the device has it and the number format allows",
-    "ckpt_save_interval": "use checkpointing_steps",
-    "step_mode": "all intervals are counted in optimizer steps",
-    "profile": "metrics.jsonl splits the seconds of a step into data, vae, model and optimizer",
-    "log_level": "set GLOG_v in the environment for the framework's own messages",
-    "jit_level": "each kind of block is compiled by itself; mode 1 switches compiling off",
-}
-"""Flags that the training commands of the published version share and that are not options here: what takes their place."""
+from opensora.published import TRAIN, Answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,22 +145,17 @@ class PrecisionOptions:
 class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions):
     """Options of `opensora train`."""
 
-    REPLACED: ClassVar[dict[str, str]] = REPLACED_COMMON | {
-        "model": "the transformer is described by config.json in the folder model_path/version",
-        "ae": "the autoencoder is described by config.json in its folder, ae_path",
-        "vae_keep_gn_fp32": "norms always compute their statistics in float32",
-        "vae_precision": "the autoencoder computes in float32",
-        "text_encoder_precision": "the text encoder computes in float32; embed its output once with `opensora embed-text`",
-    }
+    ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
+    REPLACED: ClassVar[Answers] = TRAIN
 
     model_path: str
     """Model folder whose config.json files and tokenizer describe the networks."""
     version: str | None = None
-    """Folder of the transformer inside model_path, needed where there are several."""
+    """Folder of the transformer inside model_path; default: the only one, or the one for num_frames frames."""
     text_encoder_name: str | None = None
     """Folder of the text encoder; default: model_path/text_encoder."""
     ae_path: str | None = None
-    """Folder of the autoencoder; default: model_path/vae."""
+    """Folder of the autoencoder, or a model folder that has it; default: model_path/vae."""
     validation_latent_folder: str | None = None
     """Latents and captions to validate on, made by `opensora encode-latents`."""
     num_validation_samples: int = 256

@@ -25,6 +25,7 @@ from opensora.train.loop import train
 from opensora.train.options import TrainOptions
 from opensora.train.t2v_task import T2VTask
 from opensora.weights import WeightsError, find_model, load_config, weight_files, write_atomic
+from opensora.weights.folder import find_autoencoder
 
 
 def train_t2v(options: TrainOptions) -> int:
@@ -40,11 +41,11 @@ def _train_t2v(options: TrainOptions, mesh: Mesh) -> int:
     if options.scale_lr:
         samples = options.samples_per_step * mesh.data[1]
         options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
-    folders = find_model(options.model_path, options.version, options.text_encoder_name)
+    folders = find_model(options.model_path, options.version, options.text_encoder_name, options.num_frames)
     settings = load_config(folders.transformer)
     length = options.model_max_length or int(settings.get("model_max_length", LENGTH))
     options = replace(options, model_max_length=length)
-    vae_folder = folders.vae if options.ae_path is None else Path(options.ae_path)
+    vae_folder = folders.vae if options.ae_path is None else find_autoencoder(options.ae_path)
     known_vae = vae_folder if any(vae_folder.glob("*.safetensors")) else None
     source = make_source(options, options.seed, folders.text_encoder, known_vae)
     config = _sized(LatteConfig.from_dict({**settings, **_changes(options), "model_max_length": length}), source.clip)

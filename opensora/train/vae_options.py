@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from opensora.published import TRAIN_VAE, Answers
 from opensora.train.options import LoopOptions, OptimizerOptions
 
 
@@ -81,26 +82,7 @@ class TrainVAEOptions(VAEDataOptions, VAELossOptions, LoopOptions, OptimizerOpti
         "start_learning_rate": "learning_rate",
     }
     """Names of the published version for options that have another name here."""
-    REPLACED: ClassVar[dict[str, str]] = {
-        "precision": "train-vae computes in fp32",
-        "amp_level": "train-vae computes in fp32",
-        "global_bf16": "train-vae computes in fp32",
-        "vae_keep_gn_fp32": "train-vae computes in fp32",
-        "epochs": "say how long to train with --max_train_steps",
-        "exp_name": "write it into --output_dir",
-        "ckpt_save_interval": "say how often to save with --save_steps",
-        "step_mode": "all intervals are counted in steps",
-        "use_recompute": "every block is recomputed in the backward pass, always",
-        "use_ema": "there always is a moving average beside the weights; --ema_decay 0 makes it follow them",
-        "clip_grad": "gradients are clipped to --max_grad_norm, 0 turns that off",
-        "scale_lr": "give the learning rate itself with --learning_rate",
-        "optim": "the optimizer is AdamW, which with --weight_decay 0 is Adam",
-        "dataset_sink_mode": "batches are made ahead by threads, --dataloader_prefetch_size of them",
-        "dataloader_num_workers": "batches are made ahead by threads, --dataloader_prefetch_size of them",
-        "max_rowsize": "there are no worker processes whose memory would need a limit",
-        "drop_overflow_update": "steps that are not finite are always left out",
-    }
-    """What took the place of other options of the published version."""
+    REPLACED: ClassVar[Answers] = TRAIN_VAE
 
     model_config: str
     """Folder whose config.json, or .json file that, describes the autoencoder."""

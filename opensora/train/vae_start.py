@@ -19,8 +19,10 @@ from opensora.train.loop import train
 from opensora.train.vae import Clips, VAETask
 from opensora.train.vae_loss import PENALTIES, VAELoss
 from opensora.train.vae_options import TrainVAEOptions
-from opensora.weights import WeightsError, load_config, save_weights
+from opensora.weights import WeightsError, load_config, save_tensors, save_weights, write_atomic
 from opensora.weights.inflation import collapse_time, inflate
+from opensora.weights.mindspore_file import write_checkpoint
+from opensora.weights.names import mindspore_name
 from opensora.weights.sources import SUFFIXES, read_object
 from opensora.weights.vae_2d import open_vae_2d
 
@@ -56,13 +58,21 @@ def _task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:
 
 
 def inflate_vae(src: str | Path, target: str | Path, model_config: str | Path | None) -> None:
-    """Run `opensora inflate-vae`. Raises WeightsError for a target that exists already."""
+    """Run `opensora inflate-vae`. target: a folder, or a .safetensors or .ckpt file; raises WeightsError for one that exists already."""
     path = Path(target)
-    if path.suffix in SUFFIXES or any(path.glob("*.safetensors")):
-        raise WeightsError(f"target {path} is a file, or a folder with weights: name a new folder")
+    if path.suffix in SUFFIXES and path.suffix not in (".safetensors", ".ckpt"):
+        raise WeightsError(f"target {path} has an ending that is not written: use .safetensors or .ckpt, or name a folder")
+    if path.is_file() or any(path.glob("*.safetensors")):
+        raise WeightsError(f"target {path} is a file, or a folder with weights: name a new one")
     content = asdict(CausalVAEConfig()) if model_config is None else read_config(model_config)
     weights = inflate(open_vae_2d(src), weight_shapes(CausalVAEConfig.from_dict(content)))
-    save_weights(path, content, weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".ckpt":
+        write_atomic(path, lambda file: write_checkpoint(file, weights, mindspore_name))
+    elif path.suffix == ".safetensors":
+        save_tensors(path, weights)
+    else:
+        save_weights(path, content, weights)
     log.info("%s: video autoencoder, %d tensors, from %s", path, len(weights), src)
 
 

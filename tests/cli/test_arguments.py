@@ -1,9 +1,8 @@
 """Words and files become options; every fault is one sentence."""
 
 import importlib
-import re
 import shlex
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 from opensora.cli.arguments import PRESETS, parse
-from opensora.train.options import TrainOptions
+from opensora.published import Answers, Ignored
 
 
 @dataclass(frozen=True)
@@ -96,17 +95,39 @@ def test_the_command_that_opens_a_preset_gives_its_options(preset: Path) -> None
         assert getattr(options, option) == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_published_names_are_taken_or_answered(tmp_path: Path) -> None:
+def test_published_names_are_taken_ignored_or_answered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Renamed(Optimizer):
         ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
-        REPLACED: ClassVar[dict[str, str]] = {"epochs": "say how long with --max_train_steps"}
+        REPLACED: ClassVar[Answers] = {
+            "epochs": "say how long with --max_train_steps",
+            "learning_rate": "an option of the command comes first",
+            "clip_grad": Ignored("they are clipped to max_grad_norm", bool, ("true",)),
+            "jit_level": Ignored("blocks are compiled"),
+        }
 
     assert parse(Renamed, ["--start_learning_rate=0.5"], "name", "test") == Renamed(learning_rate=0.5)
     (tmp_path / "a.yaml").write_text("start_learning_rate: 0.25")
     assert parse(Renamed, ["--config", str(tmp_path / "a.yaml")], "name", "test") == Renamed(learning_rate=0.25)
     with pytest.raises(ValueError, match="option --epochs is the published version's: say how long with --max_train_steps"):
         parse(Renamed, ["--epochs=3"], "name", "test")
+
+    caplog.set_level("INFO", "opensora")
+    words = ["--jit_level", "O1", "--clip_grad", "--learning_rate", "0.5"]
+    assert parse(Renamed, words, "name", "test") == Renamed(learning_rate=0.5)
+    lines = ["--jit_level changes nothing here: blocks are compiled", "--clip_grad changes nothing here: they are clipped to max_grad_norm"]
+    assert [record.getMessage() for record in caplog.records] == lines
+    (tmp_path / "a.yaml").write_text("clip_grad: true\njit_level: 1")
+    assert parse(Renamed, ["--config", str(tmp_path / "a.yaml")], "name", "test") == Renamed()
+    with pytest.raises(ValueError, match="option clip_grad False is the published version's: they are clipped to max_grad_norm"):
+        parse(Renamed, ["--clip_grad", "False"], "name", "test")
+
+
+def test_of_several_files_the_later_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 1\nguidance_scale: 2")
+    (tmp_path / "b.yaml").write_text("seed: 3\nsizes: [4]")
+    options = read("--config", str(tmp_path / "a.yaml"), "--sizes", "5", f"--config={tmp_path / 'b.yaml'}")
+    assert options == Options(seed=3, guidance_scale=2.0, sizes=[5])
 
 
 def test_a_file_comes_before_a_preset_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,34 +189,3 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in ("--config", "--text_prompt A B ...", "--seed", "--enable_tiling {true,false}", "--optimizer.learning_rate", "Step size."):
         assert name in shown
-
-
-PUBLISHED = re.findall(
-    r"\w+",
-    """
-config device max_device_memory mode use_parallel parallel_mode seed optimizer_weight_shard_size optim betas optim_eps
-group_strategy clip_grad max_grad_norm use_ema ema_decay gradient_accumulation_steps weight_decay lr_warmup_steps
-start_learning_rate end_learning_rate lr_decay_steps lr_scheduler scale_lr batch_size dataset_sink_mode epochs
-dataloader_num_workers max_rowsize init_loss_scale loss_scale_factor scale_window precision amp_level drop_overflow_update
-loss_scaler_type global_bf16 use_recompute enable_flash_attention resume_from_checkpoint ckpt_save_interval ckpt_max_keep
-step_mode profile log_level log_interval output_dir image_data video_data filter_nonexistent text_embed_cache vae_latent_folder
-model ae ae_path num_frames max_image_size compress_kv_factor use_rope pretrained tile_overlap_factor enable_tiling
-text_encoder_name model_max_length multi_scale use_image_num use_img_from_vid max_train_steps checkpointing_steps enable_flip
-num_no_recompute dataloader_prefetch_size sp_size vae_keep_gn_fp32 vae_precision text_encoder_precision jit_level
-""",
-)
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_option_of_training_works_or_says_what_replaced_it(name: str) -> None:
-    options = {item.name for item in fields(TrainOptions)} | {"config"}
-    assert (name in options) != (name in TrainOptions.REPLACED)
-    if name in TrainOptions.REPLACED:
-        with pytest.raises(ValueError, match=f"option --{name} is the published version's: .+"):
-            parse(TrainOptions, [f"--{name}", "1"], "opensora train", "train")
-
-
-def test_a_replaced_option_in_a_file_is_answered_too(tmp_path: Path) -> None:
-    (tmp_path / "old.yaml").write_text("use_ema: true\n")
-    with pytest.raises(ValueError, match="option use_ema is the published version's: the moving average is always kept"):
-        parse(TrainOptions, ["--config", str(tmp_path / "old.yaml")], "opensora train", "train")

@@ -87,6 +87,11 @@ def test_our_checkpoint(tmp_path: Path) -> None:
 
 
 def test_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for source, fault in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "holds neither a complete checkpoint nor folders rank_0")):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for source, fault in (
+        (tmp_path / "nowhere", "does not exist"),
+        (tmp_path, "holds neither a complete checkpoint nor folders rank_0"),
+        (tmp_path / "run" / "ckpt", "run is a run whose checkpoints hold the whole model"),
+    ):
         assert main(["combine", f"--src={source}", f"--dest={tmp_path / 'x'}"]) == 2
         assert fault in capsys.readouterr().err

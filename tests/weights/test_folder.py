@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from opensora.weights import WeightsError, find_model
+from opensora.weights.folder import DEMO, find_autoencoder
 
 
 def make(folder: Path, *parts: str) -> Path:
@@ -24,6 +25,24 @@ def test_an_encoder_elsewhere_or_none(tmp_path: Path) -> None:
     assert find_model(release, "65x512x512").text_encoder is None
     encoder = make(tmp_path, "t5") / "t5"
     assert find_model(release, "221x512x512", str(encoder)).text_encoder == encoder
+
+
+def test_the_version_for_a_number_of_frames(tmp_path: Path) -> None:
+    release = make(tmp_path / "release", "65x512x512", "221x512x512", "vae")
+    assert find_model(release, num_frames=65).transformer.name == "65x512x512"
+    assert find_model(release, "65x512x512", num_frames=221).transformer.name == "65x512x512"
+    with pytest.raises(WeightsError, match="choose one with --version"):
+        find_model(release, num_frames=5)
+    assert find_model(make(tmp_path / "one", "65x512x512", "vae"), num_frames=5).transformer.name == "65x512x512"
+
+
+def test_an_autoencoder_by_itself_or_in_a_model(tmp_path: Path) -> None:
+    release = make(tmp_path / "release", "65x512x512", "vae")
+    assert find_autoencoder(release) == find_autoencoder(release / "vae") == release / "vae"
+    assert find_autoencoder("demo") == DEMO / "vae"
+    for folder, message in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "has no vae/config.json")):
+        with pytest.raises(WeightsError, match=message):
+            find_autoencoder(folder)
 
 
 def test_faults(tmp_path: Path) -> None:

@@ -143,4 +143,19 @@ def test_the_command_makes_a_folder_that_training_starts_from(
     vae = CausalVAE.from_pretrained(tmp_path / "video")
     expected = inflate(image, weight_shapes(CONFIG))
     assert all(np.array_equal(vae.weights[name].asnumpy(), value) for name, value in expected.items())
-    assert main(words) == 2 and "name a new folder" in capsys.readouterr().err
+    assert main(words) == 2 and "name a new one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
+def test_the_command_makes_a_file(ending: str, image: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_weights(tmp_path / "image", {}, image)
+    save_weights(tmp_path / "config", dict(vars(CONFIG)), {})
+    words = ["inflate-vae", f"--src={tmp_path / 'image'}", "--target=pretrained/init" + ending, f"--model_config={tmp_path / 'config'}"]
+    assert main(words) == 0
+    vae = CausalVAE.initialise(CONFIG, np.random.default_rng(0))
+    vae.load_weights("pretrained/init" + ending)
+    expected = inflate(image, weight_shapes(CONFIG))
+    assert all(np.array_equal(vae.weights[name].asnumpy(), value) for name, value in expected.items())
+    assert main(words) == 2 and main([*words, "--target=init.pt"]) == 2
+    shown = capsys.readouterr().err
+    assert "name a new one" in shown and "use .safetensors or .ckpt" in shown

@@ -1,0 +1,10 @@
+"""The published version's name for `opensora reconstruct`."""
+
+import runpy
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
+    sys.argv[1:1] = ["reconstruct"]
+    runpy.run_module("opensora", run_name="__main__")

@@ -1,0 +1,1 @@
+"""The published version's name for `opensora evaluate`."""

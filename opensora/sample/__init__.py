@@ -1,0 +1,1 @@
+"""The published version's names for `opensora generate` and `opensora embed-text`."""

@@ -1,0 +1,10 @@
+"""The published version's name for `opensora embed-text --config published/sample_text_embed`."""
+
+import runpy
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+    sys.argv[1:1] = ["embed-text", "--config", "published/sample_text_embed"]
+    runpy.run_module("opensora", run_name="__main__")

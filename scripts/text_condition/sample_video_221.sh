@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The prompts of examples/prompt_list_221.txt, or of the file that PROMPTS names, as videos of 221 frames.
+set -euo pipefail
+export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
+python opensora/sample/sample_t2v.py \
+    --model_path LanguageBind/Open-Sora-Plan-v1.1.0 \
+    --version 221x512x512 \
+    --text_encoder_name DeepFloyd/t5-v1_1-xxl \
+    --text_prompt "${PROMPTS:-examples/prompt_list_221.txt}" \
+    --num_frames 221 \
+    --height 512 \
+    --width 512 \
+    --save_img_path sample_videos/prompt_list_221 \
+    --fps 24 \
+    --guidance_scale 7.5 \
+    --num_sampling_steps 150 \
+    --enable_tiling \
+    "$@"
