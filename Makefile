@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_PROMPT ?= an elephant on a sky blue background
 
-.PHONY: demo test test-quick lint bench faults
+.PHONY: demo test test-quick lint bench faults parallel
 
 demo: $(STAMP)
 	$(BIN)/opensora generate "$(DEMO_PROMPT)" --save_img_path samples/demo
@@ -25,6 +25,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(CASES)
+
+parallel: $(STAMP)
+	$(BIN)/python -m pytest tests/parallel/full_*.py
 
 faults: $(STAMP)
 	$(BIN)/python -m tests.train.faults

@@ -180,6 +180,8 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         DataOptions.__post_init__(self)
+        if self.sp_size < 1:
+            raise ValueError(f"sp_size {self.sp_size} is too small: use 1 or more")
         if self.train_text_encoder and self.text_embed_cache:
             raise ValueError("train_text_encoder and text_embed_cache exclude each other: cached embeddings cannot be trained")
         if not 0 <= self.tile_overlap_factor < 1:

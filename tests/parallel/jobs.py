@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,32 @@ TINY = LatteConfig(
 )  # fmt: skip
 
 
-def groups(processes: str) -> None:
-    """Groups, collectives, their gradients, and optimizers that share their states."""
+def both(processes: str, *cases: str) -> None:
+    """`groups` and `gradients` in one job of two."""
     with open_mesh(sequence=2) as mesh:
-        assert mesh.size == int(processes) and mesh.data == (mesh.rank // 2, mesh.size // 2)
-        assert mesh.sequence.ranks == tuple(range(mesh.rank // 2 * 2, mesh.rank // 2 * 2 + 2)) == mesh.team.ranks
-        check_collectives(mesh.world)
-        check_collectives(mesh.sequence)
-        check_gradients(mesh.sequence)
-        check_optimizers(mesh)
-        check_turns(mesh.sequence)
+        check_groups(mesh, int(processes))
+        check_frames(mesh.sequence, cases)
+
+
+def groups(processes: str) -> None:
+    with open_mesh(sequence=2) as mesh:
+        check_groups(mesh, int(processes))
+
+
+def gradients(processes: str, *cases: str) -> None:
+    with open_mesh(sequence=int(processes)) as mesh:
+        check_frames(mesh.sequence, cases)
+
+
+def check_groups(mesh: Mesh, processes: int) -> None:
+    """Groups, collectives, their gradients, and optimizers that share their states."""
+    assert mesh.size == processes and mesh.data == (mesh.rank // 2, mesh.size // 2)
+    assert mesh.sequence.ranks == tuple(range(mesh.rank // 2 * 2, mesh.rank // 2 * 2 + 2)) == mesh.team.ranks
+    check_collectives(mesh.world)
+    check_collectives(mesh.sequence)
+    check_gradients(mesh.sequence)
+    check_optimizers(mesh)
+    check_turns(mesh.sequence)
 
 
 def check_collectives(group: collectives.Group) -> None:
@@ -115,18 +131,17 @@ def check_turns(group: collectives.Group) -> None:
         np.testing.assert_array_equal(alone, shared)
 
 
-def gradients(processes: str, *cases: str) -> None:
+def check_frames(group: collectives.Group, cases: Sequence[str]) -> None:
     """Loss and gradients of frames shared by all processes against those of one, masks on; a case is `<frames>+<images>`."""
     set_jit(False)  # the blocks are not what is tested
-    with open_mesh(sequence=int(processes)) as mesh:
-        rng = np.random.default_rng(0)
-        model = LatteT2V.initialise(TINY, rng)
-        model.weights = {name: ms.Tensor(rng.normal(0, 0.2, value.shape).astype(np.float32)) for name, value in model.weights.items()}
-        for case in cases:
-            frames, images = map(int, case.split("+"))
-            check_shared_frames(model, random_batch(frames, images, rng), frames, mesh.sequence)
-        video = rng.standard_normal((1, 2, 7, 3), np.float32)
-        np.testing.assert_array_equal(all_frames(own_part(video, 2, mesh.sequence), 2, 7, mesh.sequence), video)
+    rng = np.random.default_rng(0)
+    model = LatteT2V.initialise(TINY, rng)
+    model.weights = {name: ms.Tensor(rng.normal(0, 0.2, value.shape).astype(np.float32)) for name, value in model.weights.items()}
+    for case in cases:
+        frames, images = map(int, case.split("+"))
+        check_shared_frames(model, random_batch(frames, images, rng), frames, group)
+    video = rng.standard_normal((1, 2, 7, 3), np.float32)
+    np.testing.assert_array_equal(all_frames(own_part(video, 2, group), 2, 7, group), video)
 
 
 def random_batch(frames: int, images: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -36,12 +36,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def start(processes: int, words: Sequence[object], log_dir: Path, port: int | None = None) -> "subprocess.Popen[str]":
-    """Start `msrun` with `python <words>` in a session of its own."""
+def start(processes: int, words: Sequence[object], log_dir: Path, **settings: str) -> "subprocess.Popen[str]":
+    """Start `msrun` with `python <words>`; settings: more of the environment."""
     count = [f"--worker_num={processes}", f"--local_worker_num={processes}"]
-    options = [*count, f"--master_port={port or free_port()}", f"--log_dir={log_dir}", "--join=True", "--tail_worker_log=0"]
+    options = [*count, f"--master_port={free_port()}", f"--log_dir={log_dir}", "--join=True", "--tail_worker_log=0"]
     command = ["msrun", *options, "python", *map(str, words)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**environment(), **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finish(process: "subprocess.Popen[str]", log_dir: Path) -> Job:

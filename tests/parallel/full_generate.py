@@ -10,7 +10,6 @@ from opensora.data.video import read_video
 from tests.parallel import launch
 from tests.pipeline.conftest import make_model
 
-pytestmark = pytest.mark.slow
 PROMPTS = ["a cat", "a dog", "an owl"]
 FRAMES = 17  # five latent frames, which two processes do not share evenly
 

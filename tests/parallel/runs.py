@@ -1,0 +1,43 @@
+"""Runs of training to compare: their commands, weights and metrics."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+
+def words(place: Path, run: str, steps: int, **options: object) -> list[str]:
+    settings: dict[str, object] = {
+        "model_path": place / "model",
+        "output_dir": place / run,
+        "max_train_steps": steps,
+        "learning_rate": 1e-2,
+        "lr_warmup_steps": 0,
+        "optim_eps": 1e-4,
+        "max_grad_norm": 0.5,
+        "log_interval": 1,
+        **options,
+    }
+    return ["train", *(f"--{name}={value}" for name, value in settings.items())]
+
+
+def weights(run: Path, step: int) -> dict[str, np.ndarray]:
+    """Everything that a checkpoint holds of the networks, moving averages included, but key biases, whose gradient is rounding alone."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    groups = {path.stem: load_file(path) for path in folder.glob("*.safetensors") if path.stem.startswith(("model", "ema", "text"))}
+    return {f"{group} {name}": value for group, arrays in groups.items() for name, value in arrays.items() if "to_k.bias" not in name}
+
+
+def metrics(run: Path, name: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def assert_same(run: Path, reference: Path, step: int) -> None:
+    expected = weights(reference, step)
+    for name, value in weights(run, step).items():
+        assert np.abs(value - expected[name]).max() <= 1e-5 * np.abs(expected[name]).max(), name
+    for term in ("loss", "validation_mse"):
+        found, known = metrics(run, term), metrics(reference, term)
+        np.testing.assert_allclose(found[-len(known) :], known, rtol=1e-4)
