@@ -102,6 +102,15 @@ class GaussianDiffusion(Schedule):
         )
         return ms.Tensor(np.stack(columns, axis=1).astype(np.float32))
 
+    def snr_weight(self, t: Any, gamma: float) -> np.ndarray:
+        """What each sample's loss counts, (B,) float32, of mean 1 over all timesteps: the min-SNR weights (arXiv:2303.09556, section 3.4).
+
+        The squared error of the noise is the data's times the signal-to-noise ratio; beyond `gamma` the ratio counts no more.
+        """
+        ratio = self.alphas_cumprod / (1.0 - self.alphas_cumprod)
+        weight = np.minimum(ratio, gamma) / ratio
+        return (weight / weight.mean())[_host(t)].astype(np.float32)
+
     def q_sample(self, x_start: Any, t: Any, noise: Any) -> Any:
         """x_t: the data after t + 1 noising steps (arXiv:2006.11239, equation 4)."""
         return x_start * _spread(self.sqrt_alphas_cumprod, t, x_start) + noise * _spread(self.sqrt_one_minus_alphas_cumprod, t, x_start)

@@ -179,10 +179,13 @@ class CausalVAE:
             return ms.Tensor(tiled_decode(lambda tile: self._decode(Forward(self.weights), tile), latents, self.tiling))
         return self._apply(self._decoder, latents)
 
-    def forward_with_tape(self, video: Any, noise: Any = None) -> tuple[Any, Posterior, Tape]:
-        """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given."""
+    def forward_with_tape(self, video: Any, noise: Any = None, freeze_encoder: bool = False) -> tuple[Any, Posterior, Tape]:
+        """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given.
+
+        freeze_encoder: the tape begins at the posterior.
+        """
         tape = Tape(self.weights)
-        moments = self._encode(tape, video)
+        moments = self._encode(Forward(self.weights) if freeze_encoder else tape, video)
         latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
         return self._decode(tape, latents), Posterior(moments), tape
 

@@ -162,6 +162,8 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
     """Samples of a validation."""
     pretrained: str | None = None
     """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
+    snr_gamma: float | None = None
+    """Min-SNR weights of the timesteps: the smaller, the more the noisy ones count; default: all losses count the same."""
     sp_size: int = 1
     """Devices that share the frames of a sample; it divides their number."""
     train_text_encoder: bool = False
@@ -180,6 +182,8 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         DataOptions.__post_init__(self)
+        if self.snr_gamma is not None and not self.snr_gamma > 0:
+            raise ValueError(f"snr_gamma {self.snr_gamma} must be above 0: use 5, or leave it out")
         if self.sp_size < 1:
             raise ValueError(f"sp_size {self.sp_size} is too small: use 1 or more")
         if self.train_text_encoder and self.text_embed_cache:

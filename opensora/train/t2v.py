@@ -27,6 +27,7 @@ class Batch(TypedDict, total=False):
     latent_mask: Any  # (B, T+N, H, W), 1 = keep
     num_images: int
     share: Any  # (B,) the part of a sample's loss that these frames make up, where others are on other devices
+    weight: Any  # (B,) what each sample's loss counts
     temporal: bool  # False leaves out the blocks that join frames, for pictures alone
 
 
@@ -65,7 +66,12 @@ def step_gradients(
     )
     inputs = (output, latents, noise, diffusion.loss_coefficients(timestep), mask, _tensor(batch.get("share")))
     mean, loss, mse, vb = _loss({}, *inputs)
-    outward = (ops.full_like(mean, loss_scale), ops.zeros_like(loss), ops.zeros_like(mse), ops.zeros_like(vb))
+    if "weight" in batch:
+        weight = ms.Tensor(batch["weight"])
+        outward = (ops.zeros_like(mean), weight * (loss_scale / len(timestep)), ops.zeros_like(mse), ops.zeros_like(vb))
+        loss = loss * weight
+    else:
+        outward = (ops.full_like(mean, loss_scale), ops.zeros_like(loss), ops.zeros_like(mse), ops.zeros_like(vb))
     _, by_input = _loss.gradient({}, inputs, outward)
     gradients, (by_text,) = tape.gradients([(output, by_input[0])], wanted=[text_embeds])
     return {"loss": loss, "mse": mse, "vb": vb}, gradients, by_text

@@ -157,6 +157,8 @@ class T2VTask:
         inputs = Batch(latents=latents, noise=part["noise"], timestep=part["timestep"], text_embeds=texts, temporal=moving)
         inputs["text_mask"] = ms.Tensor(part["cond_mask"])
         inputs["num_images"] = part["cond_mask"].shape[1] - 1
+        if self.options.snr_gamma is not None:
+            inputs["weight"] = GaussianDiffusion().snr_weight(part["timestep"], self.options.snr_gamma)
         if not part["attention_mask"].all():
             inputs["latent_mask"] = part["attention_mask"]
         return inputs

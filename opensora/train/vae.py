@@ -106,7 +106,8 @@ class VAETask:
         logs, ours, theirs = [], [], []
         for pixels, noise in zip(batch, noises, strict=True):
             video = ms.Tensor(pixels)
-            terms, gradients, reconstruction = generator_step(self.vae, self.loss, video, step - 1, ms.Tensor(noise))
+            settings = (step - 1, ms.Tensor(noise), self.options.freeze_encoder)
+            terms, gradients, reconstruction = generator_step(self.vae, self.loss, video, *settings)
             if self.options.learn_logvar:
                 gradients[LOGVAR] = ms.Tensor(np.float32(terms.by_logvar))
             error = float(np.mean(np.square((reconstruction.asnumpy() - pixels) / 2)))

@@ -146,14 +146,14 @@ class VAELoss:
 
 
 def generator_step(
-    vae: CausalVAE, loss: VAELoss, video: Any, step: int = 0, noise: Any = None
+    vae: CausalVAE, loss: VAELoss, video: Any, step: int = 0, noise: Any = None, freeze_encoder: bool = False
 ) -> tuple[GeneratorTerms, dict[str, Any], Any]:
     """One step of the autoencoder, without the update: (terms, gradients by the autoencoder's weights, reconstruction).
 
     The latents are the posterior's mode, or a sample where noise is given. The adaptive weight is that of `decoder.conv_out`. Before
-    `loss.disc_start` the discriminator, which would have no effect, is not asked.
+    `loss.disc_start` the discriminator, which would have no effect, is not asked. freeze_encoder: gradients of the decoder's weights only.
     """
-    reconstruction, posterior, tape = vae.forward_with_tape(video, noise)
+    reconstruction, posterior, tape = vae.forward_with_tape(video, noise, freeze_encoder)
 
     def last_layer(by_reconstruction: Any) -> Any:
         gradients = tape.peek([(reconstruction, by_reconstruction)], blocks=2)  # the convolution, and the change of layout after it
@@ -161,7 +161,10 @@ def generator_step(
 
     adversarial = loss.discriminator is not None and step >= loss.disc_start
     terms = loss.generator(video, reconstruction, posterior.moments, step, last_layer if adversarial else None)
-    gradients, _ = tape.gradients([(reconstruction, terms.by_reconstruction), (posterior.moments, terms.by_moments)])
+    outward = [(reconstruction, terms.by_reconstruction)]
+    if not freeze_encoder:
+        outward.append((posterior.moments, terms.by_moments))
+    gradients, _ = tape.gradients(outward)
     return terms, gradients, reconstruction
 
 

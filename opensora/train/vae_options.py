@@ -90,6 +90,8 @@ class TrainVAEOptions(VAEDataOptions, VAELossOptions, LoopOptions, OptimizerOpti
     """Weights to start from: a checkpoint folder of another run (its moving average), a model folder or a .safetensors file."""
     collapse_time: bool = False
     """Those weights were trained on single frames: first put the sum of each kernel's time taps into the last one."""
+    freeze_encoder: bool = False
+    """Train the decoder only: latents that were made before still fit."""
     learning_rate: float = 1e-5
     """Peak learning rate."""
     betas: tuple[float, float] = (0.5, 0.9)

@@ -119,6 +119,14 @@ def test_loss_stays_finite_for_a_bad_prediction(diffusion: GaussianDiffusion) ->
     assert np.isfinite(gradient.asnumpy()).all()
 
 
+def test_min_snr_weights_count_what_is_noisy_alike_and_have_mean_one(diffusion: GaussianDiffusion) -> None:
+    weight = diffusion.snr_weight(np.arange(1000), gamma=5.0)
+    ratio = diffusion.alphas_cumprod / (1 - diffusion.alphas_cumprod)
+    assert weight.mean() == pytest.approx(1.0, rel=1e-5)
+    assert np.ptp(weight[ratio < 5]) == 0
+    np.testing.assert_allclose((weight * ratio)[ratio > 5], 5 * weight[-1], rtol=1e-5)
+
+
 def test_q_sample(diffusion: GaussianDiffusion) -> None:
     close(diffusion.q_sample(tensor("x_start"), ms.Tensor(T), tensor("noise")), "q_sample")
 

@@ -9,7 +9,7 @@ import pytest
 from opensora.models.latte import LatteConfig, LatteT2V
 from opensora.train.optim import AdamW
 from opensora.train.options import OptimizerOptions
-from opensora.train.t2v import Batch, train_step
+from opensora.train.t2v import Batch, step_gradients, train_step
 from tests import reference
 
 OPTIONS = OptimizerOptions(learning_rate=2e-5, lr_warmup_steps=0, group_strategy="all")
@@ -27,7 +27,13 @@ def step(tensors: dict[str, np.ndarray]) -> Any:
     config = LatteConfig.from_dict(reference.read_json("latte/config"))
     model = LatteT2V(config, {name: ms.Tensor(value) for name, value in reference.load("latte/weights").items()})
     before = {name: value.asnumpy().copy() for name, value in model.weights.items()}
-    batch = Batch(
+    terms, gradients, norm = train_step(model, batch_of(tensors), AdamW(OPTIONS))
+    moved = {name: value.asnumpy() - before[name] for name, value in model.weights.items()}
+    return terms, gradients, norm, moved, before
+
+
+def batch_of(tensors: dict[str, np.ndarray]) -> Batch:
+    return Batch(
         latents=tensors["x_start"],
         timestep=tensors["t"],
         noise=tensors["noise"],
@@ -36,9 +42,22 @@ def step(tensors: dict[str, np.ndarray]) -> Any:
         latent_mask=tensors["attention_mask"],
         num_images=2,
     )
-    terms, gradients, norm = train_step(model, batch, AdamW(OPTIONS))
-    moved = {name: value.asnumpy() - before[name] for name, value in model.weights.items()}
-    return terms, gradients, norm, moved, before
+
+
+def test_weights_of_samples(step: Any, tensors: dict[str, np.ndarray]) -> None:
+    """Weighted gradients are the weighted mean of the samples' own."""
+    terms, _, _, _, before = step
+    model = LatteT2V(LatteConfig.from_dict(reference.read_json("latte/config")), {name: ms.Tensor(value) for name, value in before.items()})
+    name = "proj_out.weight"
+    count = len(tensors["t"])
+    weight = np.arange(1, count + 1, dtype=np.float32)
+    weighted, gradients, _ = step_gradients(model, Batch(**batch_of(tensors), weight=weight))
+    alone = [
+        step_gradients(model, Batch(**batch_of(tensors), weight=count * row))[1][name].asnumpy() for row in np.eye(count, dtype=np.float32)
+    ]
+    np.testing.assert_allclose(weighted["loss"].asnumpy(), weight * terms["loss"].asnumpy(), rtol=1e-5)
+    expected = np.tensordot(weight, alone, 1) / count
+    np.testing.assert_allclose(gradients[name].asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def named(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -128,6 +128,18 @@ def test_parts_of_a_batch_are_averaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_frozen_encoder_stays_and_the_decoder_gets_the_same_gradients(tmp_path: Path) -> None:
+    norms = []
+    for freeze in (False, True):
+        task = make_task(make_options(tmp_path, 4, freeze_encoder=freeze, kl_weight=0.0, max_grad_norm=0.0), disc_start=99)
+        before = dict(task.vae.weights)
+        norms.append(task.step(1, task.batch(1))["grad_norm"])
+        moved = {name.split(".")[0] for name, value in task.vae.weights.items() if np.any(value.asnumpy() != before[name].asnumpy())}
+        assert moved == ({"decoder", "post_quant_conv"} if freeze else {"encoder", "quant_conv", "decoder", "post_quant_conv"})
+    assert norms[1] < norms[0]
+
+
+@pytest.mark.slow
 def test_a_run_without_a_discriminator_continues_with_one(tmp_path: Path) -> None:
     options = make_options(tmp_path, 4, learn_logvar=False)
     task = make_task(options, disc_start=1)
