@@ -200,6 +200,22 @@ def test_tiles_and_chunks(model: Path) -> None:
     assert open_autoencoder(ReconstructOptions(), model / "vae").tiling is None
 
 
+def test_ways_to_compute(model: Path, real: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for way in ("auto", "exact", "chunked"):
+        assert open_autoencoder(ReconstructOptions(vae_memory=way), model / "vae").memory == way  # type: ignore[arg-type]
+    assert open_autoencoder(ReconstructOptions(vae_memory="tiled"), model / "vae").tiling == Tiling()
+    words = ["--video_path", "real/c.png", "--rec_path", "rec.png"]
+    assert run(*words) == 0
+    assert "1 frames of 32x32: in chunks, exact but for rounding, about 0.2 GiB of memory" in capfd.readouterr().err
+    # On a CPU auto is chunked: the same request, and finished. The whole at once may differ in the last digits.
+    assert run(*words, "--vae_memory", "chunked") == 0 and "1 of 1 are finished" in capfd.readouterr().err
+    assert run(*words, "--vae_memory", "exact") == 2
+    assert run(*words[:-1], "exact.png", "--vae_memory", "exact") == 0
+    assert "the whole video at once, compiled first" in capfd.readouterr().err
+    levels = read_video("exact.png").astype(int) - read_video("rec.png")
+    assert np.abs(levels).max() <= 1 and np.mean(levels != 0) < 0.01
+
+
 def test_the_autoencoder_s_own_folder(real: Path) -> None:
     for number, words in enumerate((["--model_path", "model/vae"], ["--ae_path", "model/vae", "--model_path", "nowhere"])):
         assert main(["reconstruct", "--video_path", "real/c.png", "--rec_path", f"{number}.png", *words]) == 0
@@ -222,6 +238,7 @@ FILE = ["--video_path", "a.mp4", "--rec_path", "b.mp4"]
         (["--crop_size", "20", *FILE], "crop_size 20 is not a multiple of 8"),
         (["--crop_size", "40", *FILE], "a.mp4 has frames of 32x32, less than 40x40: enlarge them"),
         (["--tile_overlap_factor", "1", *FILE], "tile_overlap_factor 1.0 is outside 0 to 1"),
+        (["--vae_memory", "exact", "--enable_tiling", *FILE], "--vae_memory exact works without tiles"),
         (["--precision", "bf16", *FILE], "precision bf16 has no kernels on a CPU"),
         (["--fps", "0", *FILE], "fps 0.0 cannot be played"),
         (["--fps", "5", "--sample_fps", "6", *FILE], "fps 5.0 and sample_fps 6.0 are two names"),
