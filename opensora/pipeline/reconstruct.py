@@ -49,7 +49,7 @@ def reconstruct(work: Plan, mesh: Mesh | None = None) -> int:
             clips = np.stack([clip for _, clip in batch])
             if clips.shape not in seen:
                 seen.add(clips.shape)
-                _say_how(vae, clips.shape)
+                say_how(vae, clips.shape)
             for (planned, clip), result in zip(batch, reconstruct_frames(vae, clips), strict=True):
                 figures[planned.name] = _finish(work, planned, clip, result, scores)
                 log.info("%s (%d of %d)", planned.target, len(figures) + len(skipped), len(work.files))
@@ -81,17 +81,18 @@ def open_autoencoder(options: ReconstructOptions, folder: Path) -> CausalVAE:
     return vae
 
 
-def _say_how(vae: CausalVAE, shape: tuple[int, ...]) -> None:
+def say_how(vae: CausalVAE, shape: tuple[int, ...]) -> None:
     """One line for clips of one shape (B, T, H, W, 3): the way they take, and its memory."""
     batch, frames, height, width, _ = shape
-    device = runtime.device()
+    video, device = (batch, 3, frames + _surplus(vae, frames), height, width), runtime.device()
+    tiling = vae.tiling if vae.tiling is not None and vae.tiling.splits_video(video) else None
     way = choose(vae.memory, device)
-    if vae.tiling is not None:
+    if tiling is not None:
         how = "in tiles, compiled first"
     else:
         how = "the whole video at once, compiled first" if way == "exact" else "in chunks, exact but for rounding"
-    size = vae.latent_shape((1, 3, frames + _surplus(vae, frames), height, width))
-    taken = vae_activations(vae.config, (size[2], size[3], size[4]), vae.tiling, way, 1 if device == "CPU" else batch)
+    size = vae.latent_shape(video)[2:]
+    taken = vae_activations(vae.config, (size[0], size[1], size[2]), tiling, way, 1 if device == "CPU" else batch)
     log.info("%d frames of %dx%d: %s, about %s of memory", frames, height, width, how, memory_text(taken))
 
 
