@@ -25,6 +25,7 @@ from opensora.train.loop import train
 from opensora.train.optim import AdamW
 from opensora.train.options import LoopOptions, OptimizerOptions
 from opensora.train.t2v import step_gradients
+from tests.parallel.files import check_files
 from tests.train.toy import Toy
 
 ms = mindspore()
@@ -34,10 +35,11 @@ TINY = LatteConfig(
 )  # fmt: skip
 
 
-def both(processes: str, *cases: str) -> None:
-    """`groups` and `gradients` in one job of two."""
+def together(processes: str, model: str, files: str, *cases: str) -> None:
+    """`groups`, `gradients` and files shared out, in one job."""
     with open_mesh(sequence=2) as mesh:
         check_groups(mesh, int(processes))
+        check_files(mesh, Path(model), Path(files))
         check_frames(mesh.sequence, cases)
 
 
