@@ -13,9 +13,8 @@ from tests.parallel.runs import assert_same, metrics, words
 
 @pytest.fixture
 def data(place: Path) -> dict[str, object]:
-    """What all runs learn. The latents were made up, and by no autoencoder: the model's own is not asked."""
-    folders = {"ae_path": place / "model", "vae_latent_folder": place / "latents", "validation_latent_folder": place / "latents"}
-    return {**folders, "train_text_encoder": True}
+    """What all runs learn."""
+    return {"vae_latent_folder": place / "latents", "validation_latent_folder": place / "latents", "train_text_encoder": True}
 
 
 @pytest.mark.parametrize(("mode", "sp_size"), [("data", 1), ("optim", 1), ("data", 4), ("optim", 4)])
