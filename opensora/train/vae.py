@@ -191,8 +191,7 @@ class VAETask:
         """A run that was saved without a discriminator continues with a fresh one where it is asked for."""
         self.vae.weights = _tensors(groups["model"])
         self.ema.load(_tensors(groups["ema"]))
-        # Older checkpoints do not say how many steps the optimizer has taken: as many as the run.
-        self.optimizer.load_state_arrays({"step": np.array(state["step"]), **groups[ONE_SHARD]})
+        self.optimizer.load_state_arrays(groups[ONE_SHARD])
         if "loss" in groups:
             self.loss.logvar = float(groups["loss"][LOGVAR])
         if self.loss.discriminator is not None and "discriminator" in groups:
