@@ -1,4 +1,4 @@
-"""`opensora prepare-data FOLDER`: make data lists of a folder of videos; `demo FOLDER`: the demo's data set; `demo-clips FOLDER`: clips of it."""
+"""`opensora prepare-data FOLDER`: data lists of a folder of videos; `demo FOLDER` and `demo-clips FOLDER`: the demo's data set."""
 
 from dataclasses import dataclass, field
 
