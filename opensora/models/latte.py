@@ -51,7 +51,8 @@ class LatteT2V:
     @classmethod
     def initialise(cls, config: LatteConfig, rng: np.random.Generator) -> "LatteT2V":
         """Fresh weights after PixArt-alpha's rules: Xavier-uniform maps, normal conditioning, and zeros where the output and the
-        text enter, so that training starts from a prediction of zero that does not depend on the text."""
+        text enter, so that training starts from a prediction of zero that does not depend on the text. The blocks that join
+        frames add nothing at first: a model that has learned pictures goes on to videos as it is."""
         return cls(config, {name: ms.Tensor(_initial(name, shape, rng)) for name, shape in weight_shapes(config).items()})
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
@@ -199,10 +200,16 @@ def _rope_tables(config: LatteConfig, frames: int, grid: tuple[int, int]) -> tup
     return (ms.Tensor(cos), ms.Tensor(sin)), (ms.Tensor(time_cos), ms.Tensor(time_sin))
 
 
+def _starts_silent(name: str) -> bool:
+    """Whether a map's output is to be nothing at first: the prediction, what the text adds, and what other frames add."""
+    joins_frames = name.startswith("temporal_") and (".attn1.to_out." in name or ".ff.net.2." in name)
+    return joins_frames or name.startswith("proj_out.") or ".attn2.to_out." in name
+
+
 def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if name.endswith("scale_shift_table"):
         value = rng.standard_normal(shape) / np.sqrt(shape[1])
-    elif name.startswith("proj_out.") or ".attn2.to_out." in name:
+    elif _starts_silent(name):
         value = np.zeros(shape)
     elif ".attn1.norm." in name:
         value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)

@@ -259,6 +259,16 @@ def test_fresh_weights_predict_zero_and_depend_on_the_generator_only() -> None:
     assert not first(*tiny_inputs()).asnumpy().any()
 
 
+def test_fresh_weights_take_the_frames_of_a_video_one_by_one() -> None:
+    fresh = LatteT2V.initialise(TINY, np.random.default_rng(5))
+    fresh.weights["proj_out.weight"] = ms.ops.ones_like(fresh.weights["proj_out.weight"])
+    latents, *others = tiny_inputs()
+    output = fresh(latents, *others).asnumpy()
+    turned = fresh(latents[:, :, ::-1], *others).asnumpy()
+    np.testing.assert_allclose(output[:, :, 1], turned[:, :, 1], atol=1e-6)
+    assert np.abs(output[:, :, 0] - turned[:, :, 0]).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
