@@ -1,4 +1,4 @@
-"""The table of docs/memory.md: time and peak memory of decoding, each in a process of its own.
+"""The table of docs/memory.md: processor time and peak memory of decoding, each in a process of its own.
 
     python -m benchmarks.vae_memory [--size 128] [--frames 17 33 65 129] [--hidden_size 128] [--memory chunked exact tiled]
 
@@ -24,5 +24,5 @@ for frames in options.frames:
     for way in options.memory:
         sizes = ["--frames", str(frames), "--size", str(options.size), "--hidden_size", str(options.hidden_size)]
         result = measure([sys.executable, "-m", "benchmarks.vae", options.half, *sizes, "--memory", way])
-        cells.append(f"{result['seconds']:.0f} s, {result['peak_mib']} MiB" if not result["exit"] else "does not run")
+        cells.append(f"{result['cpu_seconds']:.0f} s, {result['peak_mib']} MiB" if not result["exit"] else "does not run")
     print(f"| {frames} | {' | '.join(cells)} |", flush=True)

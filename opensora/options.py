@@ -185,16 +185,21 @@ def _check_numbers(options: GenerateOptions) -> None:
     for name in ("num_videos_per_prompt", "batch_size", "sp_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} {getattr(options, name)} is too small: use 1 or more")
-    if not 0 <= options.tile_overlap_factor < 1:
-        raise ValueError(f"tile_overlap_factor {options.tile_overlap_factor} is outside 0 to 1: use 0.25")
-    if (options.enable_tiling or options.enable_time_chunk) and options.vae_memory in ("exact", "chunked"):
-        raise ValueError(f"--vae_memory {options.vae_memory} decodes without tiles: leave out --enable_tiling and --enable_time_chunk")
+    check_vae_memory(options.vae_memory, options.enable_tiling or options.enable_time_chunk, options.tile_overlap_factor)
     if options.save_latents and options.decode_latents:
         raise ValueError("--save_latents and --decode_latents exclude each other: the first run saves, a second one decodes")
     if options.precision != "fp32" and options.weights_dtype != "fp32":
         raise ValueError(f"--weights_dtype {options.weights_dtype} is for fp32: with --precision {options.precision} leave it out")
     if options.device == "CPU" and options.precision != "fp32":
         raise ValueError(f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend")
+
+
+def check_vae_memory(way: str, split: bool, overlap: float) -> None:
+    """split: whether tiles or chunks of the reference are asked for as well. Raises ValueError."""
+    if not 0 <= overlap < 1:
+        raise ValueError(f"tile_overlap_factor {overlap} is outside 0 to 1: use 0.25")
+    if split and way in ("exact", "chunked"):
+        raise ValueError(f"--vae_memory {way} works without tiles: leave out --enable_tiling and --enable_time_chunk")
 
 
 def check_writable(folder: Path, option: str) -> None:

@@ -68,7 +68,7 @@ def test_python_callers_complete_the_same_way(model_path: Path) -> None:
         ({"sample_method": "PNMD"}, "sampler 'PNMD' is unknown.* 'PNDM'"),
         ({"tile_overlap_factor": 1.0}, "tile_overlap_factor 1.0 is outside"),
         ({"save_latents": True, "decode_latents": True}, "exclude each other"),
-        ({"vae_memory": "chunked", "enable_time_chunk": True}, "--vae_memory chunked decodes without tiles: leave out --enable_tiling"),
+        ({"vae_memory": "chunked", "enable_time_chunk": True}, "--vae_memory chunked works without tiles: leave out --enable_tiling"),
         ({"precision": "bf16", "weights_dtype": "fp16", "device": "Ascend"}, "--weights_dtype fp16 is for fp32"),
         ({"precision": "bf16"}, "precision bf16 has no kernels on a CPU"),
         ({"model_path": "nowhere"}, "model folder nowhere does not exist"),

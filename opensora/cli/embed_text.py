@@ -12,5 +12,5 @@ def run(options: EmbedTextOptions) -> None:
     from opensora.data.embed import embed_text
     from opensora.parallel.mesh import open_mesh
 
-    with open_mesh():  # processes that msrun started share the blocks of the cache
-        embed_text(options, prompts)
+    with open_mesh() as mesh:  # processes that msrun started share the blocks of the cache
+        embed_text(options.of_job(mesh.rank, mesh.size), prompts)

@@ -11,7 +11,7 @@ from opensora.models.causal_vae_memory import choose
 from opensora.models.latte_config import UNUSED_CAPTION
 from opensora.models.t5_config import TIED_EMBEDDING
 from opensora.options import Sampling, complete_sampling
-from opensora.pipeline.cost import Cost, cost, matrix_rate, memory_text, operations_text, time_text
+from opensora.pipeline.cost import Cost, StepCost, cost, matrix_rate, memory_text, operations_text, step_cost, time_text
 from opensora.weights import WeightsError, find_model, load_config
 from opensora.weights.folder import DEMO
 from opensora.weights.sources import folder_files
@@ -45,10 +45,18 @@ class InfoOptions:
     """Guidance; above 1 every evaluation of the network is two forwards."""
     weights_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """How the transformer's weights are kept in memory."""
+    use_image_num: int = 0
+    """Pictures beside each clip in a training step."""
+    sp_size: int = 1
+    """Processes that share the frames of a clip in a training step."""
     device: Literal["CPU", "Ascend"] = "CPU"
     """Where to compute; times are estimated for this machine's CPU only."""
     json: bool = False
     """Print one JSON object a folder instead of lines."""
+
+    def __post_init__(self) -> None:
+        if self.use_image_num < 0 or self.sp_size < 1:
+            raise ValueError(f"use_image_num {self.use_image_num} must be at least 0, and sp_size {self.sp_size} at least 1")
 
 
 OPTIONS = InfoOptions
@@ -101,12 +109,14 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     model = find_model(folder, version, options.text_encoder_name)
     sampling = complete_sampling(model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)})
     found = cost(model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device))
+    step = step_cost(model, sampling, options.use_image_num, options.sp_size)
     rate = matrix_rate() if options.device == "CPU" else None
     return {
         "version": version,
         **asdict(sampling),
         "text_encoder": model.text_encoder is not None,
         **asdict(found),
+        "training_step": asdict(step),
         "matrix_rate": rate,
         "seconds": None if rate is None else found.seconds(rate),
     }
@@ -142,5 +152,13 @@ def _video_lines(video: dict[str, Any]) -> Iterator[str]:
     else:
         rate = operations_text(video["matrix_rate"])
         yield f"  time: about {time_text(video['seconds'])} on this CPU, whose matrix products reach {rate}/s now; an estimate"
+    yield f"  a training step on such a clip: {_step_text(StepCost(**video['training_step']))}"
     if not video["text_encoder"]:
         yield "  without the text encoder, which is not in this folder: name T5's with --text_encoder_name"
+
+
+def _step_text(step: StepCost) -> str:
+    text = f"encoding {operations_text(step.encode)}, transformer {operations_text(step.transformer)}"
+    if step.encode == step.encode_whole:
+        return text
+    return f"{text} on each process that shares it, {step.saved:.2g} times less than if each encoded all of it"

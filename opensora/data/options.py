@@ -1,8 +1,7 @@
 """What commands that read videos and captions are asked for. Nothing here needs MindSpore."""
 
-import os
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from opensora.published import EMBED_TEXT, Answers
 
@@ -94,12 +93,6 @@ class DataOptions(ListOptions, ClipOptions):
             raise ValueError("text_embed_cache needs a data list with three columns: name it with --video_data or --image_data")
 
 
-def _from_launcher(name: str, default: int) -> int:
-    """A number that a launcher of several processes (msrun) puts into the environment."""
-    text = os.environ.get(name, "")
-    return int(text) if text.isdigit() else default
-
-
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
     """How a cache is written. The same command again continues; several processes share the work."""
@@ -112,10 +105,10 @@ class CacheOptions:
     """Items of a file: what a stopped command loses at most."""
     dtype: Literal["float32", "float16"] = "float16"
     """How values are stored."""
-    rank: int = field(default_factory=lambda: _from_launcher("RANK_ID", 0))
-    """Number of this process, from 0; default: the launcher's RANK_ID."""
-    world_size: int = field(default_factory=lambda: _from_launcher("RANK_SIZE", 1))
-    """Processes that share the work; default: the launcher's RANK_SIZE."""
+    rank: int = 0
+    """Number of this process, from 0, where several share the work; those of `msrun` know theirs."""
+    world_size: int = 1
+    """Processes that share the work; those of `msrun` know how many they are."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "block_size", "world_size"):
@@ -123,6 +116,10 @@ class CacheOptions:
                 raise ValueError(f"{name} {getattr(self, name)} is too small: use 1 or more")
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank {self.rank} is outside 0 to {self.world_size - 1}: world_size is {self.world_size}")
+
+    def of_job(self, rank: int, size: int) -> Self:
+        """These options for one of the processes of a job; as they are for one alone."""
+        return self if size == 1 else replace(self, rank=rank, world_size=size)
 
 
 @dataclass(frozen=True, kw_only=True)

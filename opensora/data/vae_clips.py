@@ -7,18 +7,17 @@
 Every video gives one clip in an epoch, in an order of the epoch's own.
 """
 
-import csv
-import json
 import logging
 import os
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from opensora.data.demo import DemoClips
+from opensora.data.records import scan
 from opensora.data.transforms import center_crop, frame_indices, random_crop, resize
 from opensora.data.video import PICTURE_SUFFIXES, probe, read_video
 
@@ -139,8 +138,8 @@ def listed_videos(data_file: str | Path, column: str = "video", folder: str | Pa
     data_file = Path(data_file)
     root = Path(os.path.normpath(data_file.parent if folder is None else folder))
     paths = []
-    for number, row in enumerate(_rows(data_file), 1):
-        name = row.get(column) if isinstance(row, dict) else None
+    for number, record in enumerate(scan(data_file), 1):
+        name = record.content.get(column)
         if not isinstance(name, str) or not name:
             raise ValueError(f"record {number} of {data_file} has no {column!r}: name the column of the files with --video_column")
         path = Path(os.path.normpath(root / name))
@@ -150,23 +149,6 @@ def listed_videos(data_file: str | Path, column: str = "video", folder: str | Pa
     if not paths:
         raise ValueError(f"{data_file} names no videos")
     return paths
-
-
-def _rows(data_file: Path) -> list[Any]:
-    if not data_file.is_file():
-        raise ValueError(f"data_file_path {data_file} does not exist: check the path")
-    kind = data_file.suffix.lower()
-    try:
-        text = data_file.read_text(encoding="utf-8-sig")
-        if kind == ".csv":
-            return list(csv.DictReader(text.splitlines()))
-        if kind == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        if kind == ".json":
-            return list(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"data_file_path {data_file} cannot be read ({error}): correct it") from error
-    raise ValueError(f"data_file_path {data_file} is no .csv, .json or .jsonl file: convert it to one of them")
 
 
 def split(paths: Sequence[Path], num_frames: int) -> tuple[list[Part], list[Part]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from opensora.nn.activations import silu
+from opensora.nn.activations import sigmoid, silu
 from opensora.nn.attention import attention
 from opensora.nn.block import Block
 from opensora.nn.convolution import NONE, causal_conv3d, conv2d, from_frames, repeat_first_frame, time_tap, to_frames
@@ -152,7 +152,7 @@ def mean_of_three(padded: Any, batch: int) -> Any:
 
 
 def _time_downsample_residual(w: Any, x: Any, batch: int, groups: int) -> Any:
-    mix = ops.sigmoid(w["mix_factor"])
+    mix = sigmoid(w["mix_factor"])
     return mix * _time_downsample(w, x, batch, groups) + (1.0 - mix) * causal_conv3d(x, w["conv.weight"], w["conv.bias"], batch, 2)
 
 
@@ -172,7 +172,7 @@ def _time_upsample(w: Any, x: Any, batch: int, groups: int) -> Any:
 
 
 def _time_upsample_residual(w: Any, x: Any, batch: int, groups: int) -> Any:
-    mix = ops.sigmoid(w["mix_factor"])
+    mix = sigmoid(w["mix_factor"])
     x = _time_upsample(w, x, batch, groups)
     return mix * x + (1.0 - mix) * causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch)
 

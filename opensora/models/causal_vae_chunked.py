@@ -16,7 +16,7 @@ import numpy as np
 from opensora.models.causal_vae_blocks import KINDS, attend_in_frames, mean_of_three
 from opensora.models.causal_vae_config import Layer
 from opensora.models.frames import CHUNK_BYTES, FLOAT, Frames, Given, Interpolated, Mapped, Statistics, Stored, Workspace
-from opensora.nn.activations import silu
+from opensora.nn.activations import sigmoid, silu
 from opensora.nn.block import Weights, subset, waiting_operators
 from opensora.nn.convolution import sum_over_taps
 from opensora.nn.exchange import Turns
@@ -275,10 +275,10 @@ def _mean_of_three(w: Any, window: Any, batch: int) -> Any:
 
 
 def _mixed_down(w: Any, window: Any, batch: int) -> Any:
-    mix = ops.sigmoid(w["mix_factor"])
+    mix = sigmoid(w["mix_factor"])
     return mix * mean_of_three(window, batch) + (1.0 - mix) * sum_over_taps(window, w["kernel"], w["bias"], batch, 2)
 
 
 def _mixed_up(w: Any, window: Any, batch: int) -> Any:
-    mix = ops.sigmoid(w["mix_factor"])
+    mix = sigmoid(w["mix_factor"])
     return mix * window[(w["kernel"].shape[0] - 1) * batch :] + (1.0 - mix) * sum_over_taps(window, w["kernel"], w["bias"], batch)

@@ -19,6 +19,7 @@ ops = ms.ops
 KERNEL = {2: 4, 3: 3}  # kernel size by dimensions
 PADDING = 1
 MOMENTUM = 0.1
+EPS = 1e-5
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -27,66 +28,65 @@ def convolution_names(count: int) -> list[str]:
     return ["0", *(str(3 * i - 1) for i in range(1, count))]
 
 
-def _network(w: Any, x: Any, layers: int, training: bool) -> tuple[Any, ...]:
-    """The logits, then, for each norm, the mean and the unbiased variance (C,) of this batch, or the running ones."""
-    batch, video = x.shape[0], len(x.shape) == 5
-    volumes = len(w["0.weight"].shape) == 5
-    if video:
-        x = to_frames(x) if volumes else _to_images(x)
-    names = convolution_names(layers + 2)
-    statistics: tuple[Any, ...] = ()
-    for i, name in enumerate(names):
-        stride = 2 if i < layers else 1
-        if volumes:
-            # Time is halved at most twice, since clips have fewer frames than rows.
-            x = _convolution_3d(x, w[name + ".weight"], batch, stride if i < 2 else 1, stride)
-        else:
-            x = ops.conv2d(x, w[name + ".weight"], None, stride, "pad", PADDING)
-        if name + ".bias" in w:
-            x = ops.bias_add(x, w[name + ".bias"])
-        else:
-            norm = str(int(name) + 1)
-            x, mean, variance = _batch_norm(w, norm, x, training)
-            statistics = (*statistics, mean, variance)
-        if i <= layers:
-            x = ops.maximum(x, 0.2 * x)  # leaky ReLU
-    return (from_frames(x, batch) if volumes else x, *statistics)
-
-
-def _to_images(video: Any) -> Any:
-    """(B, C, T, H, W) -> (B*T, C, H, W), the order in which the release flattens videos."""
+def _layout(w: Any, video: Any, volumes: bool) -> Any:
+    """(B, C, T, H, W) -> (T*B, C, H, W) for convolutions in time, else (B*T, C, H, W), the order in which the release flattens videos."""
+    if volumes:
+        return to_frames(video)
     return ops.reshape(ops.transpose(video, (0, 2, 1, 3, 4)), (-1, video.shape[1], *video.shape[3:]))
 
 
+def _convolution(w: Any, x: Any, batch: int, time_stride: int, stride: int, bends: bool) -> Any:
+    """x (N, C, H, W), or of a video (T*B, C, H, W) with time outermost, between two frames of zeros."""
+    weight = w["weight"]
+    y = _convolution_3d(x, weight, batch, time_stride, stride) if len(weight.shape) == 5 else _convolution_2d(x, weight, stride)
+    if "bias" in w:
+        y = ops.bias_add(y, w["bias"])
+    return _leaky(y) if bends else y
+
+
+def _convolution_2d(x: Any, weight: Any, stride: int) -> Any:
+    return ops.conv2d(x, weight, None, stride, "pad", PADDING)
+
+
 def _convolution_3d(x: Any, weight: Any, batch: int, time_stride: int, stride: int) -> Any:
-    """Of a video (T*B, C, H, W), time outermost, between two frames of zeros, as the sum over the time taps."""
+    """The sum over the time taps."""
     kernel = ops.transpose(weight, (2, 0, 1, 3, 4))  # (taps, out, in, kh, kw)
     taps = kernel.shape[0]
     zeros = ops.zeros((PADDING * batch, *x.shape[1:]), x.dtype)
     padded = ops.concat((zeros, x, zeros), 0)
-    y = ops.conv2d(time_tap(padded, batch, 0, taps, time_stride), kernel[0], None, stride, "pad", PADDING)
+    y = _convolution_2d(time_tap(padded, batch, 0, taps, time_stride), kernel[0], stride)
     for tap in range(1, taps):
-        y = y + ops.conv2d(time_tap(padded, batch, tap, taps, time_stride), kernel[tap], None, stride, "pad", PADDING)
+        y = y + _convolution_2d(time_tap(padded, batch, tap, taps, time_stride), kernel[tap], stride)
     return y
 
 
-def _batch_norm(w: Any, name: str, x: Any, training: bool, eps: float = 1e-5) -> tuple[Any, Any, Any]:
-    """x (N, C, H, W), normalised by this batch or by the running statistics, and the mean and unbiased variance (C,)."""
-    if training:
-        mean = ops.mean(x, (0, 2, 3), True)  # (1, C, 1, 1)
-        x = x - mean
-        variance = ops.mean(x * x, (0, 2, 3))  # (C,)
-        count = x.shape[0] * x.shape[2] * x.shape[3]
-        mean, unbiased = ops.reshape(mean, (-1,)), variance * (count / (count - 1))
-    else:
-        mean, variance = w[name + ".running_mean"], w[name + ".running_var"]
-        x = x - ops.reshape(mean, (1, -1, 1, 1))
-        unbiased = variance
-    x = x * ops.reshape(w[name + ".weight"] * ops.rsqrt(variance + eps), (1, -1, 1, 1))
-    return ops.bias_add(x, w[name + ".bias"]), mean, unbiased
+def _leaky(x: Any) -> Any:
+    return ops.maximum(x, 0.2 * x)
 
 
-NETWORK = Block(_network)
+def _mean(w: Any, x: Any) -> Any:
+    """(N, C, H, W) -> (C,)."""
+    return ops.mean(x, (0, 2, 3))
+
+
+def _centre(w: Any, x: Any, mean: Any) -> tuple[Any, Any]:
+    """x less its mean (C,), and the mean square of that (C,)."""
+    x = x - ops.reshape(mean, (1, -1, 1, 1))
+    return x, ops.mean(x * x, (0, 2, 3))
+
+
+def _scale(w: Any, x: Any, variance: Any) -> Any:
+    """The end of a norm, and the activation after it."""
+    x = x * ops.reshape(w["weight"] * ops.rsqrt(variance + EPS), (1, -1, 1, 1))
+    return _leaky(ops.bias_add(x, w["bias"]))
+
+
+def _to_video(w: Any, x: Any, batch: int) -> Any:
+    return from_frames(x, batch)
+
+
+LAYOUT, CONVOLUTION, TO_VIDEO = Block(_layout), Block(_convolution), Block(_to_video)
+MEAN, CENTRE, SCALE = Block(_mean), Block(_centre), Block(_scale)
 
 
 class Discriminator:
@@ -96,6 +96,9 @@ class Discriminator:
         self.weights = dict(weights)
         self.dims = dims
         self.layers = sum(len(value.shape) == dims + 2 for value in weights.values()) - 2
+        self.everywhere: Block | None = None
+        """The mean of a tensor over all devices, where each sees other clips: batch norms are then those of all clips together."""
+        self.devices = 1
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Any], dims: int) -> "Discriminator":
@@ -139,8 +142,7 @@ class Discriminator:
 
         dims 3: videos (B, 3, T, H, W) -> (B, 1, t, h, w). dims 2: images (N, 3, H, W), or a video as its B*T frames -> (N, 1, h, w).
         """
-        weights = {name: value for name, value in self.weights.items() if not name.endswith("num_batches_tracked")}
-        return Forward(self.trainable if training else weights)(NETWORK, "main", x, self.layers, training)[0]
+        return self._forward(Forward(self.trainable), x, training)[0]
 
     def forward_with_tape(self, x: Any) -> tuple[Any, dict[str, Any], Tape]:
         """Logits in training, the running statistics after this batch by name, and the tape that walks back to weights and x.
@@ -148,12 +150,38 @@ class Discriminator:
         Nothing changes here: the caller takes the statistics over with `weights.update(statistics)`.
         """
         tape = Tape(self.trainable)
-        logits, *moments = tape(NETWORK, "main", x, self.layers, True)
-        statistics = {}
-        for i, name in enumerate(convolution_names(self.layers + 2)[1:-1]):
-            norm = f"main.{int(name) + 1}"
-            for buffer, value in zip(BUFFERS, moments[2 * i : 2 * i + 2], strict=False):
-                running = self.weights[f"{norm}.{buffer}"]
-                statistics[f"{norm}.{buffer}"] = running + MOMENTUM * (value - running)
-            statistics[norm + ".num_batches_tracked"] = self.weights[norm + ".num_batches_tracked"] + 1
+        logits, statistics = self._forward(tape, x, training=True)
         return logits, statistics, tape
+
+    def _forward(self, run: Forward, x: Any, training: bool) -> tuple[Any, dict[str, Any]]:
+        """The logits, and in training the running statistics after this batch."""
+        batch, volumes = x.shape[0], self.dims == 3
+        if len(x.shape) == 5:
+            x = run(LAYOUT, "", x, volumes)
+        statistics: dict[str, Any] = {}
+        for i, name in enumerate(convolution_names(self.layers + 2)):
+            stride = 2 if i < self.layers else 1
+            # Time is halved at most twice, since clips have fewer frames than rows.
+            x = run(CONVOLUTION, f"main.{name}", x, batch, stride if i < 2 else 1, stride, i == 0)
+            if 0 < i <= self.layers:
+                x, moved = self._norm(run, f"main.{int(name) + 1}", x, training)
+                statistics |= moved
+        return (run(TO_VIDEO, "", x, batch) if volumes else x), statistics
+
+    def _norm(self, run: Forward, name: str, x: Any, training: bool) -> tuple[Any, dict[str, Any]]:
+        """A batch norm and its activation, and in training its running statistics after this batch."""
+        running = {buffer: self.weights[f"{name}.{buffer}"] for buffer in BUFFERS}
+        if not training:
+            centred, _ = run(CENTRE, "", x, running["running_mean"])
+            return run(SCALE, name, centred, running["running_var"]), {}
+        mean = self._mean_everywhere(run, run(MEAN, "", x))
+        centred, square = run(CENTRE, "", x, mean)
+        variance = self._mean_everywhere(run, square)
+        count = self.devices * x.shape[0] * x.shape[2] * x.shape[3]
+        moments = {"running_mean": mean, "running_var": variance * (count / (count - 1))}
+        moved = {buffer: running[buffer] + MOMENTUM * (value - running[buffer]) for buffer, value in moments.items()}
+        moved["num_batches_tracked"] = running["num_batches_tracked"] + 1
+        return run(SCALE, name, centred, variance), {f"{name}.{buffer}": value for buffer, value in moved.items()}
+
+    def _mean_everywhere(self, run: Forward, value: Any) -> Any:
+        return value if self.everywhere is None else run(self.everywhere, "", value)

@@ -1,7 +1,6 @@
 """Arithmetic of the networks: floating-point operations of matrix products and convolutions, a multiply-add counted as two.
 
 Norms, activations and softmax are left out: they are a few per mille of the operations, if not of the time. Loads without MindSpore.
-A training step is three forwards, four where the backward recomputes its forward.
 """
 
 from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
@@ -10,6 +9,10 @@ from opensora.models.t5_config import T5Config
 
 Size = tuple[int, int, int]
 """Frames, height, width."""
+
+STEP_FORWARDS = 4
+"""Forwards of the transformer that a training step costs: one, as many operations for each of two kinds of gradients, and the one that the
+backward pass repeats."""
 
 # Weights per pair of channels. The first is the tap in time, of which a single frame needs one only.
 KERNELS = {"Conv2d": (1, 9), "CausalConv3d": (3, 9), "quant_conv": (1, 1), "ResnetBlock2D": (1, 9), "ResnetBlock3D": (3, 9)}
@@ -26,23 +29,27 @@ def latte_forward(
     num_images: int = 0,
     temporal: bool = True,
     texts: int | None = None,
+    ranks: int = 1,
 ) -> int:
     """Operations of one forward of LatteT2V on latents (batch, 4, T + num_images, h, w); latent_size is (T, h, w).
 
     text_length: tokens of a text, by default the model's longest. texts: for how many texts keys and values are computed, by
     default one for the video and each image. While sampling it is 0, since they are kept; the PyTorch original computes
-    them for every frame, T + num_images.
+    them for every frame, T + num_images. ranks: how many share the frames and images; the operations are then those of the one that has
+    most.
     """
     length = config.model_max_length if text_length is None else text_length
     frames, patches = latent_size[0], latent_size[1] * latent_size[2] // config.patch_size**2
-    texts = 1 + num_images if texts is None else texts
+    images = -(-num_images // ranks)
+    texts = 1 + images if texts is None else texts
     width = config.width
-    tokens, moving = (frames + num_images) * patches, frames * patches
+    # All blocks but the temporal ones take frames by themselves; those take patches by themselves.
+    tokens, moving = (-(-frames // ranks) + images) * patches, frames * -(-patches // ranks)
     patch = config.patch_size**2
     total = linear(tokens, config.in_channels * patch, width) + linear(tokens, width, config.out_channels * patch)
     total += linear(1, TIMESTEP_CHANNELS + 7 * width, width)
     if texts:
-        total += (1 + num_images) * linear(length, config.caption_channels + width, width)
+        total += (1 + images) * linear(length, config.caption_channels + width, width)
     for layer in range(config.num_layers):
         kept = config.compress_kv_factor if config.compresses(layer) else 1
         total += _attention(tokens, tokens // kept**2, patches // kept**2, width)
@@ -62,6 +69,22 @@ def vae_encode(config: CausalVAEConfig, size: Size) -> int:
 def vae_decode(config: CausalVAEConfig, latent_size: Size) -> int:
     """Operations of decoding latents of (frames, height, width) as a whole, without tiles."""
     return _chain(decoder_layers(config), latent_size)
+
+
+def training_step(
+    latte: LatteConfig, vae: CausalVAEConfig, size: Size, *, num_images: int = 0, ranks: int = 1, temporal: bool = True
+) -> dict[str, int]:
+    """Operations of one clip of (frames, height, width) pixels and its pictures in a training step.
+
+    `encode` are those of its latents, which the ranks that share a clip's frames make in turn, so that each does 1/ranks of them a step;
+    `transformer` those of the one rank that has most to do, forward and backward.
+    """
+    latent_size = ((size[0] - 1) // vae.time_stride + 1, size[1] // vae.space_stride, size[2] // vae.space_stride)
+    forward = latte_forward(latte, latent_size, num_images=num_images, temporal=temporal, ranks=ranks)
+    return {
+        "encode": vae_encode(vae, size) + num_images * vae_encode(vae, (1, *size[1:])),
+        "transformer": STEP_FORWARDS * forward,
+    }
 
 
 def t5_encode(config: T5Config, length: int) -> int:

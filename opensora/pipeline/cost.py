@@ -111,6 +111,33 @@ def cost(
     )
 
 
+@dataclass(frozen=True)
+class StepCost:
+    """Operations of a training step on one clip, on each of the processes that share its frames (`--sp_size`)."""
+
+    encode: int
+    """Its latents, which the processes make in turn: a part of a clip for each step; nothing where they are cached."""
+    encode_whole: int
+    """All of them, which each process would make if it encoded the whole clip."""
+    transformer: int
+    """Forward and backward, on the process that has most frames."""
+
+    @property
+    def saved(self) -> float:
+        """How many times as much a step would be in which each process encodes the whole clip."""
+        return (self.encode_whole + self.transformer) / (self.encode + self.transformer)
+
+
+def step_cost(model: ModelFolder, sampling: Sampling, num_images: int = 0, processes: int = 1) -> StepCost:
+    """The cost of training on clips of the size that is sampled, each with some pictures."""
+    latte, vae = LatteConfig.from_dict(load_config(model.transformer)), CausalVAEConfig.from_dict(load_config(model.vae))
+    frames = (latent_frames(sampling.num_frames, vae.time_stride, False) - 1) * vae.time_stride + 1
+    step = flops.training_step(
+        latte, vae, (frames, sampling.height, sampling.width), num_images=num_images, ranks=processes, temporal=frames > 1
+    )
+    return StepCost(step["encode"] // processes, step["encode"], step["transformer"])
+
+
 def _decode(config: CausalVAEConfig, size: flops.Size, tiling: "Tiling | None") -> int:
     """Operations of decoding one video, in tiles if there are any."""
     if tiling is None:

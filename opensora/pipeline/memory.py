@@ -44,9 +44,15 @@ def denoising(model: ModelFolder, latent_size: tuple[int, int, int]) -> int:
 
 def decoding(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, way: str = "exact") -> int:
     """Bytes of the decoder's activations; way: "exact" or "chunked"."""
-    config = CausalVAEConfig.from_dict(load_config(model.vae))
+    return vae_activations(CausalVAEConfig.from_dict(load_config(model.vae)), latent_size, tiling, way)
+
+
+def vae_activations(
+    config: CausalVAEConfig, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, way: str = "exact", batch: int = 1
+) -> int:
+    """Bytes of the decoder's activations, which are more than the encoder's; way: "exact" or "chunked"."""
     if tiling is None and way == "chunked":
-        stored, working = chunked(config, latent_size)
+        stored, working = chunked(config, latent_size, batch)
         return working + min(stored, int(SHARE * free_memory()))
     frames, height, width = latent_size
     if tiling is not None:
@@ -56,7 +62,7 @@ def decoding(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Til
             min(width, tiling.latent_size),
         )
     pixels = (config.time_stride * (frames - 1) + 1, config.space_stride * height, config.space_stride * width)
-    return whole(config, pixels)
+    return whole(config, pixels, batch)
 
 
 def weights_size(folder: Path) -> int:

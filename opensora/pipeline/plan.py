@@ -15,7 +15,8 @@ from typing import Any
 
 from opensora.data.video import read_json, safe_name
 from opensora.models.causal_vae_memory import choose
-from opensora.options import GenerateJob
+from opensora.options import GenerateJob, GenerateOptions
+from opensora.pipeline.reconstruct_options import ReconstructOptions
 from opensora.weights import ModelFolder, weight_files
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]
     suffix = "npy" if options.save_latents else "png" if options.force_images else options.format
     recipe = _latents_recipe(latents, prompt) if options.decode_latents else _sampling_recipe(job, prompt, number, weights)
     if not options.save_latents:
-        recipe = {**recipe, "decoding": _decoding(job), "weights": {**recipe["weights"], "vae": weights["vae"]}}
+        recipe = {**recipe, "decoding": vae_recipe(options), "weights": {**recipe["weights"], "vae": weights["vae"]}}
         if options.fps is not None:
             recipe["fps"] = options.fps
     path, sidecar = folder / f"{stem}.{suffix}", folder / f"{stem}.json"
@@ -99,8 +100,8 @@ def _latents_recipe(latents: Path, prompt: str) -> dict[str, Any]:
     return recipe
 
 
-def _decoding(job: GenerateJob) -> dict[str, Any]:
-    options = job.options
+def vae_recipe(options: GenerateOptions | ReconstructOptions) -> dict[str, Any]:
+    """What of the options determines how the autoencoder computes, and so its last digits."""
     tiles = options.enable_tiling or options.vae_memory == "tiled"
     split = tiles or options.enable_time_chunk
     return {

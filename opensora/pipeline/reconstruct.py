@@ -15,7 +15,10 @@ from opensora.data.video import STILL_SUFFIXES, probe, to_bytes, to_pixels, writ
 from opensora.metrics.report import table
 from opensora.metrics.scores import Scores, least_side, mean_of_files
 from opensora.models import CausalVAE, Tiling
+from opensora.models.causal_vae_memory import choose
 from opensora.parallel.mesh import Mesh
+from opensora.pipeline.cost import memory_text
+from opensora.pipeline.memory import vae_activations
 from opensora.pipeline.plan import versions
 from opensora.pipeline.reconstruct_options import ReconstructOptions
 from opensora.pipeline.reconstruct_plan import COMMAND, Plan, Planned
@@ -41,12 +44,12 @@ def reconstruct(work: Plan, mesh: Mesh | None = None) -> int:
     if todo:
         vae = open_autoencoder(options, work.autoencoder)
         scores = Scores(work.metrics, options.lpips_weights)
-        compiled: set[tuple[int, ...]] = set()
+        seen: set[tuple[int, ...]] = set()
         for batch in _batches(work, todo, skipped):
             clips = np.stack([clip for _, clip in batch])
-            if clips.shape not in compiled:
-                compiled.add(clips.shape)
-                log.info("compiling the autoencoder for %d frames of %dx%d", *clips.shape[1:4])
+            if clips.shape not in seen:
+                seen.add(clips.shape)
+                say_how(vae, clips.shape)
             for (planned, clip), result in zip(batch, reconstruct_frames(vae, clips), strict=True):
                 figures[planned.name] = _finish(work, planned, clip, result, scores)
                 log.info("%s (%d of %d)", planned.target, len(figures) + len(skipped), len(work.files))
@@ -71,8 +74,26 @@ def open_autoencoder(options: ReconstructOptions, folder: Path) -> CausalVAE:
     dtype = runtime.compute_dtype(options.precision)
     vae = CausalVAE.from_pretrained(folder)
     vae.weights = {name: value.astype(dtype) for name, value in vae.weights.items()}
-    vae.tiling = Tiling.chosen(options.enable_tiling, options.enable_time_chunk, options.tile_overlap_factor)
+    tiles = options.enable_tiling or options.vae_memory == "tiled"
+    vae.tiling = Tiling.chosen(tiles, options.enable_time_chunk, options.tile_overlap_factor)
+    if vae.tiling is None:
+        vae.memory = options.vae_memory
     return vae
+
+
+def say_how(vae: CausalVAE, shape: tuple[int, ...]) -> None:
+    """One line for clips of one shape (B, T, H, W, 3): the way they take, and its memory."""
+    batch, frames, height, width, _ = shape
+    video, device = (batch, 3, frames + _surplus(vae, frames), height, width), runtime.device()
+    tiling = vae.tiling if vae.tiling is not None and vae.tiling.splits_video(video) else None
+    way = choose(vae.memory, device)
+    if tiling is not None:
+        how = "in tiles, compiled first"
+    else:
+        how = "the whole video at once, compiled first" if way == "exact" else "in chunks, exact but for rounding"
+    size = vae.latent_shape(video)[2:]
+    taken = vae_activations(vae.config, (size[0], size[1], size[2]), tiling, way, 1 if device == "CPU" else batch)
+    log.info("%d frames of %dx%d: %s, about %s of memory", frames, height, width, how, memory_text(taken))
 
 
 def reconstruct_frames(vae: CausalVAE, clips: np.ndarray) -> np.ndarray:
@@ -82,8 +103,7 @@ def reconstruct_frames(vae: CausalVAE, clips: np.ndarray) -> np.ndarray:
     video goes by itself, so that its bytes do not depend on the batch.
     """
     frames = clips.shape[1]
-    surplus = -(frames - 1) % vae.config.time_stride
-    filled = np.concatenate([clips, np.repeat(clips[:, -1:], surplus, axis=1)], axis=1)
+    filled = np.concatenate([clips, np.repeat(clips[:, -1:], _surplus(vae, frames), axis=1)], axis=1)
     size = 1 if runtime.device() == "CPU" else len(clips)
     dtype = next(iter(vae.weights.values())).dtype
     results = []
@@ -92,6 +112,11 @@ def reconstruct_frames(vae: CausalVAE, clips: np.ndarray) -> np.ndarray:
         pixels = vae.decode(vae.encode(video).mode())
         results.append(to_bytes(pixels.astype(ms.float32).asnumpy())[:, :frames])
     return np.concatenate(results)
+
+
+def _surplus(vae: CausalVAE, frames: int) -> int:
+    """Frames that are missing to 4n + 1."""
+    return -(frames - 1) % vae.config.time_stride
 
 
 def _batches(work: Plan, todo: list[Planned], skipped: list[dict[str, str]]) -> Iterator[list[tuple[Planned, np.ndarray]]]:

@@ -50,6 +50,8 @@ class ReconstructOptions:
     """Encode and decode in tiles of 256 pixels and chunks of 65 frames as the reference does: less memory, visible seams possible."""
     enable_time_chunk: bool = False
     """Encode and decode in chunks of 65 frames, with whole frames unless enable_tiling is set as well."""
+    vae_memory: Literal["auto", "exact", "chunked", "tiled"] = "auto"
+    """How to encode and decode: exact is the whole video at once, chunked the same numbers in little memory, tiled means enable_tiling."""
     tile_overlap_factor: float = 0.25
     """Part of a tile that overlaps its neighbour."""
     batch_size: int = 1

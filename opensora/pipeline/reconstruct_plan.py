@@ -12,8 +12,8 @@ from opensora.data.clips import ClipShape, listed_files, media_files
 from opensora.data.video import PICTURE_SUFFIXES, WRITERS, probe, read_json
 from opensora.metrics.scores import check_metrics
 from opensora.models.causal_vae_config import CausalVAEConfig
-from opensora.options import check_writable
-from opensora.pipeline.plan import hash_file, hash_folder
+from opensora.options import check_vae_memory, check_writable
+from opensora.pipeline.plan import hash_file, hash_folder, vae_recipe
 from opensora.pipeline.reconstruct_options import ReconstructOptions
 from opensora.weights import load_config
 from opensora.weights.folder import find_autoencoder
@@ -97,8 +97,7 @@ def _check(options: ReconstructOptions) -> None:
     for name, least in (("seed", 0), ("batch_size", 1), ("num_workers", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"{name} {getattr(options, name)} is too small: use {least} or more")
-    if not 0 <= options.tile_overlap_factor < 1:
-        raise ValueError(f"tile_overlap_factor {options.tile_overlap_factor} is outside 0 to 1: use 0.25")
+    check_vae_memory(options.vae_memory, options.enable_tiling or options.enable_time_chunk, options.tile_overlap_factor)
     if options.device == "CPU" and options.precision != "fp32":
         raise ValueError(f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend")
 
@@ -136,7 +135,6 @@ def _suffix(source: Path) -> str:
 
 def _settings(options: ReconstructOptions, folder: Path) -> dict[str, Any]:
     """What of the options determines a result, the same for all files."""
-    split = options.enable_tiling or options.enable_time_chunk
     weights = {"vae": hash_folder(folder)}
     if options.lpips_weights:
         weights["lpips"] = {Path(path).name: hash_file(Path(path)) for path in options.lpips_weights}
@@ -145,9 +143,7 @@ def _settings(options: ReconstructOptions, folder: Path) -> dict[str, Any]:
         **{name: getattr(options, name) for name in names},
         "seed": options.seed if options.dynamic_start_index else None,
         "fps": options.fps if options.fps is not None else options.sample_fps,
-        "enable_tiling": options.enable_tiling,
-        "enable_time_chunk": options.enable_time_chunk,
-        "tile_overlap_factor": options.tile_overlap_factor if split else None,
+        **vae_recipe(options),
         "weights": weights,
     }
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 
 from opensora.parallel.collectives import Group
 from opensora.weights import WeightsError, latest_checkpoint, sync_folder, write_atomic
-from opensora.weights.shards import PATTERN, ShardedState
+from opensora.weights.shards import ShardedState, sharded_states
 
 __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_manifest"]
 
@@ -114,11 +114,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
             raise WeightsError(
                 f"{path} is missing or was changed after it was saved: move {folder.name} away, and the run continues from the one before"
             )
-    shards = [name for name in manifest if (match := PATTERN.fullmatch(name)) and match[2] != "1"]
-    files = [name for name in manifest if name.endswith(".safetensors") and name not in shards]
-    groups: dict[str, Arrays] = {name.removesuffix(".safetensors"): load_file(folder / name) for name in files}
-    if shards:
-        groups[ONE_SHARD] = ShardedState(folder)
+    groups: dict[str, Arrays] = {whose + ONE_SHARD: ShardedState(folder, whose) for whose in sharded_states(manifest)}
+    for name in manifest:
+        if name.endswith(".safetensors") and not sharded_states([name]):
+            groups[name.removesuffix(".safetensors")] = load_file(folder / name)
     return groups, json.loads((folder / "state.json").read_text())
 
 

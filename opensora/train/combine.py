@@ -16,7 +16,7 @@ from opensora.weights.files import WeightsFile
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import release_name
 from opensora.weights.release import FLOATING
-from opensora.weights.shards import PATTERN, ShardedState
+from opensora.weights.shards import ShardedState, sharded_states
 from opensora.weights.sources import open_file
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,15 @@ def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
         raise WeightsError(f"{target} exists: choose another --dest, or remove it first")
     if (checkpoint / WHOLE).is_file():
         raise WeightsError(f"{checkpoint} is whole already: use it as it is")
-    state = ShardedState(checkpoint)
+    owners = sharded_states(path.name for path in checkpoint.iterdir()) or {""}
+    states = {whose: ShardedState(checkpoint, whose) for whose in owners}
     building = target.with_name(f".{target.name}.{os.getpid()}")
     building.mkdir(parents=True)
     try:
-        save_tensors(building / WHOLE, state)
+        for whose, state in states.items():
+            save_tensors(building / f"{whose}{WHOLE}", state)
         for path in checkpoint.iterdir():
-            if path.is_file() and path.name != "manifest.json" and not PATTERN.fullmatch(path.name):
+            if path.is_file() and path.name != "manifest.json" and not sharded_states([path.name]):
                 shutil.copyfile(path, building / path.name)
         write_manifest(building)
         os.rename(building, target)

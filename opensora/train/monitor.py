@@ -108,8 +108,8 @@ class Monitor:
         self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Record values of a step, such as a validation's."""
-        if self.board is None:
+        """Record values of a step, such as a validation's, if there are any."""
+        if self.board is None or not values:
             return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")

@@ -104,11 +104,11 @@ class AdamW:
             whole.update(layout.unpack(self.shares.whole(master, layout.length)))
         return whole
 
-    def write_shard(self, folder: Path) -> None:
-        """Write this device's part of the moments, as `ShardedState` reads it."""
+    def write_shard(self, folder: Path, whose: str = "") -> None:
+        """Write this device's part of the moments, as `ShardedState` reads it under the same `whose`."""
         parts = {kind: [pair[i].asnumpy() for pair in self._moments] for i, kind in enumerate(MOMENTS)}
         shapes = [layout.shapes for _, layout in self._groups]
-        save_shard(folder, self.shares.rank, self.shares.ranks, shapes, parts, {"step": np.array(self.step, np.int64)})
+        save_shard(folder, self.shares.rank, self.shares.ranks, shapes, parts, {"step": np.array(self.step, np.int64)}, whose)
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`, and the number of steps that were taken, `step`."""

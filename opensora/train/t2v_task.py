@@ -11,7 +11,7 @@ from opensora.data.inputs import batch_latents
 from opensora.data.workers import Loader
 from opensora.diffusion import GaussianDiffusion
 from opensora.models.causal_vae import CausalVAE
-from opensora.models.flops import latte_forward
+from opensora.models.flops import STEP_FORWARDS, latte_forward
 from opensora.models.latte import LatteT2V
 from opensora.models.t5 import T5Encoder
 from opensora.nn.exchange import Alone
@@ -33,9 +33,6 @@ TEXT = "text_encoder."
 """Prefix that keeps a jointly trained text encoder's names apart from the transformer's in one dict."""
 GROUPS = (("model", "text_encoder"), ("ema", "text_encoder_ema"))
 """Files of a checkpoint for weights and their average: the transformer's, and those of a text encoder that is trained."""
-RECOMPUTED = 4
-"""Forwards that a step costs: one, as many operations for each of two kinds of gradients, and the one that backward repeats."""
-
 DIFFUSION, POSTERIOR = 1, 2
 """Uses of random numbers of a row."""
 
@@ -215,13 +212,13 @@ class T2VTask:
         return batch_latents(part, part["cond_mask"].shape[1] - 1, self.vae, noise)
 
     def _flops(self, batch: list[Arrayed]) -> float:
-        """Operations of the transformer in a step."""
+        """Operations of the transformer in a step, on the process that has most frames."""
         count, frames, height, width = batch[0]["attention_mask"].shape
         texts, length = batch[0]["cond_mask"].shape[1:]
         size = (frames - texts + 1, height, width)
-        moving = self.data.source.videos is not None
-        forward = latte_forward(self.model.config, size, batch=count, text_length=length, num_images=texts - 1, temporal=moving)
-        return float(RECOMPUTED * len(batch) * forward) / self.mesh.sequence.size
+        shape = {"batch": count, "text_length": length, "num_images": texts - 1, "ranks": self.mesh.sequence.size}
+        forward = latte_forward(self.model.config, size, **shape, temporal=self.data.source.videos is not None)
+        return float(STEP_FORWARDS * len(batch) * forward)
 
     def _share_weights(self, weights: Mapping[str, Any]) -> None:
         """Let the networks compute with these float32 weights, the transformer in its own number format."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from opensora.data.video import contact_sheet, to_bytes, to_pixels, write_video
 from opensora.models.causal_vae import CausalVAE
-from opensora.nn.flat import Layout
+from opensora.parallel.collectives import LinearMap
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import shares_of
 from opensora.runtime import mindspore
@@ -25,6 +25,8 @@ ms = mindspore()
 
 LOGVAR = "loss.logvar"
 """The published name of the learned log-variance."""
+ADVERSARY = "discriminator-"
+"""What the names of its optimizer's files begin with."""
 CLIPS_SHOWN = 6
 
 
@@ -56,11 +58,19 @@ class VAETask:
         """mesh: the processes that train together, each on clips of its own, by default this one alone."""
         self.vae, self.clips, self.validation, self.loss, self.options = vae, clips, validation, loss, options
         self.mesh = mesh or Mesh()
-        shares, self._everywhere = shares_of(self.mesh, options.parallel_mode), shares_of(self.mesh, "data")
-        loss.everywhere = self._everywhere.mean
+        shares = shares_of(self.mesh, options.parallel_mode)
         self.optimizer = AdamW(options, options.max_train_steps, shares)
-        self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start))
+        self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start), shares)
+        if self.mesh.size > 1:
+            self._agree_on_the_adversary()
         self.ema = EMA(vae.weights, options.ema_decay, shares)
+
+    def _agree_on_the_adversary(self) -> None:
+        """The adversarial term's weight and the discriminator's norms are those of the clips of all processes."""
+        mean = shares_of(self.mesh, "data").mean
+        self.loss.everywhere = mean
+        if self.loss.discriminator is not None:
+            self.loss.discriminator.everywhere, self.loss.discriminator.devices = LinearMap(mean, mean), self.mesh.size
 
     def batch(self, step: int) -> list[np.ndarray]:
         """float32 (B, 3, T, H, W) in [-1, 1], in the parts that go through the model together."""
@@ -91,13 +101,13 @@ class VAETask:
             return log
         self.ema.update(self.vae.weights, self.optimizer.step)
         if discriminator is not None and disc_gradients:
-            self.disc_optimizer.update(discriminator.weights, disc_gradients)
+            log["disc_grad_norm"], _ = self.disc_optimizer.update(discriminator.weights, disc_gradients)
         return log
 
     def _gradients(self, step: int, batch: list[np.ndarray]) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
         """Means over the parts of a batch: what to log, the gradients of the autoencoder and those of the discriminator.
 
-        What to log and the discriminator's gradients are means over all processes as well; the autoencoder's optimizer sees to its own.
+        What to log are means over all processes as well; the optimizers see to the gradients.
         """
         rng = np.random.default_rng([self.options.seed, step])
         (process, processes), size = self.mesh.data, sum(map(len, batch))
@@ -115,27 +125,14 @@ class VAETask:
             if self.loss.discriminator is not None and step > self.loss.disc_start:
                 other = self.loss.discriminate(video, reconstruction, step - 1)
                 theirs.append(other.gradients)
-                log |= other.log
+                squares = sum(float((gradient * gradient).sum().asnumpy()) for gradient in other.gradients.values())
+                # Not yet the mean's norm, but finite only if that is.
+                log |= {**other.log, "disc_grad_norm": math.sqrt(squares)}
             logs.append(log)
             ours.append(gradients)
         logs = [log for said in self.mesh.world.agree(logs) for log in said]
         means = {name: sum(log[name] for log in logs) / len(logs) for name in logs[0]}
-        disc_gradients = self._mean_everywhere(_mean(theirs))
-        if disc_gradients:
-            discriminator = self.loss.discriminator
-            assert discriminator is not None
-            statistics = {name: value for name, value in discriminator.weights.items() if "running_" in name}
-            discriminator.weights.update(self._mean_everywhere(statistics))
-            squares = (float((gradient * gradient).sum().asnumpy()) for gradient in disc_gradients.values())
-            means["disc_grad_norm"] = math.sqrt(sum(squares))
-        return means, _mean(ours), disc_gradients
-
-    def _mean_everywhere(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """The mean of every tensor over all processes."""
-        if self.mesh.size == 1 or not tensors:
-            return tensors
-        layout = Layout(tensors)
-        return layout.unpack(self._everywhere.mean(layout.pack(tensors)))
+        return means, _mean(ours), _mean(theirs)
 
     def _update(self, gradients: dict[str, Any]) -> tuple[float, float]:
         weights = dict(self.vae.weights)
@@ -180,25 +177,26 @@ class VAETask:
             groups["loss"] = {LOGVAR: np.array(self.loss.logvar, np.float32)}
         if self.loss.discriminator is not None:
             groups["discriminator"] = _arrays(self.loss.discriminator.weights)
-            groups["discriminator-optimizer-0-of-1"] = self.disc_optimizer.state_arrays()
+            if self.disc_optimizer.shares.ranks == 1:
+                groups[ADVERSARY + ONE_SHARD] = self.disc_optimizer.state_arrays()
         return groups
 
     def write_shard(self, folder: Path) -> None:
-        """The autoencoder's part of the moments; the discriminator's are on every device."""
         if self.optimizer.shares.ranks > 1:
             self.optimizer.write_shard(folder)
+            if self.loss.discriminator is not None:
+                self.disc_optimizer.write_shard(folder, ADVERSARY)
 
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
         """A run that was saved without a discriminator continues with a fresh one where it is asked for."""
         self.vae.weights = _tensors(groups["model"])
         self.ema.load(_tensors(groups["ema"]))
-        # Older checkpoints do not say how many steps the optimizer has taken: as many as the run.
-        self.optimizer.load_state_arrays({"step": np.array(state["step"]), **groups[ONE_SHARD]})
+        self.optimizer.load_state_arrays(groups[ONE_SHARD])
         if "loss" in groups:
             self.loss.logvar = float(groups["loss"][LOGVAR])
         if self.loss.discriminator is not None and "discriminator" in groups:
             self.loss.discriminator.weights = _tensors(groups["discriminator"])
-            self.disc_optimizer.load_state_arrays(groups["discriminator-optimizer-0-of-1"])
+            self.disc_optimizer.load_state_arrays(groups[ADVERSARY + ONE_SHARD])
 
 
 def _psnr(errors: list[float]) -> float:

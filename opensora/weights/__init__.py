@@ -3,7 +3,7 @@
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
-from opensora.weights.release import TensorSource, check_types, load_config, load_weights, open_weights
+from opensora.weights.release import TensorSource, check_types, load_config, open_weights
 from opensora.weights.saving import atomic_path, save_config, save_tensors, save_weights, sync_folder, write_atomic
 from opensora.weights.sources import latest_checkpoint, open_file, weight_files
 
@@ -20,7 +20,6 @@ __all__ = [
     "find_model",
     "latest_checkpoint",
     "load_config",
-    "load_weights",
     "open_file",
     "open_weights",
     "save_config",

@@ -74,19 +74,6 @@ class TensorSource(Mapping[str, np.ndarray]):
         return len(self._where)
 
 
-def load_weights(
-    source: str | Path,
-    stem: str = "diffusion_pytorch_model",
-    *,
-    expected: Mapping[str, tuple[int, ...]],
-    ignore: Iterable[str] = (),
-    aliases: Mapping[str, str] = EMPTY,
-    unused: Iterable[str] = (),
-) -> dict[str, np.ndarray]:
-    """The tensors that `open_weights` finds, all read."""
-    return dict(open_weights(source, stem, expected=expected, ignore=ignore, aliases=aliases, unused=unused))
-
-
 def open_weights(
     source: str | Path,
     stem: str = "diffusion_pytorch_model",

@@ -1,4 +1,4 @@
-"""An optimizer's state in several files, one a rank: `optimizer-<rank>-of-<ranks>.safetensors`.
+"""An optimizer's state in several files, one a rank: `optimizer-<rank>-of-<ranks>.safetensors`, a second one's with a word before it.
 
 The optimizer holds the moments of each group of weights as one long vector. A rank's file has its contiguous part of it as
 `<moment>.<group>`, such as `exp_avg.0`; the parts in the order of the ranks are the vector, which may be padded at its end. The
@@ -7,7 +7,7 @@ file's metadata says in `layout`, as JSON, which weights follow one another in e
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from opensora.weights.files import TensorFile, WeightsError
 from opensora.weights.release import TensorSource
 from opensora.weights.saving import write_atomic
 
-PATTERN = re.compile(r"optimizer-(\d+)-of-(\d+)\.safetensors")
+PATTERN = re.compile(r"((?:\w+-)?)optimizer-(\d+)-of-(\d+)\.safetensors")
 VECTOR = re.compile(r"(\w+)\.\d+")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -31,16 +31,17 @@ def save_shard(
     groups: Sequence[Shapes],
     parts: Mapping[str, Sequence[np.ndarray]],
     numbers: Mapping[str, np.ndarray],
+    whose: str = "",
 ) -> None:
     """Write a rank's file. groups: names and shapes of the weights of each; parts: for each moment this rank's part of each group.
 
-    numbers: what every rank holds alike, such as the count of steps.
+    numbers: what every rank holds alike, such as the count of steps. whose: what the file's name begins with.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in numbers.items()}
     arrays |= {f"{moment}.{i}": np.ascontiguousarray(part) for moment, vectors in parts.items() for i, part in enumerate(vectors)}
     layout = json.dumps([[[name, list(shape)] for name, shape in shapes.items()] for shapes in groups])
     content = save(arrays, {"layout": layout})
-    write_atomic(folder / f"optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content))
+    write_atomic(folder / f"{whose}optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content))
 
 
 class ShardedState(TensorSource):
@@ -49,8 +50,8 @@ class ShardedState(TensorSource):
     Raises WeightsError for a missing file, and for files that do not belong together.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.files, groups = _open_shards(folder)
+    def __init__(self, folder: Path, whose: str = "") -> None:
+        self.files, groups = _open_shards(folder, whose)
         first = self.files[0]
         # Numbers such as the count of steps are the same in every file.
         super().__init__({name: (first, name, entry.shape) for name, entry in first.entries.items() if not VECTOR.fullmatch(name)})
@@ -88,17 +89,23 @@ class ShardedState(TensorSource):
         return len(self.shapes)
 
 
-def _open_shards(folder: Path) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
-    found = {path: match for path in folder.glob("optimizer-*.safetensors") if (match := PATTERN.fullmatch(path.name))}
-    counts = {int(match[2]) for match in found.values()}
+def sharded_states(names: Iterable[str]) -> set[str]:
+    """Whose state lies in several of these files, as `ShardedState` takes it."""
+    return {match[1] for name in names if (match := PATTERN.fullmatch(name)) and match[3] != "1"}
+
+
+def _open_shards(folder: Path, whose: str) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
+    found = [match for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name)) and match[1] == whose]
+    counts = {int(match[3]) for match in found}
     if len(counts) != 1:
-        what = "no optimizer-<rank>-of-<ranks>.safetensors" if not counts else f"files of runs with {sorted(counts)} ranks"
+        what = f"no {whose}optimizer-<rank>-of-<ranks>.safetensors" if not counts else f"files of runs with {sorted(counts)} ranks"
         raise WeightsError(f"{folder} holds {what}: name the folder of one checkpoint")
     ranks = counts.pop()
-    missing = sorted(set(range(ranks)) - {int(match[1]) for match in found.values()})
+    missing = sorted(set(range(ranks)) - {int(match[2]) for match in found})
     if missing:
-        raise WeightsError(f"{folder} lacks optimizer-{missing[0]}-of-{ranks}.safetensors: copy the files of all {ranks} ranks into it")
-    files = [TensorFile(folder / f"optimizer-{rank}-of-{ranks}.safetensors") for rank in range(ranks)]
+        name = f"{whose}optimizer-{missing[0]}-of-{ranks}.safetensors"
+        raise WeightsError(f"{folder} lacks {name}: copy the files of all {ranks} ranks into it")
+    files = [TensorFile(folder / f"{whose}optimizer-{rank}-of-{ranks}.safetensors") for rank in range(ranks)]
     layouts = []
     for file in files:
         with safe_open(file.path, framework="np") as opened:

@@ -55,6 +55,11 @@ def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> 
     assert [video["version"] for video in told(capsys, "release", "--version", "17x256x256")["videos"]] == ["17x256x256"]
     assert main(["info", "release", "--version", "17x256"]) == 2
     assert "did you mean '17x256x256'?" in capsys.readouterr().err
+    shared = ("--version", "65x512x512", "--num_frames", "221", "--use_image_num", "4", "--sp_size", "8")
+    step = told(capsys, "release", *shared)["videos"][0]["training_step"]
+    assert step["encode_whole"] // 8 == step["encode"] > 0
+    assert main(["info", "release", *shared]) == 0
+    assert "transformer 65.9 TFLOP on each process that shares it, " in capsys.readouterr().out
     beside = told(capsys, "release", "--text_encoder_name", str(DEMO / "text_encoder"), "--version", "17x256x256")
     assert beside["parts"][-1]["kind"] == "T5EncoderModel" and beside["videos"][0]["text_encoder"]
     # A part by itself has no videos.

@@ -117,5 +117,5 @@ def test_a_list_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"list\.json cannot be read"):
         listed_videos(tmp_path / "list.json")
     (tmp_path / "list.txt").write_text("a.mp4")
-    with pytest.raises(ValueError, match=r"no \.csv, \.json or \.jsonl"):
+    with pytest.raises(ValueError, match=r"ends in none of \.json, \.jsonl, \.csv"):
         listed_videos(tmp_path / "list.txt")

@@ -47,6 +47,15 @@ def test_texts_images_and_batches_count_for_themselves() -> None:
     assert flops.latte_forward(XL, size, num_images=2) == one + 2 * image
 
 
+def test_a_rank_has_its_frames_and_in_temporal_blocks_its_patches() -> None:
+    size = (5, 8, 8)  # 3 frames and 1 image on the first of two ranks, and 8 of 16 patches
+    for more in ({}, {"num_images": 2}):
+        alone, shared = (flops.latte_forward(XL, size, ranks=ranks, **more) for ranks in (1, 2))
+        own = flops.latte_forward(XL, (3, 8, 8), temporal=False, num_images=len(more))
+        joined = (alone - flops.latte_forward(XL, size, temporal=False, **more)) // 2
+        assert shared == own + joined
+
+
 def test_compressed_keys_cost_less() -> None:
     """The second half of the layers has a quarter of the keys in space and half of them in time."""
     full, compressed = LatteConfig(num_layers=2), LatteConfig(num_layers=2, compress_kv_factor=2)

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from opensora.data.cache import encoder_digest
 from tests.data.material import latent_cache, write_set
 from tests.pipeline.conftest import make_model
 
@@ -17,6 +18,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     moments = rng.standard_normal((len(CAPTIONS), 8, 5, 4, 4), np.float32)
     moments[:, :4] *= 5.0
-    latent_cache(place / "latents", CAPTIONS, moments)
+    latent_cache(place / "latents", CAPTIONS, moments, encoder_digest(place / "model" / "vae"))
     write_set(place, 3, length=20)
     return place

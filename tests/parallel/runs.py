@@ -35,9 +35,14 @@ def metrics(run: Path, name: str) -> list[float]:
 
 
 def assert_same(run: Path, reference: Path, step: int) -> None:
-    expected = weights(reference, step)
+    """The same weights and losses; prints how far apart they are (`pytest -rP` shows it)."""
+    expected, worst = weights(reference, step), 0.0
     for name, value in weights(run, step).items():
-        assert np.abs(value - expected[name]).max() <= 1e-5 * np.abs(expected[name]).max(), name
+        distance = np.abs(value - expected[name]).max() / np.abs(expected[name]).max()
+        worst = max(worst, float(distance))
+        assert distance <= 1e-5, name
+    print(f"{run.name}: weights within {worst:.1e} of each tensor's maximum after {step} steps")
     for term in ("loss", "validation_mse"):
         found, known = metrics(run, term), metrics(reference, term)
         np.testing.assert_allclose(found[-len(known) :], known, rtol=1e-4)
+        print(f"{run.name}: {term} within {np.max(np.abs(np.divide(found[-len(known) :], known) - 1)):.1e}")

@@ -1,4 +1,4 @@
-"""Jobs of two processes: collectives, gradients over shared frames, optimizer states, and processes that fail."""
+"""Jobs of two processes: collectives, gradients over shared frames, optimizer states, files shared out, and processes that fail."""
 
 import time
 from pathlib import Path
@@ -7,14 +7,16 @@ import pytest
 
 from opensora.parallel.control import KILLED
 from opensora.train.checkpoint import latest_checkpoint, load_checkpoint
+from tests.data.material import write_set
 from tests.parallel import launch
 
 pytestmark = pytest.mark.slow
 FAILURES = {"killed in a step": KILLED, "killed in a save": KILLED, "bad input": "the fifth sample cannot be read"}
 
 
-def test_two_processes(tmp_path: Path) -> None:
-    job = launch.run(2, ["-m", "tests.parallel.jobs", "both", 2, "5+2", "7+0"], tmp_path)
+def test_two_processes(place: Path, tmp_path: Path) -> None:
+    write_set(tmp_path, 4, broken=(1,))
+    job = launch.run(2, ["-m", "tests.parallel.jobs", "together", 2, place / "model", tmp_path, "5+2", "7+0"], tmp_path / "logs")
     assert job.code == 0, job
 
 

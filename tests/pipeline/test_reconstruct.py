@@ -175,7 +175,8 @@ def test_lists_and_names_that_collide(real: Path, capfd: pytest.CaptureFixture[s
     assert "a.gif and a.mp4 in real would both become else/a.mp4: rename one" in capfd.readouterr().err
 
 
-def test_drawn_starts_follow_seed_and_name(model: Path) -> None:
+def test_drawn_starts_follow_seed_and_name(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "reconstruct_frames", lambda vae, clips: clips)
     Path("real").mkdir()
     levels = np.arange(12, dtype=np.uint8)[:, None, None, None] * 20 + 10
     for name in ("a", "b", "c", "d"):
@@ -200,6 +201,24 @@ def test_tiles_and_chunks(model: Path) -> None:
     assert open_autoencoder(ReconstructOptions(), model / "vae").tiling is None
 
 
+def test_ways_to_compute(model: Path, real: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    exact = open_autoencoder(ReconstructOptions(vae_memory="exact"), model / "vae")
+    assert (exact.memory, exact.tiling) == ("exact", None)
+    tiles = ReconstructOptions(vae_memory="tiled")
+    assert open_autoencoder(tiles, model / "vae").tiling == Tiling()
+    words = ["--video_path", "real/c.png", "--rec_path", "rec.png"]
+    assert run(*words) == 0
+    assert "1 frames of 32x32: in chunks, exact but for rounding, about 0.2 GiB of memory" in capfd.readouterr().err
+    # On a CPU auto is chunked: the same request, and finished. The whole at once may differ in the last digits.
+    assert run(*words, "--vae_memory", "chunked") == 0 and "1 of 1 are finished" in capfd.readouterr().err
+    assert run(*words, "--vae_memory", "exact") == 2
+    assert "rec.png exists and was made otherwise" in capfd.readouterr().err
+    command.say_how(exact, (1, 66, 32, 32, 3))
+    command.say_how(open_autoencoder(tiles, model / "vae"), (1, 66, 32, 32, 3))
+    said = capfd.readouterr().err
+    assert "the whole video at once, compiled first, about 0." in said and "66 frames of 32x32: in tiles, compiled first" in said
+
+
 def test_the_autoencoder_s_own_folder(real: Path) -> None:
     for number, words in enumerate((["--model_path", "model/vae"], ["--ae_path", "model/vae", "--model_path", "nowhere"])):
         assert main(["reconstruct", "--video_path", "real/c.png", "--rec_path", f"{number}.png", *words]) == 0
@@ -222,6 +241,7 @@ FILE = ["--video_path", "a.mp4", "--rec_path", "b.mp4"]
         (["--crop_size", "20", *FILE], "crop_size 20 is not a multiple of 8"),
         (["--crop_size", "40", *FILE], "a.mp4 has frames of 32x32, less than 40x40: enlarge them"),
         (["--tile_overlap_factor", "1", *FILE], "tile_overlap_factor 1.0 is outside 0 to 1"),
+        (["--vae_memory", "exact", "--enable_tiling", *FILE], "--vae_memory exact works without tiles"),
         (["--precision", "bf16", *FILE], "precision bf16 has no kernels on a CPU"),
         (["--fps", "0", *FILE], "fps 0.0 cannot be played"),
         (["--fps", "5", "--sample_fps", "6", *FILE], "fps 5.0 and sample_fps 6.0 are two names"),

@@ -27,7 +27,7 @@ BLOCK = "block-00000001.safetensors"  # clips 4 to 7
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = make_place(tmp_path_factory.mktemp("faults"))
     moments = np.random.default_rng(0).standard_normal((CLIPS, 8, 2, 4, 4)).astype(np.float32)
-    latent_cache(place / "latents", [f"clip {number}" for number in range(CLIPS)], moments, "float32")
+    latent_cache(place / "latents", [f"clip {number}" for number in range(CLIPS)], moments, dtype="float32")
     return place
 
 
@@ -144,7 +144,7 @@ def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(
 def test_a_sample_that_is_not_finite_is_named_and_moves_nothing(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     moments = np.random.default_rng(0).standard_normal((CLIPS, 8, 2, 4, 4)).astype(np.float32)
     moments[5, :4] = 3e38  # a file can hold it, and its square is infinite
-    latent_cache(tmp_path / "latents", [f"clip {number}" for number in range(CLIPS)], moments, "float32")
+    latent_cache(tmp_path / "latents", [f"clip {number}" for number in range(CLIPS)], moments, dtype="float32")
     run = tmp_path / "run"
     assert train(place, vae_latent_folder=tmp_path / "latents", output_dir=run) == 0
     error = capfd.readouterr().err

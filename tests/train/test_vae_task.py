@@ -145,11 +145,10 @@ def test_a_run_without_a_discriminator_continues_with_one(tmp_path: Path) -> Non
     task = make_task(options, disc_start=1)
     task.loss.discriminator = None
     task.step(1, task.batch(1))
-    groups = {name: dict(arrays) for name, arrays in task.groups().items()}
+    groups = task.groups()
     assert set(groups) == {"model", "ema", "optimizer-0-of-1"}
-    del groups["optimizer-0-of-1"]["step"]  # as older checkpoints are
     resumed = make_task(options, disc_start=1)
-    resumed.load_groups(groups, {"step": 1})
+    resumed.load_groups(groups, {})
     assert resumed.optimizer.step == 1
     assert "disc_loss" in resumed.step(2, resumed.batch(2))
 

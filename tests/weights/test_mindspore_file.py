@@ -70,7 +70,7 @@ def test_flipped_bytes_load_or_are_refused(saved: Path, tmp_path: Path) -> None:
     original = saved.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(200):
+    for _ in range(80):
         data = bytearray(original)
         for position in rng.integers(0, len(data), rng.integers(1, 4)):
             data[position] = rng.integers(256)
@@ -81,4 +81,4 @@ def test_flipped_bytes_load_or_are_refused(saved: Path, tmp_path: Path) -> None:
                 assert file.read(name).nbytes <= 8 * len(data)
         except WeightsError:
             refused += 1
-    assert refused > 100
+    assert refused > 40

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from opensora.weights import TensorFile, WeightsError, load_config, load_weights, open_weights, save_weights
+from opensora.weights import TensorFile, WeightsError, load_config, open_weights, save_weights
+from tests.weights.loading import load_weights
 
 STEM = "diffusion_pytorch_model"
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(3, np.float32), "n.num_batches_tracked": np.array(7)}

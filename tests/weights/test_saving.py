@@ -8,8 +8,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from opensora.weights import WeightsError, load_config, load_weights, save_weights, write_atomic
+from opensora.weights import WeightsError, load_config, save_weights, write_atomic
 from opensora.weights.files import from_bfloat16, to_bfloat16
+from tests.weights.loading import load_weights
 
 GENERATOR = np.random.default_rng(0)
 WEIGHTS = {

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opensora.weights import WeightsError, load_weights, open_file, weight_files
+from opensora.weights import WeightsError, open_file, weight_files
 from opensora.weights.mindspore_file import MindSporeFile, write_checkpoint
 from opensora.weights.torch_file import TorchFile
 from tests.weights.crafted import good, safetensors
+from tests.weights.loading import load_weights
 
 X = {"x": (2, 3)}
 

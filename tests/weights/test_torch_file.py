@@ -152,7 +152,7 @@ def test_flipped_bytes_load_or_are_refused(tmp_path: Path, name: str) -> None:
     original = (TORCH / name).read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(100):
+    for _ in range(40):
         data = bytearray(original)
         for position in rng.integers(0, len(data), rng.integers(1, 4)):
             data[position] = rng.integers(256)
@@ -163,4 +163,4 @@ def test_flipped_bytes_load_or_are_refused(tmp_path: Path, name: str) -> None:
                 assert file.read(tensor_name).nbytes <= 8 * len(data)
         except WeightsError:
             refused += 1
-    assert 0 < refused < 100
+    assert 0 < refused < 40
