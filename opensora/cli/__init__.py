@@ -1,5 +1,6 @@
 """The command line: `opensora <command> ...`. One file a command, imported only when it is called."""
 
+import errno
 import importlib
 import logging
 import os
@@ -70,6 +71,8 @@ def _overview() -> str:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk {f'of {error.filename} ' if error.filename else ''}is full: free space and start the command again"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())

@@ -1,8 +1,10 @@
-"""`opensora prepare-data FOLDER`: make data lists of a folder of videos; `prepare-data demo FOLDER`: make the demo's data set."""
+"""`opensora prepare-data FOLDER`: data lists of a folder of videos; `demo FOLDER` and `demo-clips FOLDER`: the demo's data set."""
 
 from dataclasses import dataclass, field
 
+from opensora.data.demo import Renderer
 from opensora.data.demo_build import build
+from opensora.data.demo_clips import write_clips
 from opensora.data.prepare import Filters, prepare
 
 POSITIONAL = "source"
@@ -13,9 +15,13 @@ class PrepareDataOptions(Filters):
     """Options of `opensora prepare-data`."""
 
     source: list[str] = field(default_factory=list)
-    """A folder of videos and pictures; or the word demo, then the folder to make."""
+    """A folder of videos and pictures; or the word demo, then the folder to make; or demo-clips, then that folder."""
     output_path: str = "data_lists"
-    """Folder for the lists and annotations."""
+    """Folder for the lists and annotations, and for the files of demo-clips."""
+    num_clips: int = 64
+    """Clips that demo-clips writes, each with a caption of its own."""
+    seed: int = 0
+    """What demo-clips draws subjects, colours and places from."""
     dataloader_num_workers: int = 1
     """Files that are measured side by side."""
     archives: str | None = None
@@ -28,10 +34,13 @@ OPTIONS = PrepareDataOptions
 
 
 def run(options: PrepareDataOptions) -> None:
-    if len(options.source) == 2 and options.source[0] == "demo":
-        print(build(options.source[1], options.archives, options.resolution))
-    elif len(options.source) == 1 and options.source[0] != "demo":
-        print(prepare(options.source[0], options.output_path, options, max(1, options.dataloader_num_workers)))
-    else:
-        shown = " ".join(options.source)
-        raise ValueError(f"prepare-data got {shown!r}: write `opensora prepare-data FOLDER`, or `opensora prepare-data demo FOLDER`")
+    match options.source:
+        case ["demo", folder]:
+            print(build(folder, options.archives, options.resolution))
+        case ["demo-clips", folder]:
+            print(write_clips(Renderer(folder), options.output_path, options.num_clips, seed=options.seed))
+        case [folder] if folder not in ("demo", "demo-clips"):
+            print(prepare(folder, options.output_path, options, max(1, options.dataloader_num_workers)))
+        case words:
+            forms = "`opensora prepare-data FOLDER`, `opensora prepare-data demo FOLDER` or `opensora prepare-data demo-clips FOLDER`"
+            raise ValueError(f"prepare-data got {' '.join(words)!r}: write {forms}")

@@ -1,4 +1,4 @@
-"""`opensora train`: train the transformer and its text encoder on cached latents."""
+"""`opensora train`: train the transformer, alone or with its text encoder."""
 
 from opensora.train.options import TrainOptions
 
@@ -7,6 +7,7 @@ POSITIONAL = None
 
 
 def run(options: TrainOptions) -> int:
+    from opensora.pipeline.preview import Preview
     from opensora.train.start import train_t2v
 
-    return train_t2v(options)
+    return train_t2v(options, Preview)

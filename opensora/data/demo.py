@@ -26,8 +26,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from opensora.data.video import write_json, write_video
-
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
 SOURCE_FPS = 24
 STRIDE = 2
@@ -190,38 +188,3 @@ class DemoClips:
         rng = np.random.default_rng([self.seed, index])
         subject, colour = self.pairs[int(rng.integers(len(self.pairs)))]
         return self.renderer.render(subject, colour, self.frames, self.size, rng, self.stride)
-
-
-def write_dataset(
-    renderer: Renderer,
-    destination: str | Path,
-    clips_per_pair: int = 1,
-    split: str = "train",
-    frames: int = 17,
-    size: int = 64,
-    seed: int = 0,
-    stride: int = STRIDE,
-) -> Path:
-    """Write clips as ordinary files: mp4 videos (PNG when `frames` is 1), an annotation json and a data list.
-
-    Returns the path of the data list (one line, `folder, annotations`), which `opensora train` reads like any other.
-    """
-    destination = Path(destination)
-    suffix, kind = (".png", "images") if frames == 1 else (".mp4", "videos")
-    folder = destination / split / kind
-    folder.mkdir(parents=True, exist_ok=True)
-    annotations = []
-    pairs = [pair for pair in demo_set().pairs(split) if pair[0] in renderer.files]
-    for number, (subject, colour) in enumerate(pairs):
-        for copy in range(clips_per_pair):
-            rng = np.random.default_rng([seed, number, copy])
-            clip = renderer.render(subject, colour, frames, size, rng, stride)
-            name = f"{subject}-{colour}-{copy}{suffix}".replace(" ", "_")
-            write_video(folder / name, clip.video, SOURCE_FPS / stride)
-            entry = {"path": name, "cap": clip.caption}
-            annotations.append(entry if frames == 1 else {**entry, "frame_idx": f"0:{frames}"})
-    annotation_file = destination / split / f"{kind}.json"
-    write_json(annotation_file, annotations)
-    data_list = destination / split / f"{kind}.txt"
-    data_list.write_text(f"{folder.resolve()}, {annotation_file.resolve()}\n", encoding="utf-8")
-    return data_list

@@ -17,7 +17,7 @@ class EvaluateOptions:
     generated_video_dir: str | None = None
     """Folder of the generated ones; each has the name of its real partner, endings may differ."""
     metric: list[str] = field(default_factory=lambda: ["psnr", "ssim"])
-    """Some of psnr, ssim, lpips, fvd."""
+    """Some of psnr, ssim, mean_frame (the PSNR that the real video's mean frame gets, shown throughout), lpips, fvd."""
     lpips_weights: list[str] = field(default_factory=list)
     """File (.safetensors, .ckpt, .pth) with the weights of LPIPS and its VGG16, or one of each."""
     i3d_weights: str | None = None

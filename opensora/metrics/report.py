@@ -5,8 +5,8 @@ from typing import Any
 
 from opensora.data.table import aligned
 
-DECIMALS = {"psnr": 2, "ssim": 4, "lpips": 4, "fvd": 2}
-HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "fvd": "FVD"}
+DECIMALS = {"psnr": 2, "ssim": 4, "mean_frame": 2, "lpips": 4, "fvd": 2}
+HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "mean_frame": "mean frame, dB", "lpips": "LPIPS", "fvd": "FVD"}
 
 
 def table(files: Sequence[Mapping[str, Any]], total: Mapping[str, float]) -> str:

@@ -14,7 +14,7 @@ from opensora.weights import did_you_mean
 if TYPE_CHECKING:
     from opensora.metrics import networks
 
-METRICS = ("psnr", "ssim", "lpips", "fvd")
+METRICS = ("psnr", "ssim", "mean_frame", "lpips", "fvd")
 LEAST_SIDE = {"ssim": WINDOW, "lpips": 16}  # pixels; the network of LPIPS halves the size four times
 LPIPS_SOURCE = (
     "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, or the two files torchvision's "
@@ -53,6 +53,9 @@ class Scores:
         for name, function in (("psnr", psnr), ("ssim", ssim)):
             if name in self.metrics:
                 figures[name] = float(np.mean([function(b, a) for a, b in zip(real, generated, strict=True)]))
+        if "mean_frame" in self.metrics:
+            still = real.mean(0)
+            figures["mean_frame"] = float(np.mean([psnr(still, frame) for frame in real]))
         if self._distance is not None:
             figures["lpips"] = self._distance(generated, real)
         if self._network is not None:

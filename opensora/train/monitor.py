@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from opensora.train.options import LoopOptions
 from opensora.weights import write_atomic
@@ -34,6 +36,27 @@ class Stopwatch:
         return {f"seconds_{name}": value for name, value in seconds.items()}
 
 
+class Board:
+    """TensorBoard events, each written before `write` returns.
+
+    The package's SummaryWriter leaves that to a thread: a full disk ends the thread without a word, and the run waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """What earlier processes wrote for `first_step` and later is hidden."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"))
+        self._file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class Monitor:
     """Averages the terms of the steps since the last line, and measures the seconds of a step and the time left.
 
@@ -46,11 +69,11 @@ class Monitor:
     ) -> None:
         """processes: (which, of how many); the first alone writes into the run folder."""
         self.path = run / "metrics.jsonl"
-        self.board: SummaryWriter | None = None
+        self.board: Board | None = None
         if processes[0] == 0:
             run.mkdir(parents=True, exist_ok=True)
             _forget_after(self.path, first_step)
-            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
+            self.board = Board(run / "tensorboard", first_step + 1)
         self.options, self.samples_per_step = options, options.samples_per_step * processes[1]
         self.watch = Stopwatch()
         self._sums: dict[str, float] = {}
@@ -85,13 +108,12 @@ class Monitor:
         self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Record values of a step, such as a validation's."""
-        if self.board is None:
+        """Record values of a step, such as a validation's, if there are any."""
+        if self.board is None or not values:
             return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        self.board.write(step, values)
 
     def close(self) -> None:
         if self.board is not None:

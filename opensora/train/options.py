@@ -1,6 +1,6 @@
 """What the training commands are asked for; checked before MindSpore is imported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from opensora.data.options import DataOptions
@@ -160,6 +160,8 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
     """Latents and captions to validate on, made by `opensora encode-latents`."""
     num_validation_samples: int = 256
     """Samples of a validation."""
+    validation_prompts: list[str] = field(default_factory=list)
+    """Sentences, or .txt and .csv files of them, that every validation makes videos of, with the moving average; default: none."""
     pretrained: str | None = None
     """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
     snr_gamma: float | None = None

@@ -1,6 +1,7 @@
 """From the options of a training command to the networks and data it names, and to the loop."""
 
 import json
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,21 +24,24 @@ from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype, set_device
 from opensora.train.loop import train
 from opensora.train.options import TrainOptions
-from opensora.train.t2v_task import T2VTask
-from opensora.weights import WeightsError, find_model, load_config, weight_files, write_atomic
+from opensora.train.t2v_task import Preview, T2VTask
+from opensora.weights import ModelFolder, WeightsError, find_model, load_config, weight_files, write_atomic
 from opensora.weights.folder import find_autoencoder
 
 
-def train_t2v(options: TrainOptions) -> int:
-    """Run `opensora train`, in one process or together with those that `msrun` started. Returns the exit code."""
+def train_t2v(options: TrainOptions, make_preview: Callable[[Sequence[str], ModelFolder], Preview]) -> int:
+    """Run `opensora train`, in one process or together with those that `msrun` started. Returns the exit code.
+
+    make_preview: what turns prompts and a model folder into the videos of a validation.
+    """
     set_device(options.device)
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # refused now, and not after everything is loaded
     with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh:
-        return _train_t2v(options, mesh)
+        return _train_t2v(options, mesh, make_preview)
 
 
-def _train_t2v(options: TrainOptions, mesh: Mesh) -> int:
+def _train_t2v(options: TrainOptions, mesh: Mesh, make_preview: Callable[[Sequence[str], ModelFolder], Preview]) -> int:
     if options.scale_lr:
         samples = options.samples_per_step * mesh.data[1]
         options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
@@ -62,7 +66,10 @@ def _train_t2v(options: TrainOptions, mesh: Mesh) -> int:
         vae = _vae(options, vae_folder) if isinstance(source.videos or source.images, FileStock) else None
         if mesh.is_first:
             _write_settings(run, options, config)
-        return train(T2VTask(model, text_encoder, vae, data, held_out, options, mesh), options, mesh)
+        preview = None
+        if options.validation_prompts and mesh.is_first:
+            preview = make_preview(options.validation_prompts, ModelFolder(folders.path, run, vae_folder, folders.text_encoder))
+        return train(T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview), options, mesh)
 
 
 def _sized(config: LatteConfig, clip: ClipOptions) -> LatteConfig:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -39,11 +39,18 @@ DIFFUSION, POSTERIOR = 1, 2
 Arrayed = dict[str, np.ndarray]
 
 
+class Preview(Protocol):
+    """Makes videos of a few prompts with the networks as they are (`pipeline/preview.py`)."""
+
+    def __call__(self, transformer: LatteT2V, text_encoder: T5Encoder | None, folder: Path, step: int) -> None: ...
+
+
 class T2VTask:
     """Trains a transformer, alone or with its text encoder. Everything random in step n comes from (seed, n).
 
     text_encoder: may be None where samples hold embeddings; vae: where they hold latents. held_out: what validation measures on.
     mesh: the processes that train together, by default this one alone; each has all weights, teams of them share the frames of samples.
+    preview: what a validation shows, for the process that shows it.
     """
 
     def __init__(
@@ -55,7 +62,9 @@ class T2VTask:
         held_out: Loader | None,
         options: TrainOptions,
         mesh: Mesh | None = None,
+        preview: Preview | None = None,
     ) -> None:
+        self.preview = preview
         self.model, self.text_encoder, self.vae = model, text_encoder, vae
         self.data, self.held_out, self.options = data, held_out, options
         self.mesh = mesh or Mesh()
@@ -220,18 +229,23 @@ class T2VTask:
             self.text_encoder.weights = text
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
-        """The average's squared error on held-out samples, always with the same noise and timesteps; teams share the batches."""
-        if self.held_out is None:
-            return {}
+        """The average's squared error on held-out samples; what it makes of the prompts is left in `folder`."""
         self._share_weights(self.ema.weights)
+        measured = {} if self.held_out is None else {"validation_mse": self._held_out_error(self.held_out)}
+        if self.preview is not None:
+            self.preview(self.model, self.text_encoder, folder, step)
+        self._share_weights(self.weights)
+        return measured
+
+    def _held_out_error(self, data: Loader) -> float:
+        """The mean over batches, always with the same noise and timesteps; teams share the batches."""
         error, size, (team, teams) = 0.0, self.options.batch_size, self.mesh.data
-        count = min(len(self.held_out), self.options.num_validation_samples)
+        count = min(len(data), self.options.num_validation_samples)
         starts = range(0, max(count - size, 0) + 1, size)
         for first in starts[team::teams]:
-            part, _ = self._draw(self.held_out, range(first, first + size), first)
+            part, _ = self._draw(data, range(first, first + size), first)
             error += self._error(self._inputs(self._latents(part, first), self._texts(part, keep=False)[0], part))
-        self._share_weights(self.weights)
-        return {"validation_mse": sum(self.mesh.world.agree(error)) / len(starts)}
+        return float(sum(self.mesh.world.agree(error))) / len(starts)
 
     def _error(self, whole: Batch) -> float:
         """The mean squared error of a batch, or what this process's frames add to it."""

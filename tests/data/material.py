@@ -34,11 +34,13 @@ def write_set(folder: Path, count: int, kind: str = "videos", broken: tuple[int,
     return folder / f"{kind}.txt"
 
 
-def latent_cache(folder: Path, captions: list[str], moments: np.ndarray, encoder: str = "an encoder") -> LatentCache:
+def latent_cache(
+    folder: Path, captions: list[str], moments: np.ndarray, encoder: str = "an encoder", dtype: str = "float16"
+) -> LatentCache:
     """A cache of given moments (N, 2*C, t, h, w), in blocks of 4, as if made by the autoencoder of this digest."""
     clip = ClipOptions(num_frames=4 * moments.shape[2] - 3, max_image_size=8 * moments.shape[3])
     fingerprint = Fingerprint("latents", encoder, {"clip": asdict(clip)}, "captions", len(captions), 4)
-    writer = CacheWriter(folder, fingerprint, "float16")
+    writer = CacheWriter(folder, fingerprint, dtype)
     for block in range(fingerprint.blocks):
         numbers = range(4 * block, min(4 * block + 4, len(captions)))
         items = [{"key": str(n), "path": f"clip {n}", "captions": [captions[n]], "source": 0} for n in numbers]

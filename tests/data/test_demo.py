@@ -1,13 +1,9 @@
-import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from opensora.data.demo import SCALES, DemoClips, Renderer, caption, composite, demo_set, split_pairs, write_dataset
-from opensora.data.video import read_video
-from tests.data.conftest import SUBJECTS
+from opensora.data.demo import SCALES, DemoClips, Renderer, caption, composite, demo_set, split_pairs
 
 
 def test_committed_set_has_48_subjects_8_colours_and_a_fifth_held_out():
@@ -93,18 +89,3 @@ def test_folder_without_cache_and_unknown_subject_are_named(renderer, tmp_path):
         Renderer(tmp_path)
     with pytest.raises(ValueError, match="'unicorn' is not in"):
         renderer.render("unicorn", "red")
-
-
-def test_written_data_set_has_videos_annotations_and_a_list(renderer, tmp_path):
-    data_list = write_dataset(renderer, tmp_path, split="held_out", frames=5, size=32)
-    folder, annotations = data_list.read_text().strip().split(", ")
-    entries = json.loads(Path(annotations).read_text())
-    assert len(entries) == len([pair for pair in demo_set().held_out if pair[0] in SUBJECTS])
-    assert entries[0] == {"path": "elephant-green-0.mp4", "cap": "an elephant on a green background", "frame_idx": "0:5"}
-    assert read_video(f"{folder}/{entries[0]['path']}").shape == (5, 32, 32, 3)
-
-
-def test_written_image_set_holds_pictures(renderer, tmp_path):
-    data_list = write_dataset(renderer, tmp_path, clips_per_pair=2, split="held_out", frames=1, size=16)
-    assert data_list.name == "images.txt"
-    assert len(list((tmp_path / "held_out" / "images").glob("*.png"))) == 2 * 4

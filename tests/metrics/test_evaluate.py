@@ -52,6 +52,14 @@ def test_figures_are_means_over_frames_and_files(capsys: pytest.CaptureFixture[s
     assert run() == 0
 
 
+def test_the_mean_frame_is_what_a_still_picture_could_get() -> None:
+    assert run("--metric", "psnr", "mean_frame", "--output", "still.json") == 0
+    real = read_video("real/b.gif")
+    still, moving = (item["mean_frame"] for item in figures("still.json")["files"])
+    assert still == 100 and moving == pytest.approx(np.mean([psnr(real.mean(0), frame) for frame in real]))
+    assert figures("still.json")["total"]["mean_frame"] == pytest.approx((still + moving) / 2)
+
+
 def test_sizes_frames_and_subsets(capfd: pytest.CaptureFixture[str]) -> None:
     write_video("real/c.mp4", clip(5, 5, 40, 50))
     write_video("made/c.mp4", clip(6, 4, 20, 24))
@@ -108,7 +116,7 @@ def test_a_file_in_the_way(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--metric", "psnrr"], "metric 'psnrr' is unknown (did you mean 'psnr'?): choose some of psnr, ssim, lpips, fvd"),
+        (["--metric", "psnrr"], "metric 'psnrr' is unknown (did you mean 'psnr'?): choose some of psnr, ssim, mean_frame, lpips, fvd"),
         (["--metric", "psnr", "flolpips"], "flolpips is not there: its optical flow network"),
         (["--metric", "psnr", "psnr"], "metrics psnr psnr name one twice"),
         (["--metric", "lpips"], "lpips needs --lpips_weights, the file https://"),

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 from opensora.cli import main
 from opensora.data.latents import LatentCache
+from opensora.data.video import read_video
 from opensora.weights import load_config
 from tests.train.small import command, make_place
 
@@ -29,11 +30,12 @@ def train_vae(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
     return load_file(place / run / "checkpoints" / f"step-{steps:08d}" / "ema.safetensors")
 
 
-def train(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
+def train(place: Path, run: str, steps: int, **options: object) -> dict[str, np.ndarray]:
     command(
         "train", model_path=place / "model", train_text_encoder=True, vae_latent_folder=place / "latents",
         validation_latent_folder=place / "latents",
         output_dir=place / run, max_train_steps=steps, batch_size=2, lr_warmup_steps=2, learning_rate=1e-3, log_interval=1, ema_decay=0.9,
+        **options,
     )  # fmt: skip
     return {
         f"{group}/{name}": value
@@ -63,10 +65,18 @@ def test_data_set_to_video(place: Path) -> None:
     assert len(cache) == 4 and cache.moments(3).shape == (8, 2, 4, 4)
 
     train(place, "parts", 2)
-    resumed, straight = train(place, "parts", 4), train(place, "whole", 4)
+    (place / "model" / "generate.yaml").write_text("num_sampling_steps: 2\nsample_method: DDIM\nguidance_scale: 2\nseed: 0\nfps: 8\n")
+    (place / "prompts.txt").write_text("an elephant\na tiger\n")
+    shown = {"validation_prompts": place / "prompts.txt", "validation_steps": 3}
+    resumed, straight = train(place, "parts", 4), train(place, "whole", 4, **shown)
     for name, value in straight.items():
         assert resumed[name].tobytes() == value.tobytes(), name
     assert losses(place / "parts") == losses(place / "whole")
+    samples = place / "whole" / "samples"
+    for step in ("step-00000003", "step-00000004"):
+        assert {path.name for path in (samples / step).iterdir()} == {"0000-an_elephant.mp4", "0001-a_tiger.mp4"}
+        assert read_video(samples / f"{step}.png").shape == (1, 2 * 32, 5 * 32, 3)
+        assert read_video(samples / step / "0001-a_tiger.mp4").shape == (5, 32, 32, 3)
 
     command("convert", src=place / "whole", target=place / "model", dtype="float16")
     assert load_config(place / "model" / "5x32x32")["video_length"] == 2

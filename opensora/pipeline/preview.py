@@ -1,0 +1,54 @@
+"""What a transformer in training makes of a few prompts: an mp4 each, and a sheet with frames of all of them."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from opensora.data.tokenizer import Tokenizer
+from opensora.data.video import contact_sheet, safe_name, write_video
+from opensora.models import LatteT2V, T5Encoder
+from opensora.pipeline.core import Part, Pipeline
+from opensora.prompts import read_prompts
+from opensora.weights import ModelFolder, WeightsError, weight_files
+
+FRAMES_SHOWN = 8
+log = logging.getLogger(__name__)
+
+
+class Preview:
+    """Samples the same prompts from the same noise each time, with the defaults of the model folder."""
+
+    def __init__(self, prompts: Sequence[str], model: ModelFolder) -> None:
+        """prompts: sentences, or .txt and .csv files of them. model: the folder of the transformer needs its config.json only.
+
+        Raises ValueError for prompts and for weights of the autoencoder that are not there.
+        """
+        self.prompts = read_prompts(prompts)
+        weight_files(model.vae)
+        if model.text_encoder is None:
+            raise WeightsError("validation_prompts needs the text encoder: name its folder with --text_encoder_name, or leave it out")
+        self.model, self.text_folder = model, model.text_encoder
+
+    def __call__(self, transformer: LatteT2V, text_encoder: T5Encoder | None, folder: Path, step: int) -> None:
+        """Write `folder`/step-<step>/<prompt>.mp4 (.png for a picture) and step-<step>.png. text_encoder: None for the folder's own."""
+        pipe = Pipeline(self.model, resident=False)
+        pipe.transformer = Part(lambda: transformer)
+        if text_encoder is not None:
+            tokens = Tokenizer.from_folder(self.text_folder)
+            pipe.text = Part(lambda: (tokens, text_encoder))
+        rows = []
+        for number, prompt in enumerate(self.prompts):
+            try:
+                video = pipe(prompt, seed=number)
+            except ValueError as error:  # a young network may leave the range of numbers; the run goes on
+                log.warning("no video of %r: %s", prompt, error)
+                continue
+            suffix = ".mp4" if len(video.frames) > 1 else ".png"
+            video.save(folder / f"step-{step:08d}" / f"{safe_name(prompt, number)}{suffix}")
+            rows.append(video.frames[np.linspace(0, len(video.frames) - 1, min(FRAMES_SHOWN, len(video.frames))).astype(int)])
+        if not rows:
+            return
+        sheet = contact_sheet(np.concatenate(rows), columns=len(rows[0]))
+        write_video(folder / f"step-{step:08d}.png", sheet[None])
