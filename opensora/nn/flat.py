@@ -6,10 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from opensora.runtime import mindspore
+from opensora.runtime import device, mindspore
 
 ms = mindspore()
 ops = ms.ops
+
+
+def square_sum(tensor: Any) -> float:
+    """The sum of the squares of all elements.
+
+    On a CPU on the host, since there the framework's sum over all axes of a large tensor ends in other last digits from one execution to
+    the next, by how its threads shared the elements. Sums that leave an axis do not.
+    """
+    if device() != "CPU":
+        return float(ops.sum(tensor * tensor).asnumpy())
+    values = tensor.asnumpy().ravel()
+    return float(np.einsum("i,i->", values, values, dtype=np.float64))
 
 
 class Layout:

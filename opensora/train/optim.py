@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.nn.flat import Layout, Whole
+from opensora.nn.flat import Layout, Whole, square_sum
 from opensora.runtime import mindspore
 from opensora.train.options import OptimizerOptions
 from opensora.weights.shards import save_shard
@@ -63,7 +63,7 @@ class AdamW:
         options = self.options
         self._arrange(gradients)
         vectors = [self.shares.mean(layout.pack(gradients)) for _, layout in self._groups]
-        norm = math.sqrt(self.shares.total(sum(float(_square_sum(vector).asnumpy()) for vector in vectors))) / loss_scale
+        norm = math.sqrt(self.shares.total(sum(map(square_sum, vectors)))) / loss_scale
         rate = learning_rate(options, self.step, self.max_steps)
         if not math.isfinite(norm):
             return norm, rate
@@ -136,8 +136,3 @@ def _adamw(weight: Any, gradient: Any, first: Any, second: Any, numbers: Any) ->
     first = first + new1 * (gradient - first)
     second = second + new2 * (gradient * gradient - second)
     return weight * keep - rate * first / (ops.sqrt(second * correction) + eps), first, second
-
-
-@ms.jit
-def _square_sum(gradient: Any) -> Any:
-    return ops.sum(gradient * gradient)

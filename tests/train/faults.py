@@ -37,7 +37,7 @@ def main(kills: int) -> None:
         for run in (one, two):
             assert start(place, run, steps).wait() == 0
             report(f"{run.name}: {steps} steps without a kill")
-        same_checkpoints(one, two, [path.name for path in (one / "checkpoints").glob("step-*")])
+        same_checkpoints(one, two, sorted(path.name for path in (one / "checkpoints").glob("step-*")))
         assert metrics(one) == metrics(two), "two uninterrupted runs have other metrics"
         report("two uninterrupted runs agree to the bit")
         for number, during_save in enumerate([False, True] * (kills // 2)):
