@@ -86,7 +86,12 @@ def _mode_block(weights: Any, moments: Any) -> Any:
     return ops.chunk(moments, 2, 1)[0]
 
 
+def _disturbed_block(weights: Any, latents: Any, disturbance: Any) -> Any:
+    return latents + ops.stop_gradient(disturbance)
+
+
 _to_frames, _to_video, _sample, _mode = Block(_frames_block), Block(_video_block), Block(_sample_block), Block(_mode_block)
+_disturbed = Block(_disturbed_block)
 
 
 def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
@@ -179,14 +184,18 @@ class CausalVAE:
             return ms.Tensor(tiled_decode(lambda tile: self._decode(Forward(self.weights), tile), latents, self.tiling))
         return self._apply(self._decoder, latents)
 
-    def forward_with_tape(self, video: Any, noise: Any = None, freeze_encoder: bool = False) -> tuple[Any, Posterior, Tape]:
+    def forward_with_tape(
+        self, video: Any, noise: Any = None, freeze_encoder: bool = False, disturbance: Any = None
+    ) -> tuple[Any, Posterior, Tape]:
         """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given.
 
-        freeze_encoder: the tape begins at the posterior.
+        freeze_encoder: the tape begins at the posterior. disturbance: added to the latents that are decoded, of their shape.
         """
         tape = Tape(self.weights)
         moments = self._encode(Forward(self.weights) if freeze_encoder else tape, video)
         latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
+        if disturbance is not None:
+            latents = tape(_disturbed, "", latents, disturbance)
         return self._decode(tape, latents), Posterior(moments), tape
 
     def value_and_grad(self, loss_of_output: Callable[[Any, Posterior], Any], video: Any, noise: Any = None) -> tuple[Any, dict[str, Any]]:

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from opensora.data.latents import LATENT_SCALE
 from opensora.data.video import contact_sheet, to_bytes, to_pixels, write_video
 from opensora.models.causal_vae import CausalVAE
+from opensora.nn.flat import square_sum
 from opensora.parallel.collectives import LinearMap
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import shares_of
@@ -111,12 +113,19 @@ class VAETask:
         """
         rng = np.random.default_rng([self.options.seed, step])
         (process, processes), size = self.mesh.data, sum(map(len, batch))
-        noise = rng.standard_normal(self.vae.latent_shape((size * processes, *batch[0].shape[1:])), np.float32)
-        noises = np.split(noise[process * size : (process + 1) * size], len(batch))
+        shape = self.vae.latent_shape((size * processes, *batch[0].shape[1:]))
+
+        def parts(noise: np.ndarray) -> list[Any]:
+            return [ms.Tensor(part) for part in np.split(noise[process * size : (process + 1) * size], len(batch))]
+
+        noises, disturbances = parts(rng.standard_normal(shape, np.float32)), [None] * len(batch)
+        if self.options.latent_noise:
+            deviation = self.options.latent_noise / LATENT_SCALE * rng.random((shape[0], 1, 1, 1, 1), np.float32)
+            disturbances = parts(deviation * rng.standard_normal(shape, np.float32))
         logs, ours, theirs = [], [], []
-        for pixels, noise in zip(batch, noises, strict=True):
+        for pixels, noise, disturbance in zip(batch, noises, disturbances, strict=True):
             video = ms.Tensor(pixels)
-            settings = (step - 1, ms.Tensor(noise), self.options.freeze_encoder)
+            settings = (step - 1, noise, self.options.freeze_encoder, disturbance)
             terms, gradients, reconstruction = generator_step(self.vae, self.loss, video, *settings)
             if self.options.learn_logvar:
                 gradients[LOGVAR] = ms.Tensor(np.float32(terms.by_logvar))
@@ -125,7 +134,7 @@ class VAETask:
             if self.loss.discriminator is not None and step > self.loss.disc_start:
                 other = self.loss.discriminate(video, reconstruction, step - 1)
                 theirs.append(other.gradients)
-                squares = sum(float((gradient * gradient).sum().asnumpy()) for gradient in other.gradients.values())
+                squares = sum(map(square_sum, other.gradients.values()))
                 # Not yet the mean's norm, but finite only if that is.
                 log |= {**other.log, "disc_grad_norm": math.sqrt(squares)}
             logs.append(log)

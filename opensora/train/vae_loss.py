@@ -90,8 +90,9 @@ class VAELoss:
         rows, pixels = batch * frames, video.size // (batch * frames)
         precision = math.exp(-self.logvar)
         inputs = (video, reconstruction, moments, self.squared_weight)
-        distance, kl = (float(value.asnumpy()) for value in _TERMS({}, *inputs))
-        outward = ms.Tensor(np.float32(precision / rows)), ms.Tensor(np.float32(self.kl_weight / batch))
+        distances, divergences = _TERMS({}, *inputs)
+        distance, kl = (float(value.asnumpy().sum(dtype=np.float64)) for value in (distances, divergences))
+        outward = ops.full_like(distances, precision / rows), ops.full_like(divergences, self.kl_weight / batch)
         _, (_, by_reconstruction, by_moments, _) = _TERMS.gradient({}, inputs, outward)
         if self.perceptual is not None and self.perceptual_weight > 0:
             scale = self.perceptual_weight * pixels
@@ -146,14 +147,21 @@ class VAELoss:
 
 
 def generator_step(
-    vae: CausalVAE, loss: VAELoss, video: Any, step: int = 0, noise: Any = None, freeze_encoder: bool = False
+    vae: CausalVAE,
+    loss: VAELoss,
+    video: Any,
+    step: int = 0,
+    noise: Any = None,
+    freeze_encoder: bool = False,
+    disturbance: Any = None,
 ) -> tuple[GeneratorTerms, dict[str, Any], Any]:
     """One step of the autoencoder, without the update: (terms, gradients by the autoencoder's weights, reconstruction).
 
     The latents are the posterior's mode, or a sample where noise is given. The adaptive weight is that of `decoder.conv_out`. Before
     `loss.disc_start` the discriminator, which would have no effect, is not asked. freeze_encoder: gradients of the decoder's weights only.
+    disturbance: added to the latents that are decoded, of their shape.
     """
-    reconstruction, posterior, tape = vae.forward_with_tape(video, noise, freeze_encoder)
+    reconstruction, posterior, tape = vae.forward_with_tape(video, noise, freeze_encoder, disturbance)
 
     def last_layer(by_reconstruction: Any) -> Any:
         gradients = tape.peek([(reconstruction, by_reconstruction)], blocks=2)  # the convolution, and the change of layout after it
@@ -188,12 +196,12 @@ PENALTIES: Mapping[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] =
 
 
 def _terms(w: Any, video: Any, reconstruction: Any, moments: Any, squared_weight: float) -> tuple[Any, Any]:
-    """The sums of the distances and of the KL terms."""
+    """The distances of each frame's channels (B, 3, T), and the KL terms (B, w)."""
     difference = video - reconstruction
     distance = ops.abs(difference)
     if squared_weight:
         distance = distance + squared_weight * difference * difference
-    return ops.sum(distance), ops.sum(gaussian_kl(moments))
+    return ops.sum(distance, (3, 4)), gaussian_kl(moments)
 
 
 def _images(w: Any, video: Any) -> Any:

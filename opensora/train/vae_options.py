@@ -92,6 +92,9 @@ class TrainVAEOptions(VAEDataOptions, VAELossOptions, LoopOptions, OptimizerOpti
     """Those weights were trained on single frames: first put the sum of each kernel's time taps into the last one."""
     freeze_encoder: bool = False
     """Train the decoder only: latents that were made before still fit."""
+    latent_noise: float = 0.0
+    """Largest deviation of noise added to the latents of a clip before they are decoded, as a part of the latents' own: the decoder
+    learns to forgive what a diffusion model gets wrong."""
     learning_rate: float = 1e-5
     """Peak learning rate."""
     betas: tuple[float, float] = (0.5, 0.9)
@@ -102,7 +105,7 @@ class TrainVAEOptions(VAEDataOptions, VAELossOptions, LoopOptions, OptimizerOpti
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         VAEDataOptions.__post_init__(self)
-        for name in ("kl_weight", "perceptual_weight", "disc_weight", "disc_start", "squared_weight"):
+        for name in ("kl_weight", "perceptual_weight", "disc_weight", "disc_start", "squared_weight", "latent_noise"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if self.disc_num_layers is not None and self.disc_num_layers < 1:

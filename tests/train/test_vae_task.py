@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,21 @@ def test_a_frozen_encoder_stays_and_the_decoder_gets_the_same_gradients(tmp_path
         moved = {name.split(".")[0] for name, value in task.vae.weights.items() if np.any(value.asnumpy() != before[name].asnumpy())}
         assert moved == ({"decoder", "post_quant_conv"} if freeze else {"encoder", "quant_conv", "decoder", "post_quant_conv"})
     assert norms[1] < norms[0]
+
+
+@pytest.mark.slow
+def test_latent_noise_disturbs_what_is_decoded(tmp_path: Path) -> None:
+    """Decoded are the latents and the disturbance; a step draws the same one each time."""
+    options = make_options(tmp_path, 4, freeze_encoder=True, latent_noise=0.0)
+    task = make_task(options, disc_start=99)
+    video = ms.Tensor(task.batch(1)[0])
+    calm, posterior, _ = task.vae.forward_with_tape(video)
+    far = np.full(posterior.mean.shape, 3.0, np.float32)
+    moved = task.vae.forward_with_tape(video, disturbance=ms.Tensor(far))[0].asnumpy()
+    np.testing.assert_allclose(moved, task.vae.decode(posterior.mean + ms.Tensor(far)).asnumpy(), atol=1e-5)
+    assert np.abs(moved - calm.asnumpy()).max() > 1e-3
+    logs = [make_task(replace(options, latent_noise=noise), disc_start=99).step(1, task.batch(1)) for noise in (0.0, 0.5, 0.5)]
+    assert logs[1] == logs[2] != logs[0]
 
 
 @pytest.mark.slow
