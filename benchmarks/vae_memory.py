@@ -2,7 +2,7 @@
 
     python -m benchmarks.vae_memory [--size 128] [--frames 17 33 65 129] [--hidden_size 128] [--memory chunked exact tiled]
 
-At full width a decode of 65x128x128 is 23 TFLOP, and the whole video at once needs more than 20 GiB: leave `exact` out there.
+At full width a decode of 65x128x128 is 23 TFLOP, and the whole video at once takes 16 GiB.
 """
 
 import argparse

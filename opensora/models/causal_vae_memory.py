@@ -8,7 +8,7 @@ from opensora.models.frames import CHUNK_BYTES, FLOAT
 
 WAYS = ("auto", "exact", "chunked")
 # Measured on a CPU, where every compiled block keeps its working memory: in units of channels * frames * height * width of full size.
-WHOLE_DECODE, WHOLE_ENCODE = 26, 15
+WHOLE_DECODE, WHOLE_ENCODE = 30, 15
 # Chunks that are alive at once: the window of a convolution, what it was made from, its taps and their sum.
 CHUNKS = 12
 # Of the free memory, what activations may take before they are spilled to a file.
