@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from opensora.diffusion.schedule import Schedule
+from opensora.nn.activations import log
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -65,8 +66,7 @@ def _log_likelihood(x_start: Any, offset: Any, half_bin: Any) -> Any:
     closed = _normal_cdf(distance + half_bin) - _normal_cdf(distance - half_bin)
     inside = ops.where(x_start > OPEN_BIN, _normal_cdf(half_bin - offset), closed)
     probability = ops.where(x_start < -OPEN_BIN, _normal_cdf(half_bin + offset), inside)
-    # In float64: the float32 kernel's last digit depends on how an execution is split among threads.
-    return ops.log(ops.maximum(probability, SMALLEST_PROBABILITY).astype(ms.float64)).astype(ms.float32)
+    return log(ops.maximum(probability, SMALLEST_PROBABILITY))
 
 
 def _mean(values: Any, mask: Any) -> Any:

@@ -111,19 +111,8 @@ class VAETask:
 
         What to log are means over all processes as well; the optimizers see to the gradients.
         """
-        rng = np.random.default_rng([self.options.seed, step])
-        (process, processes), size = self.mesh.data, sum(map(len, batch))
-        shape = self.vae.latent_shape((size * processes, *batch[0].shape[1:]))
-
-        def parts(noise: np.ndarray) -> list[Any]:
-            return [ms.Tensor(part) for part in np.split(noise[process * size : (process + 1) * size], len(batch))]
-
-        noises, disturbances = parts(rng.standard_normal(shape, np.float32)), [None] * len(batch)
-        if self.options.latent_noise:
-            deviation = self.options.latent_noise / LATENT_SCALE * rng.random((shape[0], 1, 1, 1, 1), np.float32)
-            disturbances = parts(deviation * rng.standard_normal(shape, np.float32))
         logs, ours, theirs = [], [], []
-        for pixels, noise, disturbance in zip(batch, noises, disturbances, strict=True):
+        for pixels, noise, disturbance in zip(batch, *self._noises(step, batch), strict=True):
             video = ms.Tensor(pixels)
             settings = (step - 1, noise, self.options.freeze_encoder, disturbance)
             terms, gradients, reconstruction = generator_step(self.vae, self.loss, video, *settings)
@@ -142,6 +131,21 @@ class VAETask:
         logs = [log for said in self.mesh.world.agree(logs) for log in said]
         means = {name: sum(log[name] for log in logs) / len(logs) for name in logs[0]}
         return means, _mean(ours), _mean(theirs)
+
+    def _noises(self, step: int, batch: list[np.ndarray]) -> tuple[list[Any], list[Any]]:
+        """For each part of a batch, of its latents' shape: noise of unit variance, and what is added to the latents, None for nothing."""
+        rng = np.random.default_rng([self.options.seed, step])
+        (process, processes), size = self.mesh.data, sum(map(len, batch))
+        shape = self.vae.latent_shape((size * processes, *batch[0].shape[1:]))
+
+        def parts(noise: np.ndarray) -> list[Any]:
+            return [ms.Tensor(part) for part in np.split(noise[process * size : (process + 1) * size], len(batch))]
+
+        noises = parts(rng.standard_normal(shape, np.float32))
+        if not self.options.latent_noise:
+            return noises, [None] * len(batch)
+        deviation = self.options.latent_noise / LATENT_SCALE * rng.random((shape[0], 1, 1, 1, 1), np.float32)
+        return noises, parts(deviation * rng.standard_normal(shape, np.float32))
 
     def _update(self, gradients: dict[str, Any]) -> tuple[float, float]:
         weights = dict(self.vae.weights)
