@@ -12,6 +12,7 @@ from opensora.models.causal_vae_chunked import run_chunked
 from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
 from opensora.models.causal_vae_memory import SHARE, WAYS, choose
 from opensora.models.frames import Workspace
+from opensora.models.initial import uniform
 from opensora.models.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
@@ -132,19 +133,18 @@ class CausalVAE:
         weights = {}
         for name, shape in shapes.items():
             if name.endswith("mix_factor"):
-                value = np.full(shape, 2.0)
+                value = np.full(shape, 2.0, np.float32)
             elif "norm" in name:
-                value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+                value = np.full(shape, 1.0 if name.endswith("weight") else 0.0, np.float32)
             elif ".conv2." in name or ".proj_out." in name:
-                value = np.zeros(shape)
+                value = np.zeros(shape, np.float32)
             else:
                 layer, kind = name.rsplit(".", 1)
                 fan_in = np.prod(shapes[f"{layer}.weight"][1:])
-                bound = np.sqrt((3.0 if kind == "weight" else 1.0) / fan_in)
-                value = rng.uniform(-bound, bound, shape)
+                value = uniform(rng, shape, np.sqrt((3.0 if kind == "weight" else 1.0) / fan_in))
             if name == "quant_conv.conv.bias":
                 value[config.embed_dim :] = INITIAL_LOGVAR
-            weights[name] = ms.Tensor(value.astype(np.float32))
+            weights[name] = ms.Tensor(value)
         return cls(config, weights)
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:

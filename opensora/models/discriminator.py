@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from opensora.models.initial import normal, uniform
 from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, time_tap, to_frames
 from opensora.runtime import mindspore
@@ -120,17 +121,16 @@ class Discriminator:
         weights: dict[str, np.ndarray] = {}
         for i, name in enumerate(convolution_names(layers + 2)):
             outputs, inputs = channels[i + 1], channels[i] * KERNEL[dims] ** dims
-            weights[f"main.{name}.weight"] = rng.normal(0.0, 0.02, (outputs, channels[i], *[KERNEL[dims]] * dims))
+            weights[f"main.{name}.weight"] = normal(rng, (outputs, channels[i], *[KERNEL[dims]] * dims), 0.02)
             if i in (0, layers + 1):
-                weights[f"main.{name}.bias"] = rng.uniform(-1.0, 1.0, outputs) / np.sqrt(inputs)
+                weights[f"main.{name}.bias"] = uniform(rng, (outputs,), inputs**-0.5)
                 continue
             norm = f"main.{int(name) + 1}"
-            weights[norm + ".weight"] = rng.normal(1.0, 0.02, outputs)
-            weights[norm + ".bias"] = weights[norm + ".running_mean"] = np.zeros(outputs)
-            weights[norm + ".running_var"] = np.ones(outputs)
+            weights[norm + ".weight"] = 1.0 + normal(rng, (outputs,), 0.02)
+            weights[norm + ".bias"] = weights[norm + ".running_mean"] = np.zeros(outputs, np.float32)
+            weights[norm + ".running_var"] = np.ones(outputs, np.float32)
             weights[norm + ".num_batches_tracked"] = np.zeros((), np.int64)
-        singles = {name: value.astype(np.float32) if value.dtype == np.float64 else value for name, value in weights.items()}
-        return cls.from_weights(singles, dims)
+        return cls.from_weights(weights, dims)
 
     @property
     def trainable(self) -> dict[str, Any]:

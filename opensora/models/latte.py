@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from opensora.models import embeddings, latte_blocks
+from opensora.models.initial import normal, uniform
 from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_shapes
 from opensora.nn.block import Forward, Tape
 from opensora.nn.exchange import Alone
@@ -208,18 +209,15 @@ def _starts_silent(name: str) -> bool:
 
 def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if name.endswith("scale_shift_table"):
-        value = rng.standard_normal(shape) / np.sqrt(shape[1])
-    elif _starts_silent(name):
-        value = np.zeros(shape)
-    elif ".attn1.norm." in name:
-        value = np.ones(shape) if name.endswith("weight") else np.zeros(shape)
-    elif ".attn1.sr.weight" in name:
-        value = np.full(shape, 1.0 / np.prod(shape[2:]))  # the mean of the tokens
-    elif name.endswith("bias"):
-        value = np.zeros(shape)
-    elif name.startswith(("adaln_single.", "caption_projection.")):
-        value = 0.02 * rng.standard_normal(shape)
-    else:
-        inputs = np.prod(shape[1:])
-        value = rng.uniform(-1.0, 1.0, shape) * np.sqrt(6.0 / (inputs + shape[0]))
-    return value.astype(np.float32)
+        return normal(rng, shape, shape[1] ** -0.5)
+    if _starts_silent(name):
+        return np.zeros(shape, np.float32)
+    if ".attn1.norm." in name:
+        return np.full(shape, 1.0 if name.endswith("weight") else 0.0, np.float32)
+    if ".attn1.sr.weight" in name:
+        return np.full(shape, 1.0 / np.prod(shape[2:]), np.float32)  # the mean of the tokens
+    if name.endswith("bias"):
+        return np.zeros(shape, np.float32)
+    if name.startswith(("adaln_single.", "caption_projection.")):
+        return normal(rng, shape, 0.02)
+    return uniform(rng, shape, np.sqrt(6.0 / (np.prod(shape[1:]) + shape[0])))

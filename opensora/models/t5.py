@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from opensora.models.initial import normal
 from opensora.models.t5_config import EMBEDDING, POSITION_BIAS, TIED_EMBEDDING, T5Config, open_t5, weight_shapes
 from opensora.nn.activations import gelu
 from opensora.nn.attention import attention, merge_heads, split_heads
@@ -129,8 +130,7 @@ class T5Encoder:
         weights = {}
         for name, shape in weight_shapes(config).items():
             deviation = next((value for suffix, value in by_suffix.items() if name.endswith(suffix)), width**-0.5)
-            value = np.ones(shape) if name.endswith("norm.weight") else rng.normal(0.0, deviation, shape)
-            weights[name] = ms.Tensor(value.astype(np.float32))
+            weights[name] = ms.Tensor(np.ones(shape, np.float32) if name.endswith("norm.weight") else normal(rng, shape, deviation))
         return cls(config, weights)
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
