@@ -3,18 +3,23 @@
 import importlib
 import re
 import shlex
+import subprocess
 from dataclasses import is_dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from opensora.cli import COMMANDS
+from opensora.cli import COMMANDS, main
 from opensora.cli.arguments import parse
+from opensora.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|\s)opensora ([^;\n]*)", re.MULTILINE)
+TRAINED = {"ema": "17x64x64/diffusion_pytorch_model.safetensors", "text_encoder_ema": "text_encoder/model.safetensors"}
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:)([^)#]+)\)")
 
 
@@ -35,3 +40,28 @@ def test_shown_command_is_accepted(document: str, line: str) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["mine", "clips"])
+def test_the_tutorials_run_becomes_a_model_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands between training and generating: a copy of the demo model takes over what a run has learned."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "opensora").symlink_to(ROOT / "opensora")
+    (tmp_path / "models").mkdir()
+    learned = {
+        group: {key: 2 * value.astype(np.float32) for key, value in load_file(ROOT / "opensora" / "demo" / file).items()}
+        for group, file in TRAINED.items()
+    }
+    save_checkpoint(Path("runs") / name, 1, {"model": learned["ema"], "text_encoder": learned["text_encoder_ema"], **learned}, {})
+    block = next(
+        block for block in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text()) if f"opensora convert --src runs/{name} " in block
+    )
+    for line in re.findall(r"^(?:cp|rm|opensora convert) .*", block, re.MULTILINE):
+        program, *words = shlex.split(line)
+        if program == "opensora":
+            assert main(words) == 0
+        else:
+            subprocess.run([program, *words], check=True)
+    for group, file in TRAINED.items():
+        written = load_file(Path("models") / name / file)
+        assert all(np.array_equal(written[key], value.astype(written[key].dtype)) for key, value in learned[group].items())
