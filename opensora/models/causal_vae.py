@@ -144,7 +144,7 @@ class CausalVAE:
                 value = uniform(rng, shape, np.sqrt((3.0 if kind == "weight" else 1.0) / fan_in))
             if name == "quant_conv.conv.bias":
                 value[config.embed_dim :] = INITIAL_LOGVAR
-            weights[name] = ms.Tensor(value)
+            weights[name] = ms.Tensor.from_numpy(value)
         return cls(config, weights)
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:

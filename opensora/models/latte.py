@@ -54,7 +54,7 @@ class LatteT2V:
         """Fresh weights after PixArt-alpha's rules: Xavier-uniform maps, normal conditioning, and zeros where the output and the
         text enter, so that training starts from a prediction of zero that does not depend on the text. The blocks that join
         frames add nothing at first: a model that has learned pictures goes on to videos as it is."""
-        return cls(config, {name: ms.Tensor(_initial(name, shape, rng)) for name, shape in weight_shapes(config).items()})
+        return cls(config, {name: ms.Tensor.from_numpy(_initial(name, shape, rng)) for name, shape in weight_shapes(config).items()})
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
         """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the PyTorch original load."""

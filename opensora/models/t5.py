@@ -130,7 +130,8 @@ class T5Encoder:
         weights = {}
         for name, shape in weight_shapes(config).items():
             deviation = next((value for suffix, value in by_suffix.items() if name.endswith(suffix)), width**-0.5)
-            weights[name] = ms.Tensor(np.ones(shape, np.float32) if name.endswith("norm.weight") else normal(rng, shape, deviation))
+            value = np.ones(shape, np.float32) if name.endswith("norm.weight") else normal(rng, shape, deviation)
+            weights[name] = ms.Tensor.from_numpy(value)
         return cls(config, weights)
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
