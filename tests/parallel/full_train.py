@@ -53,13 +53,16 @@ def test_four_processes_then_two_then_one(place: Path, data: dict[str, object]) 
 
 
 def test_two_processes_then_one_train_an_autoencoder_and_its_discriminator(place: Path) -> None:
-    """Norms, adaptive weight and both optimizers are those of one process with all clips, also where one goes on alone."""
+    """Norms, adaptive weight and both optimizers are those of one process with all clips, also where one goes on alone.
+
+    The rate is small, since the two networks work against each other: at 1e-3 they multiply rounding by a thousand in two steps.
+    """
 
     def words(run: str, steps: int, size: int, **options: object) -> list[str]:
         settings = {
             "video_path": place / "videos, all of them", "model_config": place / "model/vae", "output_dir": place / run,
             "max_train_steps": steps, "batch_size": size, "video_num_frames": 5, "resolution": 32, "num_validation_clips": 2,
-            "lr_warmup_steps": 0, "learning_rate": 1e-3, "optim_eps": 1e-4, "log_interval": 1, "use_discriminator": True, "disc_start": 2,
+            "lr_warmup_steps": 0, "learning_rate": 1e-4, "optim_eps": 1e-4, "log_interval": 1, "use_discriminator": True, "disc_start": 2,
             **options,
         }  # fmt: skip
         return ["train-vae", *(f"--{name}={value}" for name, value in settings.items())]
@@ -77,5 +80,5 @@ def test_two_processes_then_one_train_an_autoencoder_and_its_discriminator(place
     assert main(words("vae-two", 6, 2)) == 0
     for name in ("loss", "grad_norm", "disc_loss", "disc_grad_norm", "d_weight", "g_loss"):
         expected, found = metrics(place / "vae-one", name), metrics(place / "vae-two", name)
-        np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)
+        np.testing.assert_allclose(found, expected, rtol=3e-4, err_msg=name)
     assert len(expected) == 4
