@@ -53,9 +53,8 @@ def test_the_tutorials_run_becomes_a_model_folder(name: str, tmp_path: Path, mon
         for group, file in TRAINED.items()
     }
     save_checkpoint(Path("runs") / name, 1, {"model": learned["ema"], "text_encoder": learned["text_encoder_ema"], **learned}, {})
-    block = next(
-        block for block in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text()) if f"opensora convert --src runs/{name} " in block
-    )
+    blocks = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    block = next(block for block in blocks if f"opensora convert --src runs/{name} " in block)
     for line in re.findall(r"^(?:cp|rm|opensora convert) .*", block, re.MULTILINE):
         program, *words = shlex.split(line)
         if program == "opensora":

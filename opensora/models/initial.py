@@ -1,4 +1,4 @@
-"""Fresh weights: drawn in float32, which takes a third of the time of drawing in float64 and no second copy."""
+"""Fresh weights: drawn in float32, which takes half (uniform) or 0.7 (normal) of the time of drawing in float64, and no second copy."""
 
 import numpy as np
 
