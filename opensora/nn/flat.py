@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from opensora import runtime
+from opensora.runtime import device, mindspore
 
-ms = runtime.mindspore()
+ms = mindspore()
 ops = ms.ops
-ON_CPU = runtime.device() == "CPU"
 
 
 def square_sum(tensor: Any) -> float:
@@ -19,7 +18,7 @@ def square_sum(tensor: Any) -> float:
     On a CPU on the host, since there the framework's sum over all axes of a large tensor ends in other last digits from one execution to
     the next, by how its threads shared the elements. Sums that leave an axis do not.
     """
-    if not ON_CPU:
+    if device() != "CPU":
         return float(ops.sum(tensor * tensor).asnumpy())
     values = tensor.asnumpy().ravel()
     return float(np.einsum("i,i->", values, values, dtype=np.float64))
