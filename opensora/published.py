@@ -77,9 +77,6 @@ TRAINING: Answers = FRAMEWORK | {
 }
 
 TRAIN: Answers = TRAINING | {
-    "optim": Ignored(
-        "it is always AdamW with bias correction; see --betas, --optim_eps, --weight_decay, --group_strategy", only=("adamw", "adamw_re")
-    ),
     "model": Ignored("the transformer is the one that config.json in model_path/version describes", only=("lattet2v-xl/122",)),
     "ae": Ignored("the autoencoder is the one that config.json in its folder describes", only=(AUTOENCODER,)),
     "dataset": Ignored("data are what the lists name", only=("t2v",)),
@@ -89,7 +86,6 @@ TRAIN: Answers = TRAINING | {
 
 FLOAT32 = "train-vae computes in fp32"
 TRAIN_VAE: Answers = TRAINING | {
-    "optim": Ignored("the optimizer is AdamW, which with --weight_decay 0 is Adam", only=("adam", "adamw", "adamw_re")),
     "ae": Ignored("the autoencoder is the one that --model_config describes", only=(AUTOENCODER,)),
     "precision": Ignored(FLOAT32),
     "amp_level": Ignored(FLOAT32),

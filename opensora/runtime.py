@@ -21,6 +21,9 @@ DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
 UNKNOWN = 2**62
 
+_asked: set[str] = set()
+"""The device, once something was written for it."""
+
 
 def flush_denormals() -> bool:
     """Take numbers below the smallest normal one for zero, in this thread and in those it starts; whether this machine can.
@@ -67,17 +70,24 @@ def launched() -> bool:
 
 
 def device() -> str:
-    """The device that this process computes on: "CPU" or "Ascend"."""
+    """The device that this process computes on, "CPU" or "Ascend". It stays: blocks are written for it when they are imported."""
+    _asked.add(_target())
+    return _target()
+
+
+def _target() -> str:
     return str(mindspore().get_context("device_target"))
 
 
 def set_device(name: str) -> None:
-    """Choose the device. Raises ValueError for a device that the framework cannot open here."""
+    """Choose the device, before models are imported. Raises ValueError for one that cannot be opened here, and when it is too late."""
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
     # The framework refuses to be told twice, even the same, once it has computed.
-    if device() == name:
+    if _target() == name:
         return
+    if _asked:
+        raise ValueError(f"device {name!r} comes too late, models are imported for {_asked.pop()}: call set_device before importing them")
     try:
         mindspore().set_device(name)
     except (RuntimeError, ValueError) as error:
@@ -89,7 +99,7 @@ def compute_dtype(precision: str) -> Any:
     ms = mindspore()
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
-    if precision != "fp32" and device() == "CPU":
+    if precision != "fp32" and _target() == "CPU":
         raise ValueError(f"precision {precision!r} has no kernels on a CPU: pass --precision fp32, or use an Ascend device")
     return {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}[precision]
 

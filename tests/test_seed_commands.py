@@ -102,7 +102,6 @@ def test_values_are_taken(name: str) -> None:
     [
         ("generate", "--ae stabilityai/sd-vae-ft-mse", "the autoencoder is the one that model_path/vae/config.json describes"),
         ("generate", "--global_bf16 True", "--precision bf16 takes its place"),
-        ("train", "--optim sgd", "it is always AdamW"),
         ("train", "--clip_grad False", "0 turns clipping off"),
         ("train", "--model LatteT2V-D64-XL/122", "config.json in model_path/version"),
         ("train-vae", "--scale_lr", "give the learning rate itself"),

@@ -1,5 +1,6 @@
 """`opensora train`: train the transformer, alone or with its text encoder."""
 
+from opensora.runtime import set_device
 from opensora.train.options import TrainOptions
 
 OPTIONS = TrainOptions
@@ -7,6 +8,7 @@ POSITIONAL = None
 
 
 def run(options: TrainOptions) -> int:
+    set_device(options.device)
     from opensora.pipeline.preview import Preview
     from opensora.train.start import train_t2v
 

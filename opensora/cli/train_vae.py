@@ -1,5 +1,6 @@
 """`opensora train-vae`: train the autoencoder."""
 
+from opensora.runtime import set_device
 from opensora.train.vae_options import TrainVAEOptions
 
 OPTIONS = TrainVAEOptions
@@ -7,6 +8,7 @@ POSITIONAL = None
 
 
 def run(options: TrainVAEOptions) -> int:
+    set_device(options.device)
     from opensora.train.vae_start import train_vae
 
     return train_vae(options)

@@ -73,9 +73,9 @@ def _generate(job: GenerateJob, memory: int | None, mesh: "Mesh | None") -> None
         found = foresee(job, todo, tiling, free)
         _say_what_is_unusual(job)
         # Brings MindSpore in.
+        runtime.set_device(job.options.device)
         from opensora.pipeline.core import Pipeline
 
-        runtime.set_device(job.options.device)
         pipe = _open(Pipeline, job, tiling, found, free, todo, mesh)
         _make(job, pipe, todo)
     if mesh is not None:

@@ -1,9 +1,9 @@
 """AdamW, clipping by the global norm, and learning-rate schedules, over one plain dict of weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,15 @@ def clip_scale(norm: float, max_norm: float) -> float:
     return min(1.0, max_norm / (norm + 1e-6)) if max_norm > 0 else 1.0
 
 
+class Group(NamedTuple):
+    """Weights that are updated alike."""
+
+    decay: float
+    hidden: bool
+    """Matrices inside the network, which `train/muon.py` treats differently."""
+    layout: Layout
+
+
 class AdamW:
     """AdamW with bias correction (arXiv:1711.05101, algorithm 2): the decay is multiplied by the learning rate, as in PyTorch.
 
@@ -50,8 +59,8 @@ class AdamW:
         self.shares = shares or Whole()
         self.max_steps = max_steps
         self.step = 0
-        self._groups: list[tuple[float, Layout]] = []
-        self._moments: list[tuple[Any, Any]] = []
+        self._groups: list[Group] = []
+        self._moments: list[list[Any]] = []
         self._keeps_masters, self._masters = masters, dict[int, Any]()
 
     def update(self, weights: dict[str, Any], gradients: Mapping[str, Any], loss_scale: float = 1.0) -> tuple[float, float]:
@@ -62,25 +71,31 @@ class AdamW:
         """
         options = self.options
         self._arrange(gradients)
-        vectors = [self.shares.mean(layout.pack(gradients)) for _, layout in self._groups]
+        vectors = [self.shares.mean(group.layout.pack(gradients)) for group in self._groups]
         norm = math.sqrt(self.shares.total(sum(map(square_sum, vectors)))) / loss_scale
         rate = learning_rate(options, self.step, self.max_steps)
         if not math.isfinite(norm):
             return norm, rate
         self.step += 1
-        beta1, beta2 = options.betas
-        correction1, correction2 = 1 - beta1**self.step, 1 - beta2**self.step
         scale = clip_scale(norm, options.max_grad_norm) / loss_scale
-        shared = (scale, rate / correction1, 1 / correction2, options.optim_eps, 1 - beta1, 1 - beta2)
-        for i, ((decay, layout), gradient) in enumerate(zip(self._groups, vectors, strict=True)):
-            numbers = ms.Tensor(np.array((1 - rate * decay, *shared), np.float32))
-            own = self._masters[i] if i in self._masters else self.shares.part(layout.pack(weights))
-            updated, first, second = _adamw(own, gradient, *self._moments[i], numbers)
-            self._moments[i] = first, second
+        for i, (group, gradient) in enumerate(zip(self._groups, vectors, strict=True)):
+            own = self._masters[i] if i in self._masters else self.shares.part(group.layout.pack(weights))
+            updated, *self._moments[i] = self._moved(group, own, gradient, self._moments[i], scale, rate)
             if self._keeps_masters:
                 self._masters[i] = updated
-            weights.update(layout.unpack(self.shares.whole(updated, layout.length)))
+            weights.update(group.layout.unpack(self.shares.whole(updated, group.layout.length)))
         return norm, rate
+
+    def _moved(self, group: Group, own: Any, gradient: Any, moments: Sequence[Any], scale: float, rate: float) -> tuple[Any, ...]:
+        """This device's part of a group's weights after the step, and its moments. scale: what the gradient is to be multiplied with."""
+        beta1, beta2 = self.options.betas
+        correction1, correction2 = 1 - beta1**self.step, 1 - beta2**self.step
+        numbers = (1 - rate * group.decay, scale, rate / correction1, 1 / correction2, self.options.optim_eps, 1 - beta1, 1 - beta2)
+        return tuple(_adamw(own, gradient, *moments, ms.Tensor(np.array(numbers, np.float32))))
+
+    def _is_hidden(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether the weight is in a group of its own kind."""
+        return False
 
     def _arrange(self, tensors: Mapping[str, Any]) -> None:
         """Sort the names into groups of one decay each, with moments of zero, on the first step."""
@@ -90,43 +105,55 @@ class AdamW:
             name: 0.0 if self.options.group_strategy == "norm_and_bias" and len(value.shape) <= 1 else self.options.weight_decay
             for name, value in tensors.items()
         }
-        for decay in sorted(set(decays.values())):
-            layout = Layout({name: tensors[name] for name in sorted(decays) if decays[name] == decay})
-            self._groups.append((decay, layout))
-            length = self.shares.length(layout.length)
-            self._moments.append((ops.zeros(length, ms.float32), ops.zeros(length, ms.float32)))
+        kinds = {name: (decay, self._is_hidden(name, tensors[name].shape)) for name, decay in decays.items()}
+        for kind in sorted(set(kinds.values())):
+            group = Group(*kind, Layout({name: tensors[name] for name in sorted(kinds) if kinds[name] == kind}))
+            self._groups.append(group)
+            length = self.shares.length(group.layout.length)
+            self._moments.append([ops.zeros(length, ms.float32) for _ in self._moments_of(group)])
+
+    def _moments_of(self, group: Group) -> tuple[str, ...]:
+        return MOMENTS[:1] if group.hidden else MOMENTS
 
     def exact(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         """The weights, in float32 those that masters are kept of."""
         whole = dict(weights)
         for i, master in self._masters.items():
-            layout = self._groups[i][1]
+            layout = self._groups[i].layout
             whole.update(layout.unpack(self.shares.whole(master, layout.length)))
         return whole
 
     def write_shard(self, folder: Path, whose: str = "") -> None:
         """Write this device's part of the moments, as `ShardedState` reads it under the same `whose`."""
-        parts = {kind: [pair[i].asnumpy() for pair in self._moments] for i, kind in enumerate(MOMENTS)}
-        shapes = [layout.shapes for _, layout in self._groups]
+        parts = [dict(zip(MOMENTS, (moment.asnumpy() for moment in moments), strict=False)) for moments in self._moments]
+        shapes = [group.layout.shapes for group in self._groups]
         save_shard(folder, self.shares.rank, self.shares.ranks, shapes, parts, {"step": np.array(self.step, np.int64)}, whose)
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`, and the number of steps that were taken, `step`."""
         arrays = {"step": np.array(self.step, np.int64)}
-        for (_, layout), moments in zip(self._groups, self._moments, strict=True):
-            for kind, vector in zip(MOMENTS, moments, strict=True):
-                arrays.update({f"{name}.{kind}": value for name, value in layout.unpack_arrays(vector).items()})
+        for group, moments in zip(self._groups, self._moments, strict=True):
+            for kind, vector in zip(self._moments_of(group), moments, strict=True):
+                arrays.update({f"{name}.{kind}": value for name, value in group.layout.unpack_arrays(vector).items()})
         return arrays
 
     def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from `state_arrays`, or from the parts of any number of devices as one `ShardedState`."""
+        """Continue from `state_arrays`, or from the parts of any number of devices as one `ShardedState`.
+
+        Raises ValueError where a moment is missing.
+        """
         self.step = int(arrays["step"])
         self._groups, self._moments, self._masters = [], [], {}
         by_kind = [{name.removesuffix(f".{kind}"): arrays[name] for name in arrays if name.endswith(f".{kind}")} for kind in MOMENTS]
         self._arrange(by_kind[0])
-        for i, (_, layout) in enumerate(self._groups):
-            first, second = (ms.Tensor(self.shares.part(layout.pack_arrays(moments))) for moments in by_kind)
-            self._moments[i] = first, second
+        for i, group in enumerate(self._groups):
+            kinds = by_kind[: len(self._moments_of(group))]
+            lacking = [name for name in group.layout.shapes if any(name not in moments for moments in kinds)]
+            if lacking:
+                raise ValueError(
+                    f"the saved optimizer has no {MOMENTS[1]} of {lacking[0]}: it was of another kind, continue with its --optim"
+                )
+            self._moments[i] = [ms.Tensor(self.shares.part(group.layout.pack_arrays(moments))) for moments in kinds]
 
 
 @ms.jit

@@ -1,7 +1,7 @@
 """What the training commands are asked for; checked before MindSpore is imported."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args, get_type_hints
 
 from opensora.data.options import DataOptions
 from opensora.published import TRAIN, Answers
@@ -21,6 +21,8 @@ class OptimizerOptions:
     """Steps of linear warm-up from zero."""
     lr_decay_steps: int | None = None
     """Steps from the warm-up to end_learning_rate; default: until max_train_steps."""
+    optim: Literal["adamw", "adamw_re", "adam", "muon"] = "adamw"
+    """adamw (adamw_re and adam are the same here); muon: matrices inside the network move by orthogonal steps, the rest by AdamW."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's decay rates of the first and second moment."""
     optim_eps: float = 1e-8
@@ -35,7 +37,8 @@ class OptimizerOptions:
     """Decay of the moving average of the weights."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("lr_scheduler", ("constant", "cosine", "linear")), ("group_strategy", ("norm_and_bias", "all"))):
+        for name in ("lr_scheduler", "optim", "group_strategy"):
+            choices = get_args(get_type_hints(OptimizerOptions)[name])
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}")
         for name in ("learning_rate", "end_learning_rate", "lr_warmup_steps", "optim_eps", "weight_decay", "max_grad_norm"):

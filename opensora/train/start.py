@@ -21,7 +21,7 @@ from opensora.models.t5 import T5Config, T5Encoder
 from opensora.models.tiling import Tiling
 from opensora.nn.block import set_jit
 from opensora.parallel.mesh import Mesh, open_mesh
-from opensora.runtime import compute_dtype, set_device
+from opensora.runtime import compute_dtype
 from opensora.train.loop import train
 from opensora.train.options import TrainOptions
 from opensora.train.t2v_task import Preview, T2VTask
@@ -34,7 +34,6 @@ def train_t2v(options: TrainOptions, make_preview: Callable[[Sequence[str], Mode
 
     make_preview: what turns prompts and a model folder into the videos of a validation.
     """
-    set_device(options.device)
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # refused now, and not after everything is loaded
     with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh:

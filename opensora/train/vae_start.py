@@ -14,7 +14,7 @@ from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
 from opensora.nn.block import set_jit
 from opensora.parallel.mesh import Mesh, open_mesh
-from opensora.runtime import mindspore, set_device
+from opensora.runtime import mindspore
 from opensora.train.loop import train
 from opensora.train.vae import Clips, VAETask
 from opensora.train.vae_loss import PENALTIES, VAELoss
@@ -38,7 +38,6 @@ FRAMES_OF_VALIDATION = 17  # of the demo data set
 
 def train_vae(options: TrainVAEOptions) -> int:
     """Run `opensora train-vae`, in one process or together with those that `msrun` started. Returns the exit code."""
-    set_device(options.device)
     set_jit(options.mode == 0)
     with open_mesh(use_parallel=options.use_parallel) as mesh:
         return train(_task(options, mesh), options, mesh)

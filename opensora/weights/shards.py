@@ -29,16 +29,16 @@ def save_shard(
     rank: int,
     ranks: int,
     groups: Sequence[Shapes],
-    parts: Mapping[str, Sequence[np.ndarray]],
+    parts: Sequence[Mapping[str, np.ndarray]],
     numbers: Mapping[str, np.ndarray],
     whose: str = "",
 ) -> None:
-    """Write a rank's file. groups: names and shapes of the weights of each; parts: for each moment this rank's part of each group.
+    """Write a rank's file. groups: names and shapes of the weights of each; parts: this rank's part of the moments of each group.
 
     numbers: what every rank holds alike, such as the count of steps. whose: what the file's name begins with.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in numbers.items()}
-    arrays |= {f"{moment}.{i}": np.ascontiguousarray(part) for moment, vectors in parts.items() for i, part in enumerate(vectors)}
+    arrays |= {f"{moment}.{i}": np.ascontiguousarray(part) for i, moments in enumerate(parts) for moment, part in moments.items()}
     layout = json.dumps([[[name, list(shape)] for name, shape in shapes.items()] for shapes in groups])
     content = save(arrays, {"layout": layout})
     write_atomic(folder / f"{whose}optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content))
@@ -60,6 +60,8 @@ class ShardedState(TensorSource):
         for i, shapes in enumerate(groups):
             for moment in moments:
                 vector, start = f"{moment}.{i}", 0
+                if vector not in first.entries:
+                    continue  # a group without this moment
                 for name, shape in shapes.items():
                     self.shapes[f"{name}.{moment}"] = shape
                     self._vectors[f"{name}.{moment}"] = vector, start

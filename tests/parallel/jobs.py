@@ -22,7 +22,7 @@ from opensora.parallel.sequence import FrameExchange, SharedTurns, all_frames, o
 from opensora.parallel.zero import Replicated, Sharded
 from opensora.runtime import mindspore
 from opensora.train.loop import train
-from opensora.train.optim import AdamW
+from opensora.train.muon import optimizer_of
 from opensora.train.options import LoopOptions, OptimizerOptions
 from opensora.train.t2v import step_gradients
 from tests.parallel.files import check_files
@@ -94,11 +94,20 @@ def check_gradients(group: collectives.Group) -> None:
 
 
 def check_optimizers(mesh: Mesh) -> None:
-    """Three clipped steps on gradients that differ from rank to rank end alike, with states shared or not, and as in one process."""
-    shapes = {"a.weight": (3, 5), "b.weight": (2, 2), "c.bias": (7,)}  # lengths that the ranks do not divide
+    """Three clipped steps on gradients that differ from rank to rank end alike, with states shared or not, and as in one process.
+
+    Once with AdamW for everything, once with Muon for one of the matrices, which has one moment only.
+    """
+    for name, values in (("adamw", 2 * 19), ("muon", 2 * 4 + 15)):
+        _check_optimizer(mesh, name, values)
+
+
+def _check_optimizer(mesh: Mesh, name: str, values: int) -> None:
+    shapes = {"mid.a.weight": (3, 5), "b.weight": (2, 2), "c.bias": (7,)}  # lengths that the ranks do not divide
+    options = OptimizerOptions(optim=name, learning_rate=0.1, lr_warmup_steps=0, optim_eps=1e-4, max_grad_norm=0.5)
     ends = []
     for shares in (Replicated(mesh), Sharded(mesh), Whole()):
-        optimizer = AdamW(OptimizerOptions(learning_rate=0.1, lr_warmup_steps=0, optim_eps=1e-4, max_grad_norm=0.5), 3, shares)
+        optimizer = optimizer_of(options, 3, shares)
         weights = {name: ms.Tensor(np.ones(shape, np.float32)) for name, shape in shapes.items()}
         for step in range(3):
             each = [
@@ -112,8 +121,9 @@ def check_optimizers(mesh: Mesh) -> None:
             expected = np.sqrt(sum(float(np.square(value).sum()) for value in mean.values()))
             np.testing.assert_allclose(norm, expected, rtol=1e-5)
         ends.append(np.concatenate([value.asnumpy().ravel() for value in weights.values()]))
-        held = sum(moment.size for pair in optimizer._moments for moment in pair)
-        assert held == 2 * (-(-19 // shares.ranks) + -(-7 // shares.ranks))
+        lengths = [sum(group.layout.sizes) for group, moments in zip(optimizer._groups, optimizer._moments, strict=True) for _ in moments]
+        assert sum(lengths) == values + 2 * 7
+        assert sum(moment.size for moments in optimizer._moments for moment in moments) == sum(-(-n // shares.ranks) for n in lengths)
     np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
     np.testing.assert_allclose(ends[0], ends[2], rtol=0, atol=1e-5)
 

@@ -71,7 +71,7 @@ def test_our_checkpoint(tmp_path: Path) -> None:
         tmp_path / "run", 5, {"model": {"w": np.ones((2, 3), np.float32)}, "ema": {"w": np.zeros((2, 3), np.float32)}}, {"x": 1}
     )
     for rank in range(2):
-        parts = {name.removeprefix("w."): [value.ravel()[3 * rank : 3 * rank + 3]] for name, value in moments.items()}
+        parts = [{name.removeprefix("w."): value.ravel()[3 * rank : 3 * rank + 3] for name, value in moments.items()}]
         save_shard(checkpoint, rank, 2, [{"w": (2, 3)}], parts, {"step": np.array(5)})
     (checkpoint / "manifest.json").unlink()
     write_manifest(checkpoint)

@@ -1,0 +1,100 @@
+"""Muon: what is orthogonal, whose weights it moves, and that its state is saved and shared out."""
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from opensora.train.muon import MOMENTUM, Muon, optimizer_of, orthogonal, step_length
+from opensora.train.optim import AdamW
+from opensora.train.options import OptimizerOptions
+
+SHAPES = {
+    "decoder.up.0.block.1.conv1.conv.weight": (8, 4, 3, 2, 2),
+    "transformer_blocks.3.attn1.to_q.weight": (12, 6),
+    "transformer_blocks.3.attn1.to_q.bias": (12,),
+    "transformer_blocks.3.scale_shift_table": (6, 4),
+    "decoder.conv_out.conv.weight": (3, 4, 3),
+}
+HIDDEN = list(SHAPES)[:2]
+
+
+def arrays(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def tensors(values: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {name: ms.Tensor(value) for name, value in values.items()}
+
+
+def options(**changes: Any) -> OptimizerOptions:
+    return OptimizerOptions(**{"learning_rate": 0.01, "lr_warmup_steps": 0, "weight_decay": 0.1, "optim": "muon", **changes})
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 50), (50, 4), (6, 5, 3, 3), (128, 16, 3, 3, 3)])
+@pytest.mark.parametrize("size", [1e-6, 1.0])
+def test_singular_values_become_about_one(shape: tuple[int, ...], size: float) -> None:
+    """And the singular vectors stay, so that the product with the matrix is symmetric. Small ones may stay below."""
+    matrix = np.random.default_rng(0).standard_normal((shape[0], int(np.prod(shape[1:]))))
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    matrix = (left * np.linspace(1, 0.1, len(right))) @ right
+    result = orthogonal(ms.Tensor((size * matrix).astype(np.float32).reshape(shape))).asnumpy()
+    assert result.shape == shape
+    factors = left.T @ result.reshape(matrix.shape) @ right.T
+    assert np.diag(factors).min() > 0.67 and np.diag(factors).max() < 1.14
+    np.testing.assert_allclose(factors, np.diag(np.diag(factors)), atol=1e-4)
+
+
+def test_nothing_comes_of_nothing() -> None:
+    assert not orthogonal(ms.Tensor(np.zeros((4, 6), np.float32))).asnumpy().any()
+
+
+def test_matrices_inside_take_orthogonal_steps_and_all_else_is_adamw() -> None:
+    weights, plain = tensors(arrays(0)), tensors(arrays(0))
+    optimizer, adamw = Muon(options(max_grad_norm=0.0)), AdamW(options(max_grad_norm=0.0))
+    momentum = {name: np.zeros(SHAPES[name]) for name in HIDDEN}
+    for step in range(1, 4):
+        before, gradients = {name: weights[name].asnumpy() for name in HIDDEN}, arrays(step)
+        optimizer.update(weights, tensors(gradients))
+        adamw.update(plain, tensors(gradients))
+        for name in HIDDEN:
+            momentum[name] = MOMENTUM * momentum[name] + (1 - MOMENTUM) * gradients[name]
+            direction = (MOMENTUM * momentum[name] + (1 - MOMENTUM) * gradients[name]).astype(np.float32)
+            moved = before[name] * (1 - 0.01 * 0.1) - 0.01 * step_length(SHAPES[name]) * orthogonal(ms.Tensor(direction)).asnumpy()
+            np.testing.assert_allclose(weights[name].asnumpy(), moved, atol=2e-6)
+    for name in SHAPES.keys() - HIDDEN:
+        np.testing.assert_array_equal(weights[name].asnumpy(), plain[name].asnumpy())
+
+
+def test_a_step_is_as_long_as_one_of_adamw() -> None:
+    """In the root mean square of a square matrix's elements: STEP of the rate, which Adam's steps have on average."""
+    step = step_length((64, 64)) * orthogonal(ms.Tensor(np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32))).asnumpy()
+    assert 0.1 < float(np.sqrt(np.mean(step**2))) < 0.3
+    assert step_length((64, 64, 3, 3, 3)) == step_length((64, 64))
+
+
+def test_it_continues_from_its_state() -> None:
+    weights, optimizer = tensors(arrays(0)), Muon(options())
+    for step in (1, 2):
+        optimizer.update(weights, tensors(arrays(step)))
+    state = optimizer.state_arrays()
+    assert {name for name in state if name.endswith("exp_avg_sq")} == {f"{name}.exp_avg_sq" for name in SHAPES.keys() - HIDDEN}
+    again, resumed = {name: ms.Tensor(value.asnumpy()) for name, value in weights.items()}, Muon(options())
+    resumed.load_state_arrays(state)
+    for step in (3, 4):
+        optimizer.update(weights, tensors(arrays(step)))
+        resumed.update(again, tensors(arrays(step)))
+    for name, value in weights.items():
+        np.testing.assert_array_equal(again[name].asnumpy(), value.asnumpy())
+    with pytest.raises(ValueError, match=f"no exp_avg_sq of {HIDDEN[0]}: .* continue with its --optim"):
+        AdamW(options(optim="adamw")).load_state_arrays(state)
+
+
+def test_the_option_chooses() -> None:
+    assert type(optimizer_of(options())) is Muon
+    for name in ("adamw", "adam", "adamw_re"):
+        assert type(optimizer_of(options(optim=name))) is AdamW
+    with pytest.raises(ValueError, match="optim 'sgd' is unknown: choose one of adamw"):
+        options(optim="sgd")
