@@ -77,6 +77,7 @@ TRAINING: Answers = FRAMEWORK | {
 }
 
 TRAIN: Answers = TRAINING | {
+    "use_recompute": Ignored("every layer but --num_no_recompute of them recomputes its forward in the backward pass", bool),
     "model": Ignored("the transformer is the one that config.json in model_path/version describes", only=("lattet2v-xl/122",)),
     "ae": Ignored("the autoencoder is the one that config.json in its folder describes", only=(AUTOENCODER,)),
     "dataset": Ignored("data are what the lists name", only=("t2v",)),

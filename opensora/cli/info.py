@@ -49,14 +49,17 @@ class InfoOptions:
     """Pictures beside each clip in a training step."""
     sp_size: int = 1
     """Processes that share the frames of a clip in a training step."""
+    num_no_recompute: int = 0
+    """Layers that keep what they compute for the backward pass of a training step."""
     device: Literal["CPU", "Ascend"] = "CPU"
     """Where to compute; times are estimated for this machine's CPU only."""
     json: bool = False
     """Print one JSON object a folder instead of lines."""
 
     def __post_init__(self) -> None:
-        if self.use_image_num < 0 or self.sp_size < 1:
-            raise ValueError(f"use_image_num {self.use_image_num} must be at least 0, and sp_size {self.sp_size} at least 1")
+        for name, least in (("use_image_num", 0), ("sp_size", 1), ("num_no_recompute", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small: use {least} or more")
 
 
 OPTIONS = InfoOptions
@@ -109,7 +112,7 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     model = find_model(folder, version, options.text_encoder_name)
     sampling = complete_sampling(model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)})
     found = cost(model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device))
-    step = step_cost(model, sampling, options.use_image_num, options.sp_size)
+    step = step_cost(model, sampling, options.use_image_num, options.sp_size, options.num_no_recompute)
     rate = matrix_rate() if options.device == "CPU" else None
     return {
         "version": version,
@@ -161,4 +164,4 @@ def _step_text(step: StepCost) -> str:
     text = f"encoding {operations_text(step.encode)}, transformer {operations_text(step.transformer)}"
     if step.encode == step.encode_whole:
         return text
-    return f"{text} on each process that shares it, {step.saved:.2g} times less than if each encoded all of it"
+    return f"{text} on each process that shares it, {step.saved:.3g} times less than if each encoded all of it"

@@ -3,6 +3,8 @@
 Norms, activations and softmax are left out: they are a few per mille of the operations, if not of the time. Loads without MindSpore.
 """
 
+from typing import NamedTuple
+
 from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
 from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig
 from opensora.models.t5_config import T5Config
@@ -12,7 +14,7 @@ Size = tuple[int, int, int]
 
 STEP_FORWARDS = 4
 """Forwards of the transformer that a training step costs: one, as many operations for each of two kinds of gradients, and the one that the
-backward pass repeats."""
+backward pass repeats, but for layers that keep what they computed."""
 
 # Weights per pair of channels. The first is the tap in time, of which a single frame needs one only.
 KERNELS = {"Conv2d": (1, 9), "CausalConv3d": (3, 9), "quant_conv": (1, 1), "ResnetBlock2D": (1, 9), "ResnetBlock3D": (3, 9)}
@@ -38,27 +40,73 @@ def latte_forward(
     them for every frame, T + num_images. ranks: how many share the frames and images; the operations are then those of the one that has
     most.
     """
-    length = config.model_max_length if text_length is None else text_length
-    frames, patches = latent_size[0], latent_size[1] * latent_size[2] // config.patch_size**2
-    images = -(-num_images // ranks)
+    tokens, images = _tokens(config, latent_size, text_length, num_images, ranks), -(-num_images // ranks)
     texts = 1 + images if texts is None else texts
-    width = config.width
-    # All blocks but the temporal ones take frames by themselves; those take patches by themselves.
-    tokens, moving = (-(-frames // ranks) + images) * patches, frames * -(-patches // ranks)
-    patch = config.patch_size**2
-    total = linear(tokens, config.in_channels * patch, width) + linear(tokens, width, config.out_channels * patch)
+    width, patch = config.width, config.patch_size**2
+    total = linear(tokens.here, config.in_channels * patch, width) + linear(tokens.here, width, config.out_channels * patch)
     total += linear(1, TIMESTEP_CHANNELS + 7 * width, width)
     if texts:
-        total += (1 + images) * linear(length, config.caption_channels + width, width)
-    for layer in range(config.num_layers):
-        kept = config.compress_kv_factor if config.compresses(layer) else 1
-        total += _attention(tokens, tokens // kept**2, patches // kept**2, width)
-        total += linear(tokens, 2 * width, width) + _scores(tokens, length, width)  # queries and output; keys of the text follow
-        total += texts * linear(length, 2 * width, width)
-        total += linear(tokens, 8 * width, width)
-        if temporal:
-            total += _attention(moving, moving // kept, frames // kept, width) + linear(moving, 8 * width, width)
-    return batch * total
+        total += (1 + images) * linear(tokens.text, config.caption_channels + width, width)
+        total += config.num_layers * texts * linear(tokens.text, 2 * width, width)
+    return batch * (total + sum(_layer_of_latte(config, layer, tokens, temporal) for layer in range(config.num_layers)))
+
+
+def latte_step(
+    config: LatteConfig,
+    latent_size: Size,
+    *,
+    batch: int = 1,
+    text_length: int | None = None,
+    num_images: int = 0,
+    temporal: bool = True,
+    ranks: int = 1,
+    num_no_recompute: int = 0,
+) -> int:
+    """Operations of a training step, forward and backward, with the arguments of `latte_forward`.
+
+    num_no_recompute: how many of the layers, the last ones, keep what they compute.
+    """
+    forward = latte_forward(
+        config, latent_size, batch=batch, text_length=text_length, num_images=num_images, temporal=temporal, ranks=ranks
+    )
+    tokens = _tokens(config, latent_size, text_length, num_images, ranks)
+    keeping = range(max(0, config.num_layers - num_no_recompute), config.num_layers)
+    return STEP_FORWARDS * forward - batch * sum(_layer_of_latte(config, layer, tokens, temporal) for layer in keeping)
+
+
+class _Tokens(NamedTuple):
+    """Of the rank that has most: blocks that join frames take patches by themselves, all others frames."""
+
+    here: int
+    """Patches of all its frames and images."""
+    patches: int
+    """Of a frame."""
+    moving: int
+    """All frames of its patches."""
+    frames: int
+    """Of the whole video."""
+    text: int
+    """Of a text."""
+
+
+def _tokens(config: LatteConfig, latent_size: Size, text_length: int | None, num_images: int, ranks: int) -> _Tokens:
+    frames, patches = latent_size[0], latent_size[1] * latent_size[2] // config.patch_size**2
+    length = config.model_max_length if text_length is None else text_length
+    return _Tokens((-(-frames // ranks) - (-num_images // ranks)) * patches, patches, frames * -(-patches // ranks), frames, length)
+
+
+def _layer_of_latte(config: LatteConfig, layer: int, tokens: _Tokens, temporal: bool) -> int:
+    """A spatial and a temporal block, without the text's keys and values."""
+    width = config.width
+    factor = config.compress_kv_factor if config.compresses(layer) else 1
+    total = _attention(tokens.here, tokens.here // factor**2, tokens.patches // factor**2, width)
+    total += linear(tokens.here, 2 * width, width) + _scores(tokens.here, tokens.text, width)  # queries and output of the text's attention
+    total += linear(tokens.here, 8 * width, width)
+    if temporal:
+        total += _attention(tokens.moving, tokens.moving // factor, tokens.frames // factor, width) + linear(
+            tokens.moving, 8 * width, width
+        )
+    return total
 
 
 def vae_encode(config: CausalVAEConfig, size: Size) -> int:
@@ -72,7 +120,14 @@ def vae_decode(config: CausalVAEConfig, latent_size: Size) -> int:
 
 
 def training_step(
-    latte: LatteConfig, vae: CausalVAEConfig, size: Size, *, num_images: int = 0, ranks: int = 1, temporal: bool = True
+    latte: LatteConfig,
+    vae: CausalVAEConfig,
+    size: Size,
+    *,
+    num_images: int = 0,
+    ranks: int = 1,
+    temporal: bool = True,
+    num_no_recompute: int = 0,
 ) -> dict[str, int]:
     """Operations of one clip of (frames, height, width) pixels and its pictures in a training step.
 
@@ -80,10 +135,10 @@ def training_step(
     `transformer` those of the one rank that has most to do, forward and backward.
     """
     latent_size = ((size[0] - 1) // vae.time_stride + 1, size[1] // vae.space_stride, size[2] // vae.space_stride)
-    forward = latte_forward(latte, latent_size, num_images=num_images, temporal=temporal, ranks=ranks)
+    shape = {"num_images": num_images, "ranks": ranks, "num_no_recompute": num_no_recompute}
     return {
         "encode": vae_encode(vae, size) + num_images * vae_encode(vae, (1, *size[1:])),
-        "transformer": STEP_FORWARDS * forward,
+        "transformer": latte_step(latte, latent_size, temporal=temporal, **shape),
     }
 
 

@@ -85,9 +85,13 @@ class LatteT2V:
         inputs = latents, timestep, text_embeds, text_mask, latent_mask
         return self._forward(Forward(self.weights), *inputs, num_images=num_images, temporal=temporal, text_kv=text_kv, exchange=exchange)
 
-    def forward_with_tape(self, *inputs: Any, **options: Any) -> tuple[Any, Tape]:
-        """The output of a call with these inputs, and the tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`."""
-        tape = Tape(self.weights)
+    def forward_with_tape(self, *inputs: Any, num_no_recompute: int = 0, **options: Any) -> tuple[Any, Tape]:
+        """The output of a call with these inputs, and the tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`.
+
+        num_no_recompute: how many layers, the last ones, keep what they compute, so that the gradients do not compute it again.
+        """
+        layers = range(self.config.num_layers)[-num_no_recompute:] if num_no_recompute else ()
+        tape = Tape(self.weights, {f"{kind}transformer_blocks.{layer}" for layer in layers for kind in ("", "temporal_")})
         return self._forward(tape, *inputs, **options), tape
 
     def value_and_grad(self, loss_of_output: Callable[[Any], Any], *inputs: Any, **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -1,12 +1,13 @@
 """A network as a chain of blocks: pure functions of (weights, *inputs), each compiled once for all layers of one shape.
 
 A model's forward is written once as `run(block, prefix, *inputs)` calls. `Forward` only computes; `Tape` also remembers each
-block's inputs (and nothing else), so that `Tape.gradients` can walk back: every block's backward recomputes its forward
-(activation checkpointing, arXiv:1604.06174), and its compile time does not grow with depth.
+block's inputs (and nothing else, unless it is told to keep more), so that `Tape.gradients` can walk back: a block's backward
+recomputes its forward (activation checkpointing, arXiv:1604.06174), and its compile time does not grow with depth.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from opensora.runtime import mindspore
@@ -14,6 +15,8 @@ from opensora.runtime import mindspore
 ms = mindspore()
 
 Weights = Mapping[str, Any]
+Pullback = Callable[[Any], tuple[dict[str, Any], list[Any]]]
+"""From the gradient of a block's output to those of its weights by name, and of its inputs with None for constants."""
 _settings = {"jit": True}
 
 
@@ -57,6 +60,8 @@ class Block:
         self.function = function
         self._forward = ms.jit(function)
         self._backward = ms.jit(_backward_of(function))
+        self._one_by_one = _one_by_one(function)
+        self._recorded = ms.jit(self._one_by_one)
 
     def __call__(self, weights: Weights, *inputs: Any) -> Any:
         if not _settings["jit"]:
@@ -77,6 +82,53 @@ class Block:
             tensors = iter(result[len(weights) :])
         return weight_gradients, [next(tensors) if isinstance(value, ms.Tensor) else None for value in inputs]
 
+    def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+        """(output, its pullback from what the forward computed on the way): no second forward, but more memory.
+
+        The framework's records are a stack: of several, the pullback of the last must be called first, and each once.
+        """
+        names, copies = tuple(weights), _copies(inputs)
+        function = self._recorded if _settings["jit"] else self._one_by_one
+
+        def flat(*tensors: Any) -> Any:
+            return function(names, *tensors[: len(names)], *_filled(inputs, copies, tensors[len(names) :]))
+
+        output, pull = ms.vjp(flat, *weights.values(), *copies.values())
+
+        def pullback(output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+            result = pull(*output_gradient) if isinstance(output_gradient, tuple) else pull(output_gradient)
+            result = result if isinstance(result, tuple) else (result,)
+            return dict(zip(names, result, strict=False)), _filled([None] * len(inputs), copies, result[len(names) :])
+
+        return output, pullback
+
+
+def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with weights one by one: beside a dict of them, the framework's recorded gradients of the inputs are zeros."""
+
+    def run(names: tuple[str, ...], *arguments: Any) -> Any:
+        weights = {}
+        for i, name in enumerate(names):
+            weights[name] = arguments[i]
+        return function(weights, *arguments[len(names) :])
+
+    return run
+
+
+def _copies(inputs: Sequence[Any]) -> dict[int, Any]:
+    """Copies of the tensors among the inputs, by place: of one object, the framework sums the gradients of all places in a record, and
+    knows the last of several records only.
+    """
+    return {place: value.copy() for place, value in enumerate(inputs) if isinstance(value, ms.Tensor)}
+
+
+def _filled(inputs: Sequence[Any], places: Iterable[int], tensors: Sequence[Any]) -> list[Any]:
+    """The inputs with tensors in these places."""
+    values = list(inputs)
+    for place, tensor in zip(places, tensors, strict=True):
+        values[place] = tensor
+    return values
+
 
 def _backward_of(function: Callable[..., Any]) -> Callable[..., Any]:
     def backward(output_gradient: Any, weights: Any, *inputs: Any) -> Any:
@@ -86,18 +138,12 @@ def _backward_of(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _eager_gradient(function: Callable[..., Any], weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[Any, ...]:
-    names = list(weights)
-    places = [i for i, value in enumerate(inputs) if isinstance(value, ms.Tensor)]
+    names, copies = list(weights), _copies(inputs)
 
     def flat(*tensors: Any) -> Any:
-        values = list(inputs)
-        for place, tensor in zip(places, tensors[len(names) :], strict=True):
-            values[place] = tensor
-        return function(dict(zip(names, tensors, strict=False)), *values)
+        return function(dict(zip(names, tensors, strict=False)), *_filled(inputs, copies, tensors[len(names) :]))
 
-    # Operator mode sums the gradients of one tensor object passed twice: copies keep the positions apart.
-    copies = [inputs[place].copy() for place in places]
-    return ms.ops.GradOperation(get_all=True, sens_param=True)(flat)(*weights.values(), *copies, output_gradient)
+    return ms.ops.GradOperation(get_all=True, sens_param=True)(flat)(*weights.values(), *copies.values(), output_gradient)
 
 
 class Forward:
@@ -113,20 +159,26 @@ class Forward:
 class Tape(Forward):
     """Runs blocks and remembers their inputs, for one walk back through `gradients`."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, keeps: Container[str | tuple[str, ...]] = ()) -> None:
+        """keeps: prefixes of the blocks that also keep what they compute, so that nothing of them is computed again."""
         super().__init__(weights)
-        self._records: list[tuple[Block, str | tuple[str, ...], tuple[Any, ...], tuple[Any, ...]]] = []
+        self._keeps = keeps
+        self._records: list[tuple[Pullback, str | tuple[str, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(self, block: Block, prefix: str | tuple[str, ...], *inputs: Any) -> Any:
-        output = super().__call__(block, prefix, *inputs)
-        self._records.append((block, prefix, inputs, output if isinstance(output, tuple) else (output,)))
+        weights = subset(self.weights, prefix)
+        if prefix in self._keeps:
+            output, pullback = block.keeping(weights, *inputs)
+        else:
+            output, pullback = block(weights, *inputs), partial(block.gradient, weights, inputs)
+        self._records.append((pullback, prefix, inputs, output if isinstance(output, tuple) else (output,)))
         return output
 
     def gradients(self, outputs: Sequence[tuple[Any, Any]], wanted: Sequence[Any] = ()) -> tuple[dict[str, Any], list[Any]]:
         """Walk back from `outputs`, pairs of (a tensor that a block returned, the gradient of the loss by it).
 
         Returns (gradients by weight name, gradients of the `wanted` tensors, None where none flows). The tape is used up:
-        each block's inputs are freed as soon as its backward is done.
+        what it remembers of a block is freed as soon as its backward is done.
         """
         by_tensor: dict[int, Any] = {}
         by_weight: dict[str, Any] = {}
@@ -134,12 +186,15 @@ class Tape(Forward):
             _accumulate(by_tensor, id(tensor), gradient)
         keep = {id(tensor) for tensor in wanted}
         while self._records:
-            block, prefix, inputs, results = self._records.pop()
+            pullback, prefix, inputs, results = self._records.pop()
             arriving = [by_tensor.get(id(result)) if id(result) in keep else by_tensor.pop(id(result), None) for result in results]
-            if all(gradient is None for gradient in arriving):
+            idle = all(gradient is None for gradient in arriving)
+            if idle and prefix not in self._keeps:
                 continue
             filled = tuple(ms.ops.zeros_like(r) if g is None else g for r, g in zip(results, arriving, strict=True))
-            weights, tensors = block.gradient(subset(self.weights, prefix), inputs, filled if len(filled) > 1 else filled[0])
+            weights, tensors = pullback(filled if len(filled) > 1 else filled[0])
+            if idle:  # The framework's records are a stack: this one had to be taken off.
+                continue
             for name, gradient in weights.items():
                 _accumulate(by_weight, name if isinstance(prefix, tuple) else f"{prefix}.{name}", gradient)
             for tensor, gradient in zip(inputs, tensors, strict=True):

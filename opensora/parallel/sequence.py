@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from opensora import runtime
-from opensora.nn.block import Block, Weights
+from opensora.nn.block import Block, Pullback, Weights
 from opensora.nn.exchange import Alone, Turns
 from opensora.parallel.collectives import Group
 
@@ -146,7 +146,7 @@ class FrameExchange(Alone):
 
 
 class _OverTime(Block):
-    """A temporal block between two exchanges. Only its input is kept for the backward pass, which exchanges it again."""
+    """A temporal block between two exchanges. If only its input is kept for the backward pass, that exchanges it again."""
 
     def __init__(self, block: Block, exchange: FrameExchange) -> None:
         self._block, self._exchange = block, exchange
@@ -162,6 +162,17 @@ class _OverTime(Block):
         by_weight, (by_video, *by_rest) = self._block.gradient(weights, (self._exchange.to_time(x), *rest), outward)
         by_x = self._with_images(self._exchange.to_space(by_video, x.shape[2]), output_gradient)
         return by_weight, [by_x, *by_rest]
+
+    def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+        x, *rest = inputs
+        patches = x.shape[2]
+        video, pull = self._block.keeping(weights, self._exchange.to_time(x), *rest)
+
+        def pullback(output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+            by_weight, (by_video, *by_rest) = pull(self._exchange.to_time(output_gradient))
+            return by_weight, [self._with_images(self._exchange.to_space(by_video, patches), output_gradient), *by_rest]
+
+        return self._with_images(self._exchange.to_space(video, patches), x), pullback
 
     def _with_images(self, video: Any, x: Any) -> Any:
         frames = self._exchange.own_frames

@@ -128,13 +128,12 @@ class StepCost:
         return (self.encode_whole + self.transformer) / (self.encode + self.transformer)
 
 
-def step_cost(model: ModelFolder, sampling: Sampling, num_images: int = 0, processes: int = 1) -> StepCost:
+def step_cost(model: ModelFolder, sampling: Sampling, num_images: int = 0, processes: int = 1, num_no_recompute: int = 0) -> StepCost:
     """The cost of training on clips of the size that is sampled, each with some pictures."""
     latte, vae = LatteConfig.from_dict(load_config(model.transformer)), CausalVAEConfig.from_dict(load_config(model.vae))
     frames = (latent_frames(sampling.num_frames, vae.time_stride, False) - 1) * vae.time_stride + 1
-    step = flops.training_step(
-        latte, vae, (frames, sampling.height, sampling.width), num_images=num_images, ranks=processes, temporal=frames > 1
-    )
+    size, shape = (frames, sampling.height, sampling.width), {"num_images": num_images, "ranks": processes}
+    step = flops.training_step(latte, vae, size, **shape, temporal=frames > 1, num_no_recompute=num_no_recompute)
     return StepCost(step["encode"] // processes, step["encode"], step["transformer"])
 
 

@@ -171,6 +171,8 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
     """Min-SNR weights of the timesteps: the smaller, the more the noisy ones count; default: all losses count the same."""
     sp_size: int = 1
     """Devices that share the frames of a sample; it divides their number."""
+    num_no_recompute: int = 0
+    """Layers of the transformer, the last ones, that keep what the backward pass needs: a step takes less time and more memory."""
     train_text_encoder: bool = False
     """Train the text encoder too, from fresh weights or those of the checkpoint in pretrained; otherwise it stays as it is."""
     enable_tiling: bool = False
@@ -189,8 +191,9 @@ class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions)
         DataOptions.__post_init__(self)
         if self.snr_gamma is not None and not self.snr_gamma > 0:
             raise ValueError(f"snr_gamma {self.snr_gamma} must be above 0: use 5, or leave it out")
-        if self.sp_size < 1:
-            raise ValueError(f"sp_size {self.sp_size} is too small: use 1 or more")
+        for name, least in (("sp_size", 1), ("num_no_recompute", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small: use {least} or more")
         if self.train_text_encoder and self.text_embed_cache:
             raise ValueError("train_text_encoder and text_embed_cache exclude each other: cached embeddings cannot be trained")
         if not 0 <= self.tile_overlap_factor < 1:

@@ -42,12 +42,13 @@ _loss = Block(_weighted_loss)
 
 
 def step_gradients(
-    model: LatteT2V, batch: Batch, loss_scale: float = 1.0, exchange: Alone | None = None
+    model: LatteT2V, batch: Batch, loss_scale: float = 1.0, exchange: Alone | None = None, num_no_recompute: int = 0
 ) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """(loss terms, gradients by weight, gradient by text_embeds) of the mean loss over a batch; terms are `loss`, `mse`, `vb`, (B,).
 
     The gradients are those of the loss times `loss_scale`, in the number format of the model's weights. exchange: as in a call of the
-    model, for a batch of some of the frames; terms and gradients are then this device's summands.
+    model, for a batch of some of the frames; terms and gradients are then this device's summands. num_no_recompute: how many layers, the
+    last ones, keep what they compute: less time, more memory, the same numbers.
     """
     diffusion = GaussianDiffusion()
     latents, noise, text_embeds = _tensor(batch["latents"]), _tensor(batch["noise"]), _tensor(batch["text_embeds"])
@@ -63,6 +64,7 @@ def step_gradients(
         num_images=batch.get("num_images", 0),
         temporal=batch.get("temporal", True),
         exchange=exchange,
+        num_no_recompute=num_no_recompute,
     )
     inputs = (output, latents, noise, diffusion.loss_coefficients(timestep), mask, _tensor(batch.get("share")))
     mean, loss, mse, vb = _loss({}, *inputs)

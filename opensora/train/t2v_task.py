@@ -11,7 +11,7 @@ from opensora.data.inputs import batch_latents
 from opensora.data.workers import Loader
 from opensora.diffusion import GaussianDiffusion
 from opensora.models.causal_vae import CausalVAE
-from opensora.models.flops import STEP_FORWARDS, latte_forward
+from opensora.models.flops import latte_step
 from opensora.models.latte import LatteT2V
 from opensora.models.t5 import T5Encoder
 from opensora.nn.exchange import Alone
@@ -150,7 +150,7 @@ class T2VTask:
         texts, tape = self._texts(part, self.options.train_text_encoder)
         scale = self.scaler.scale / self.options.gradient_accumulation_steps
         inputs, exchange = self._own_frames(self._inputs(latents, texts, part))
-        terms, gradients, by_text = step_gradients(self.model, inputs, scale, exchange)
+        terms, gradients, by_text = step_gradients(self.model, inputs, scale, exchange, self.options.num_no_recompute)
         if tape is not None:
             if exchange is not None:
                 by_text = ms.Tensor(all_captions(by_text.asnumpy(), texts.shape[1] - 1, self.mesh.sequence))
@@ -217,8 +217,8 @@ class T2VTask:
         texts, length = batch[0]["cond_mask"].shape[1:]
         size = (frames - texts + 1, height, width)
         shape = {"batch": count, "text_length": length, "num_images": texts - 1, "ranks": self.mesh.sequence.size}
-        forward = latte_forward(self.model.config, size, **shape, temporal=self.data.source.videos is not None)
-        return float(STEP_FORWARDS * len(batch) * forward)
+        shape["num_no_recompute"] = self.options.num_no_recompute
+        return float(len(batch) * latte_step(self.model.config, size, temporal=self.data.source.videos is not None, **shape))
 
     def _share_weights(self, weights: Mapping[str, Any]) -> None:
         """Let the networks compute with these float32 weights, the transformer in its own number format."""

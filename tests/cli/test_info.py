@@ -60,6 +60,8 @@ def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> 
     assert step["encode_whole"] // 8 == step["encode"] > 0
     assert main(["info", "release", *shared]) == 0
     assert "transformer 65.9 TFLOP on each process that shares it, " in capsys.readouterr().out
+    assert main(["info", "release", *shared, "--num_no_recompute", "28"]) == 0
+    assert "transformer 49.5 TFLOP on each process that shares it, " in capsys.readouterr().out
     beside = told(capsys, "release", "--text_encoder_name", str(DEMO / "text_encoder"), "--version", "17x256x256")
     assert beside["parts"][-1]["kind"] == "T5EncoderModel" and beside["videos"][0]["text_encoder"]
     # A part by itself has no videos.

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from math import prod
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,18 @@ def test_a_rank_has_its_frames_and_in_temporal_blocks_its_patches() -> None:
         own = flops.latte_forward(XL, (3, 8, 8), temporal=False, num_images=len(more))
         joined = (alone - flops.latte_forward(XL, size, temporal=False, **more)) // 2
         assert shared == own + joined
+
+
+@pytest.mark.parametrize("more", [{}, {"num_images": 2}, {"batch": 3, "ranks": 2}, {"temporal": False}])
+def test_a_step_is_four_forwards_and_less_by_what_is_kept(more: dict[str, Any]) -> None:
+    """A layer that is kept saves what it adds to a forward, but for the text's keys and values, which are not in its blocks."""
+    size, fewer = (5, 8, 8), replace(XL, num_layers=27)
+    forward = flops.latte_forward(XL, size, **more)
+    assert flops.latte_step(XL, size, **more) == 4 * forward
+    layer = forward - flops.latte_forward(fewer, size, **more) - more.get("batch", 1) * (1 + more.get("num_images", 0)) * 600 * 2 * 1152**2
+    assert flops.latte_step(XL, size, **more, num_no_recompute=1) == 4 * forward - layer
+    assert flops.latte_step(XL, size, **more, num_no_recompute=28) == flops.latte_step(XL, size, **more, num_no_recompute=99)
+    assert flops.latte_step(XL, size, **more, num_no_recompute=28) == 4 * forward - 28 * layer > 3 * forward
 
 
 def test_compressed_keys_cost_less() -> None:

@@ -42,6 +42,20 @@ def numbers(value: Any) -> list[float]:
     return [round(float(item), 5) for item in value.asnumpy()]
 
 
+class Everything:
+    def __contains__(self, prefix: object) -> bool:
+        return True
+
+
+@pytest.fixture(params=["recomputing", "keeping"])
+def make_tape(request: pytest.FixtureRequest) -> Any:
+    """A tape whose blocks all compute their forward again, or none of them."""
+    return lambda weights: Tape(weights, Everything() if request.param == "keeping" else ())
+
+
+keeping, gradient_of = Block.keeping, Block.gradient
+
+
 def test_weights_by_prefix() -> None:
     weights = {"a.w": 1, "a.b.w": 2, "ab.w": 3, "table": 4}
     assert subset(weights, "a") == {"w": 1, "b.w": 2}
@@ -49,10 +63,10 @@ def test_weights_by_prefix() -> None:
     assert subset(weights, ("table", "ab.")) == {"ab.w": 3, "table": 4}
 
 
-def test_a_chain_and_its_gradients(mode: str) -> None:
+def test_a_chain_and_its_gradients(mode: str, make_tape: Any) -> None:
     weights = {"one.scale": tensor(2, 3), "one.shift": tensor(1, 1), "two.scale": tensor(5, 7), "two.shift": tensor(0, 0)}
     x = tensor(10, 20)
-    tape = Tape(weights)
+    tape = make_tape(weights)
     y = tape(Affine, "two", tape(Affine, "one", x))
     assert numbers(y) == [105, 427]
     assert numbers(Forward(weights)(Affine, "two", Forward(weights)(Affine, "one", x))) == [105, 427]
@@ -66,31 +80,31 @@ def test_a_chain_and_its_gradients(mode: str) -> None:
     assert numbers(by_x) == [10, 210]
 
 
-def test_weights_named_whole_keep_their_names(mode: str) -> None:
+def test_weights_named_whole_keep_their_names(mode: str, make_tape: Any) -> None:
     weights = {"scale": tensor(2), "shift": tensor(1), "other": tensor(0)}
-    tape = Tape(weights)
+    tape = make_tape(weights)
     y = tape(Affine, ("scale", "shift"), tensor(3))
     gradients, _ = tape.gradients([(y, tensor(1))])
     assert {name: numbers(value) for name, value in gradients.items()} == {"scale": [3], "shift": [1]}
 
 
-def test_a_weight_that_two_blocks_share_accumulates(mode: str) -> None:
-    tape = Tape({"a.scale": tensor(2), "a.shift": tensor(0)})
+def test_a_weight_that_two_blocks_share_accumulates(mode: str, make_tape: Any) -> None:
+    tape = make_tape({"a.scale": tensor(2), "a.shift": tensor(0)})
     y = tape(Affine, "a", tape(Affine, "a", tensor(3)))
     gradients, _ = tape.gradients([(y, tensor(1))])
     assert numbers(y) == [12] and numbers(gradients["a.scale"]) == [12] and numbers(gradients["a.shift"]) == [3]
 
 
-def test_a_tensor_that_two_blocks_read_accumulates(mode: str) -> None:
-    tape = Tape({"a.scale": tensor(2), "a.shift": tensor(0)})
+def test_a_tensor_that_two_blocks_read_accumulates(mode: str, make_tape: Any) -> None:
+    tape = make_tape({"a.scale": tensor(2), "a.shift": tensor(0)})
     x = tensor(3)
     y = tape(Product, "", tape(Affine, "a", x), x)
     _, [by_x] = tape.gradients([(y, tensor(1))], [x])
     assert numbers(y) == [18] and numbers(by_x) == [12]
 
 
-def test_one_tensor_in_two_places_of_a_block(mode: str) -> None:
-    tape, x = Tape({}), tensor(3)
+def test_one_tensor_in_two_places_of_a_block(mode: str, make_tape: Any) -> None:
+    tape, x = make_tape({}), tensor(3)
     y = tape(Twice, "", x, x)
     _, [by_x] = tape.gradients([(y, tensor(1))], [x])
     assert numbers(y) == [27] and numbers(by_x) == [27]
@@ -107,18 +121,18 @@ def test_constants_and_none_have_no_gradient(mode: str) -> None:
     assert [None if value is None else numbers(value) for value in by_input] == [[54], [1], None, None, None]
 
 
-def test_outputs_of_a_tuple_flow_back_each_or_both(mode: str) -> None:
+def test_outputs_of_a_tuple_flow_back_each_or_both(mode: str, make_tape: Any) -> None:
     weights = {"h.first": tensor(2)}
     for chosen, by_weight, by_x in (((0,), [3], [2]), ((1,), [0], [6]), ((0, 1), [3], [8])):
-        tape, x = Tape(weights), tensor(3)
+        tape, x = make_tape(weights), tensor(3)
         outputs = tape(Halves, "h", x)
         gradients, wanted = tape.gradients([(outputs[i], tensor(1)) for i in chosen], [x])
         assert [numbers(output) for output in outputs] == [[6], [9]]
         assert numbers(gradients["h.first"]) == by_weight and numbers(wanted[0]) == by_x
 
 
-def test_gradients_of_tensors_in_the_middle(mode: str) -> None:
-    tape = Tape({"a.scale": tensor(2), "a.shift": tensor(0)})
+def test_gradients_of_tensors_in_the_middle(mode: str, make_tape: Any) -> None:
+    tape = make_tape({"a.scale": tensor(2), "a.shift": tensor(0)})
     x, unused = tensor(3), tensor(1)
     middle = tape(Affine, "a", x)
     y = tape(Product, "", middle, middle)
@@ -127,24 +141,24 @@ def test_gradients_of_tensors_in_the_middle(mode: str) -> None:
     assert numbers(gradients["a.scale"]) == [36]
 
 
-def test_an_output_that_is_also_an_input_gets_both_gradients(mode: str) -> None:
-    tape = Tape({"a.scale": tensor(2), "a.shift": tensor(0)})
+def test_an_output_that_is_also_an_input_gets_both_gradients(mode: str, make_tape: Any) -> None:
+    tape = make_tape({"a.scale": tensor(2), "a.shift": tensor(0)})
     middle = tape(Affine, "a", tensor(3))
     y = tape(Product, "", middle, middle)
     gradients, _ = tape.gradients([(y, tensor(1)), (middle, tensor(100)), (middle, tensor(1000))])
     assert numbers(gradients["a.scale"]) == [(12 + 1100) * 3]
 
 
-def test_blocks_on_no_path_to_the_outputs_are_left_out(mode: str) -> None:
-    tape = Tape({"a.scale": tensor(2), "a.shift": tensor(0), "b.scale": tensor(2), "b.shift": tensor(0)})
+def test_blocks_on_no_path_to_the_outputs_are_left_out(mode: str, make_tape: Any) -> None:
+    tape = make_tape({"a.scale": tensor(2), "a.shift": tensor(0), "b.scale": tensor(2), "b.shift": tensor(0)})
     x = tensor(3)
     y, _ = tape(Affine, "a", x), tape(Affine, "b", x)
     gradients, _ = tape.gradients([(y, tensor(1))])
     assert sorted(gradients) == ["a.scale", "a.shift"]
 
 
-def test_a_tape_is_used_up() -> None:
-    tape = Tape({"a.scale": tensor(2), "a.shift": tensor(0)})
+def test_a_tape_is_used_up(make_tape: Any) -> None:
+    tape = make_tape({"a.scale": tensor(2), "a.shift": tensor(0)})
     y = tape(Affine, "a", tensor(3))
     tape.gradients([(y, tensor(1))])
     assert tape.gradients([(y, tensor(1))]) == ({}, [])
@@ -186,6 +200,21 @@ def test_blocks_of_two_closures_do_not_share_code(mode: str) -> None:
     for block, expected in ((two, [2]), (three, [3])):
         by_weight, by_input = block.gradient(weights, (tensor(1),), tensor(1))
         assert numbers(by_weight["scale"]) == expected and numbers(by_input[0]) == expected
+
+
+def test_which_blocks_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that do are not computed again: their backward is never compiled."""
+    kept: list[int] = []
+    monkeypatch.setattr(Block, "keeping", lambda self, weights, *inputs: kept.append(len(inputs)) or keeping(self, weights, *inputs))
+    monkeypatch.setattr(
+        Block, "gradient", lambda self, weights, inputs, gradient: gradients.append(1) or gradient_of(self, weights, inputs, gradient)
+    )
+    gradients: list[int] = []
+    tape, x = Tape({"a.scale": tensor(2), "a.shift": tensor(0)}, {"a"}), tensor(3)
+    y = tape(Product, "", tape(Affine, "a", tape(Affine, "a", x)), x)
+    assert kept == [1, 1] and not gradients
+    _, [by_x] = tape.gradients([(y, tensor(1))], [x])
+    assert numbers(by_x) == [24] and gradients == [1]
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 5)])

@@ -60,6 +60,20 @@ def test_weights_of_samples(step: Any, tensors: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(gradients[name].asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("layers", [1, 99])
+def test_layers_that_keep_what_they_compute_change_no_number(step: Any, tensors: dict[str, np.ndarray], layers: int) -> None:
+    """Of some layers or of all; the mask and the text's gradient included."""
+    _, _, _, _, before = step
+    model = LatteT2V(LatteConfig.from_dict(reference.read_json("latte/config")), {name: ms.Tensor(value) for name, value in before.items()})
+    terms, gradients, by_text = step_gradients(model, batch_of(tensors))
+    again, kept, kept_by_text = step_gradients(model, batch_of(tensors), num_no_recompute=layers)
+    np.testing.assert_array_equal(again["loss"].asnumpy(), terms["loss"].asnumpy())
+    assert sorted(kept) == sorted(gradients)
+    for name, value in {**gradients, "text": by_text}.items():
+        other = kept_by_text if name == "text" else kept[name]
+        np.testing.assert_allclose(other.asnumpy(), value.asnumpy(), rtol=0, atol=1e-6 * np.abs(value.asnumpy()).max(), err_msg=name)
+
+
 def named(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     assert len(found) == 16
