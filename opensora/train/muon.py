@@ -5,7 +5,7 @@ Keller Jordan and others, "Muon: an optimizer for hidden layers in neural networ
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ STEP = 0.2
 """Root mean square of a step's elements in a square matrix, times the learning rate: that of AdamW's steps, so that both take one rate."""
 ITERATIONS = 5
 TINY = 1e-30
+VALUES_AT_ONCE = 2**24
+"""Of matrices that go through the iteration together: small ones take as long for their operators as for the arithmetic."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd polynomial whose iteration takes singular values above 0.01 into [0.68, 1.13]."""
 
@@ -50,8 +52,8 @@ class Muon(AdamW):
         if not group.hidden:
             return super()._moved(group, own, gradient, moments, scale, rate)
         direction, momentum = _nesterov(gradient, *moments, ms.Tensor(np.float32(scale)))
-        matrices = group.layout.unpack(self.shares.whole(direction, group.layout.length))
-        steps = group.layout.pack({name: orthogonal(matrix) * step_length(matrix.shape) for name, matrix in matrices.items()})
+        steps = orthogonal(group.layout.unpack(self.shares.whole(direction, group.layout.length)))
+        steps = group.layout.pack({name: step * step_length(step.shape) for name, step in steps.items()})
         numbers = ms.Tensor(np.array((1 - rate * group.decay, rate), np.float32))
         return _step(own, self.shares.part(steps), numbers), momentum
 
@@ -64,31 +66,50 @@ def step_length(shape: Sequence[int]) -> float:
     return STEP * math.sqrt(max(shape[:2]))
 
 
-def orthogonal(weight: Any) -> Any:
-    """The weight (outputs, inputs, ...) as a matrix, with all singular values in [0.68, 1.13] but those below a hundredth of its norm."""
-    rows, columns = weight.shape[0], math.prod(weight.shape[1:])
-    matrix = ops.reshape(weight, (rows, columns))
-    result = _orthogonal(matrix) if rows <= columns else _transposed(_orthogonal(_transposed(matrix)))
-    return ops.reshape(result, weight.shape)
+def orthogonal(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Each weight (outputs, inputs, ...) as a matrix, with all singular values in [0.68, 1.13] but those below a hundredth of its norm."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for name, weight in weights.items():
+        alike.setdefault(_wide_shape(weight.shape), []).append(name)
+    results: dict[str, Any] = {}
+    for (rows, columns), names in alike.items():
+        many = max(1, VALUES_AT_ONCE // (rows * columns))
+        for start in range(0, len(names), many):
+            chosen = names[start : start + many]
+            matrices = ops.stack([_wide(weights[name]) for name in chosen])  # (n, rows, columns)
+            results.update(zip(chosen, ops.unstack(_orthogonal(matrices)), strict=True))
+    return {name: _narrow(results[name], weight.shape) for name, weight in weights.items()}
 
 
-def _transposed(matrix: Any) -> Any:
-    return ops.transpose(matrix, (1, 0))
+def _wide_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a weight as a matrix, transposed where it has more rows."""
+    rows, columns = sorted((shape[0], math.prod(shape[1:])))
+    return rows, columns
+
+
+def _wide(weight: Any) -> Any:
+    matrix = ops.reshape(weight, (weight.shape[0], -1))
+    return matrix if matrix.shape == _wide_shape(weight.shape) else ops.transpose(matrix, (1, 0))
+
+
+def _narrow(matrix: Any, shape: Sequence[int]) -> Any:
+    """The inverse of `_wide`."""
+    return ops.reshape(matrix if matrix.shape[0] == shape[0] else ops.transpose(matrix, (1, 0)), tuple(shape))
 
 
 @ms.jit
-def _orthogonal(matrix: Any) -> Any:
-    """The polynomials act on the Gram matrix, which is small where a matrix is wide: (m, n), m <= n -> (m, n)."""
-    identity = ops.eye(matrix.shape[0], dtype=ms.float32)
-    gram = ops.matmul(matrix, ops.transpose(matrix, (1, 0)))  # (m, m)
-    square_norm = ops.sum(ops.sum(gram * identity, 1), 0) + TINY
+def _orthogonal(matrices: Any) -> Any:
+    """The polynomials act on the Gram matrices, which are small where matrices are wide: (n, rows, columns), rows <= columns."""
+    identity = ops.eye(matrices.shape[1], dtype=ms.float32)
+    gram = ops.BatchMatMul(transpose_b=True)(matrices, matrices)  # (n, rows, rows)
+    square_norm = ops.reshape(ops.sum(ops.sum(gram * identity, -1), -1) + TINY, (-1, 1, 1))
     gram, factor = gram / square_norm, identity / ops.sqrt(square_norm)
     first, third, fifth = COEFFICIENTS
     for _ in range(ITERATIONS):
-        polynomial = first * identity + third * gram + fifth * ops.matmul(gram, gram)
-        factor = ops.matmul(polynomial, factor)
-        gram = ops.matmul(ops.matmul(polynomial, gram), polynomial)
-    return ops.matmul(factor, matrix)
+        polynomial = first * identity + third * gram + fifth * ops.BatchMatMul()(gram, gram)
+        factor = ops.BatchMatMul()(polynomial, factor)
+        gram = ops.BatchMatMul()(ops.BatchMatMul()(polynomial, gram), polynomial)
+    return ops.BatchMatMul()(factor, matrices)
 
 
 @ms.jit

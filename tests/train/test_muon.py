@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.train import muon
 from opensora.train.muon import MOMENTUM, Muon, optimizer_of, orthogonal, step_length
 from opensora.train.optim import AdamW
 from opensora.train.options import OptimizerOptions
@@ -33,6 +34,10 @@ def options(**changes: Any) -> OptimizerOptions:
     return OptimizerOptions(**{"learning_rate": 0.01, "lr_warmup_steps": 0, "weight_decay": 0.1, "optim": "muon", **changes})
 
 
+def one(weight: Any) -> np.ndarray:
+    return np.asarray(orthogonal({"weight": weight})["weight"].asnumpy())
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (4, 50), (50, 4), (6, 5, 3, 3), (128, 16, 3, 3, 3)])
 @pytest.mark.parametrize("size", [1e-6, 1.0])
 def test_singular_values_become_about_one(shape: tuple[int, ...], size: float) -> None:
@@ -40,7 +45,7 @@ def test_singular_values_become_about_one(shape: tuple[int, ...], size: float) -
     matrix = np.random.default_rng(0).standard_normal((shape[0], int(np.prod(shape[1:]))))
     left, _, right = np.linalg.svd(matrix, full_matrices=False)
     matrix = (left * np.linspace(1, 0.1, len(right))) @ right
-    result = orthogonal(ms.Tensor((size * matrix).astype(np.float32).reshape(shape))).asnumpy()
+    result = one(ms.Tensor((size * matrix).astype(np.float32).reshape(shape)))
     assert result.shape == shape
     factors = left.T @ result.reshape(matrix.shape) @ right.T
     assert np.diag(factors).min() > 0.67 and np.diag(factors).max() < 1.14
@@ -48,7 +53,22 @@ def test_singular_values_become_about_one(shape: tuple[int, ...], size: float) -
 
 
 def test_nothing_comes_of_nothing() -> None:
-    assert not orthogonal(ms.Tensor(np.zeros((4, 6), np.float32))).asnumpy().any()
+    assert not one(ms.Tensor(np.zeros((4, 6), np.float32))).any()
+
+
+def test_matrices_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tall and wide ones alike, in parts of a bounded size, and each gets what it would get alone."""
+    rng = np.random.default_rng(1)
+    shapes = {"a": (4, 6), "b": (6, 4), "c": (5, 5), "d": (4, 3, 2), "e": (4, 6)}
+    weights = {name: ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for name, shape in shapes.items()}
+    together = orthogonal(weights)
+    monkeypatch.setattr(muon, "VALUES_AT_ONCE", 48)
+    in_parts = orthogonal(weights)
+    assert list(together) == list(weights)
+    for name, weight in weights.items():
+        for result in (together[name], in_parts[name]):
+            assert result.shape == shapes[name]
+            np.testing.assert_allclose(result.asnumpy(), one(weight), atol=1e-5)
 
 
 def test_matrices_inside_take_orthogonal_steps_and_all_else_is_adamw() -> None:
@@ -62,7 +82,7 @@ def test_matrices_inside_take_orthogonal_steps_and_all_else_is_adamw() -> None:
         for name in HIDDEN:
             momentum[name] = MOMENTUM * momentum[name] + (1 - MOMENTUM) * gradients[name]
             direction = (MOMENTUM * momentum[name] + (1 - MOMENTUM) * gradients[name]).astype(np.float32)
-            moved = before[name] * (1 - 0.01 * 0.1) - 0.01 * step_length(SHAPES[name]) * orthogonal(ms.Tensor(direction)).asnumpy()
+            moved = before[name] * (1 - 0.01 * 0.1) - 0.01 * step_length(SHAPES[name]) * one(ms.Tensor(direction))
             np.testing.assert_allclose(weights[name].asnumpy(), moved, atol=2e-6)
     for name in SHAPES.keys() - HIDDEN:
         np.testing.assert_array_equal(weights[name].asnumpy(), plain[name].asnumpy())
@@ -70,7 +90,7 @@ def test_matrices_inside_take_orthogonal_steps_and_all_else_is_adamw() -> None:
 
 def test_a_step_is_as_long_as_one_of_adamw() -> None:
     """In the root mean square of a square matrix's elements: STEP of the rate, which Adam's steps have on average."""
-    step = step_length((64, 64)) * orthogonal(ms.Tensor(np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32))).asnumpy()
+    step = step_length((64, 64)) * one(ms.Tensor(np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)))
     assert 0.1 < float(np.sqrt(np.mean(step**2))) < 0.3
     assert step_length((64, 64, 3, 3, 3)) == step_length((64, 64))
 
