@@ -166,13 +166,17 @@ class Tape(Forward):
         self._records: list[tuple[Pullback, str | tuple[str, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(self, block: Block, prefix: str | tuple[str, ...], *inputs: Any) -> Any:
-        weights = subset(self.weights, prefix)
         if prefix in self._keeps:
-            output, pullback = block.keeping(weights, *inputs)
+            output, pullback = block.keeping(subset(self.weights, prefix), *inputs)
         else:
-            output, pullback = block(weights, *inputs), partial(block.gradient, weights, inputs)
+            output, pullback = super().__call__(block, prefix, *inputs), partial(self._recomputed, block, prefix, inputs)
         self._records.append((pullback, prefix, inputs, output if isinstance(output, tuple) else (output,)))
         return output
+
+    def _recomputed(
+        self, block: Block, prefix: str | tuple[str, ...], inputs: tuple[Any, ...], output_gradient: Any
+    ) -> tuple[dict[str, Any], list[Any]]:
+        return block.gradient(subset(self.weights, prefix), inputs, output_gradient)
 
     def gradients(self, outputs: Sequence[tuple[Any, Any]], wanted: Sequence[Any] = ()) -> tuple[dict[str, Any], list[Any]]:
         """Walk back from `outputs`, pairs of (a tensor that a block returned, the gradient of the loss by it).
