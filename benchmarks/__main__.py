@@ -18,6 +18,7 @@ CASES = {
     "vae_encode_9x128x128": [sys.executable, "-m", "benchmarks.vae", "encode"],
     "vae_decode_3x16x16": [sys.executable, "-m", "benchmarks.vae", "decode"],
     "train_step_xl_4_layers": [sys.executable, "-m", "benchmarks.train_step"],
+    "train_step_xl_4_layers_no_recompute": [sys.executable, "-m", "benchmarks.train_step", "4"],
 }
 
 
