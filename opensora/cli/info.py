@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from opensora.models.causal_vae_memory import choose
 from opensora.models.latte_config import UNUSED_CAPTION
@@ -15,6 +15,9 @@ from opensora.pipeline.cost import Cost, StepCost, cost, matrix_rate, memory_tex
 from opensora.weights import WeightsError, find_model, load_config
 from opensora.weights.folder import DEMO
 from opensora.weights.sources import folder_files
+
+if TYPE_CHECKING:
+    from opensora.models.tiling import Tiling
 
 POSITIONAL = "model_path"
 # In published files: a buffer that no forward reads, what trained the autoencoder, and the second name of T5's embedding.
@@ -51,6 +54,10 @@ class InfoOptions:
     """Processes that share the frames of a clip in a training step."""
     num_no_recompute: int = 0
     """Layers that keep what they compute for the backward pass of a training step."""
+    enable_tiling: bool = False
+    """Count a training step that encodes in tiles, as the reference does."""
+    tile_overlap_factor: float = 0.25
+    """Part of a tile that overlaps its neighbour."""
     device: Literal["CPU", "Ascend"] = "CPU"
     """Where to compute; times are estimated for this machine's CPU only."""
     json: bool = False
@@ -112,7 +119,8 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     model = find_model(folder, version, options.text_encoder_name)
     sampling = complete_sampling(model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)})
     found = cost(model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device))
-    step = step_cost(model, sampling, options.use_image_num, options.sp_size, options.num_no_recompute)
+    shared = {"num_images": options.use_image_num, "processes": options.sp_size, "num_no_recompute": options.num_no_recompute}
+    step = step_cost(model, sampling, **shared, tiling=_tiling(options))
     rate = matrix_rate() if options.device == "CPU" else None
     return {
         "version": version,
@@ -123,6 +131,15 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
         "matrix_rate": rate,
         "seconds": None if rate is None else found.seconds(rate),
     }
+
+
+def _tiling(options: InfoOptions) -> "Tiling | None":
+    if not options.enable_tiling:
+        return None
+    # Brings MindSpore in.
+    from opensora.models.tiling import Tiling
+
+    return Tiling(overlap=options.tile_overlap_factor)
 
 
 def _lines(content: dict[str, Any]) -> Iterator[str]:

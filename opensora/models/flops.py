@@ -119,29 +119,6 @@ def vae_decode(config: CausalVAEConfig, latent_size: Size) -> int:
     return _chain(decoder_layers(config), latent_size)
 
 
-def training_step(
-    latte: LatteConfig,
-    vae: CausalVAEConfig,
-    size: Size,
-    *,
-    num_images: int = 0,
-    ranks: int = 1,
-    temporal: bool = True,
-    num_no_recompute: int = 0,
-) -> dict[str, int]:
-    """Operations of one clip of (frames, height, width) pixels and its pictures in a training step.
-
-    `encode` are those of its latents, which the ranks that share a clip's frames make in turn, so that each does 1/ranks of them a step;
-    `transformer` those of the one rank that has most to do, forward and backward.
-    """
-    latent_size = ((size[0] - 1) // vae.time_stride + 1, size[1] // vae.space_stride, size[2] // vae.space_stride)
-    shape = {"num_images": num_images, "ranks": ranks, "num_no_recompute": num_no_recompute}
-    return {
-        "encode": vae_encode(vae, size) + num_images * vae_encode(vae, (1, *size[1:])),
-        "transformer": latte_step(latte, latent_size, temporal=temporal, **shape),
-    }
-
-
 def t5_encode(config: T5Config, length: int) -> int:
     """Operations of encoding one text of `length` tokens, padding included."""
     inner = config.num_heads * config.d_kv

@@ -1,8 +1,9 @@
 """What a run takes, told before it starts: operations, memory and time. Loads without MindSpore."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -128,25 +129,47 @@ class StepCost:
         return (self.encode_whole + self.transformer) / (self.encode + self.transformer)
 
 
-def step_cost(model: ModelFolder, sampling: Sampling, num_images: int = 0, processes: int = 1, num_no_recompute: int = 0) -> StepCost:
-    """The cost of training on clips of the size that is sampled, each with some pictures."""
+def step_cost(
+    model: ModelFolder,
+    sampling: Sampling,
+    *,
+    num_images: int = 0,
+    processes: int = 1,
+    num_no_recompute: int = 0,
+    tiling: "Tiling | None" = None,
+) -> StepCost:
+    """The cost of training on clips of the size that is sampled, each with some pictures, without cached latents."""
     latte, vae = LatteConfig.from_dict(load_config(model.transformer)), CausalVAEConfig.from_dict(load_config(model.vae))
-    frames = (latent_frames(sampling.num_frames, vae.time_stride, False) - 1) * vae.time_stride + 1
-    size, shape = (frames, sampling.height, sampling.width), {"num_images": num_images, "ranks": processes}
-    step = flops.training_step(latte, vae, size, **shape, temporal=frames > 1, num_no_recompute=num_no_recompute)
-    return StepCost(step["encode"] // processes, step["encode"], step["transformer"])
+    frames = latent_frames(sampling.num_frames, vae.time_stride, False)
+    pixels = ((frames - 1) * vae.time_stride + 1, sampling.height, sampling.width)
+    latents = (frames, sampling.height // vae.space_stride, sampling.width // vae.space_stride)
+    encode = _encode(vae, pixels, tiling) + num_images * _encode(vae, (1, *pixels[1:]), tiling)
+    shape = {"num_images": num_images, "ranks": processes, "num_no_recompute": num_no_recompute}
+    return StepCost(encode // processes, encode, flops.latte_step(latte, latents, temporal=frames > 1, **shape))
+
+
+def _encode(config: CausalVAEConfig, size: flops.Size, tiling: "Tiling | None") -> int:
+    """Operations of encoding one video, in tiles if there are any."""
+    if tiling is None:
+        return flops.vae_encode(config, size)
+    return sum(flops.vae_encode(config, tile) for tile in _tiles(size, tiling.frames, tiling.size, tiling.overlap))
 
 
 def _decode(config: CausalVAEConfig, size: flops.Size, tiling: "Tiling | None") -> int:
     """Operations of decoding one video, in tiles if there are any."""
     if tiling is None:
         return flops.vae_decode(config, size)
+    return sum(flops.vae_decode(config, tile) for tile in _tiles(size, tiling.latent_frames, tiling.latent_size, tiling.overlap))
+
+
+def _tiles(size: flops.Size, frames: int, side: int, overlap: float) -> Iterator[flops.Size]:
+    """The sizes of all tiles of a video or its latents."""
     from opensora.models.tiling import time_chunks
 
-    frames = [end - start for start, end in time_chunks(size[0], tiling.latent_frames)]
-    step = int(tiling.latent_size * (1 - tiling.overlap))
-    heights, widths = ([min(tiling.latent_size, length - start) for start in range(0, length, step)] for length in size[1:])
-    return sum(flops.vae_decode(config, (t, h, w)) for t in frames for h in heights for w in widths)
+    lengths = [end - start for start, end in time_chunks(size[0], frames)]
+    step = int(side * (1 - overlap))
+    heights, widths = ([min(side, length - start) for start in range(0, length, step)] for length in size[1:])
+    return product(lengths, heights, widths)
 
 
 def matrix_rate() -> float:

@@ -11,7 +11,7 @@ from opensora.models.causal_vae_config import CausalVAEConfig
 from opensora.models.latte_config import LatteConfig
 from opensora.models.t5_config import T5Config
 from opensora.options import Sampling, complete_sampling
-from opensora.pipeline.cost import DISK, START, Cost, cost, matrix_rate, memory_text, operations_text, time_text
+from opensora.pipeline.cost import DISK, START, Cost, cost, matrix_rate, memory_text, operations_text, step_cost, time_text
 from opensora.pipeline.memory import weights_size
 from opensora.weights import ModelFolder, find_model
 
@@ -52,6 +52,28 @@ def test_what_a_run_is_made_of(release: ModelFolder) -> None:
     assert tiled.operations["decode"] / one.operations["decode"] == pytest.approx(1.56, abs=0.01)
     silent = cost(ModelFolder(release.path, release.transformer, release.vae, None), RELEASE)
     assert silent.operations["text"] == 0
+
+
+@pytest.mark.parametrize(
+    ("pictures", "kept", "tiling", "encoding", "transformer", "saved"),
+    [
+        (0, 0, None, 269, 60.7, 3.49),
+        (4, 0, None, 273, 65.9, 3.39),
+        (0, 28, None, 269, 45.6, 3.97),
+        (4, 28, None, 273, 49.5, 3.86),
+        (0, 6, Tiling(), 427, 57.5, 4.37),
+        (4, 6, Tiling(), 434, 62.4, 4.26),
+    ],
+)
+def test_encoding_in_turn_saves_most_of_a_long_clip(
+    release: ModelFolder, pictures: int, kept: int, tiling: Tiling | None, encoding: float, transformer: float, saved: float
+) -> None:
+    """The figures of docs/parallel.md: a step on each of 8 processes, 221 frames of 512x512."""
+    size = replace(RELEASE, num_frames=221)
+    step = step_cost(release, size, num_images=pictures, processes=8, num_no_recompute=kept, tiling=tiling)
+    assert step.encode_whole / 1e12 == pytest.approx(encoding, abs=0.6) and step.encode == step.encode_whole // 8
+    assert step.transformer / 1e12 == pytest.approx(transformer, abs=0.05)
+    assert step.saved == pytest.approx(saved, abs=0.006)
 
 
 def test_memory_is_ordered_and_halved_weights_count_half(session_model: Path) -> None:
