@@ -12,10 +12,11 @@ from opensora.runtime import mindspore
 ms = mindspore()
 
 
-def batch_latents(batch: Mapping[str, np.ndarray], num_images: int, vae: CausalVAE | None, rng: np.random.Generator) -> np.ndarray:
-    """Latents of unit variance, float32 (B, 4, t+N, h, w): the batch's own, or draws of what `vae` makes of its pixels.
+def batch_latents(batch: Mapping[str, np.ndarray], num_images: int, vae: CausalVAE | None, rng: np.random.Generator | None) -> np.ndarray:
+    """Latents of unit variance, float32 (B, C, t+N, h, w): the batch's own, or draws of what `vae` makes of its pixels.
 
-    num_images: N, the pictures at the end of the time axis; all of it, for a batch of pictures. The noise comes from `rng`.
+    num_images: N, the pictures at the end of the time axis; all of it, for a batch of pictures. The noise comes from `rng`; without one
+    the means are taken.
     """
     if "latents" in batch:
         return batch["latents"]
@@ -28,8 +29,8 @@ def batch_latents(batch: Mapping[str, np.ndarray], num_images: int, vae: CausalV
     draws = []
     for part in parts:
         posterior = vae.encode(ms.Tensor(np.ascontiguousarray(part)))
-        noise = rng.standard_normal(vae.latent_shape(part.shape), np.float32)
-        draws.append(posterior.sample(ms.Tensor(noise)).asnumpy())
+        noise = None if rng is None else ms.Tensor(rng.standard_normal(vae.latent_shape(part.shape), np.float32))
+        draws.append((posterior.mode() if noise is None else posterior.sample(noise)).asnumpy())
     return np.concatenate(draws, 2) * np.float32(LATENT_SCALE)
 
 

@@ -58,6 +58,8 @@ class DataOptions(ListOptions, ClipOptions):
     """Latents made by `opensora encode-latents`, used instead of the videos' pixels; without video_data also for their captions."""
     image_latent_folder: str | None = None
     """The same for the pictures of image_data."""
+    sample_posterior: bool = True
+    """Train on draws from the autoencoder's posterior; false takes its mean, which has no noise for the transformer to imitate."""
     text_embed_cache: bool = False
     """Use the text embeddings that the data lists name in their second column, made by `opensora embed-text`."""
     model_max_length: int | None = None

@@ -16,7 +16,7 @@ import numpy as np
 from opensora.data.captions import Text, choose
 from opensora.data.cutting import pictures_of, read_clip
 from opensora.data.dataset import batch_sizes, join, shuffled
-from opensora.data.latents import LatentCache, draw_latents
+from opensora.data.latents import LatentCache
 from opensora.data.manifest import Entries
 from opensora.data.options import ClipOptions
 
@@ -73,6 +73,7 @@ class LatentStock:
 
     cache: LatentCache
     text: Text
+    sample_posterior: bool = True
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -85,7 +86,7 @@ class LatentStock:
         return item["captions"], item["source"]
 
     def visual(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        return draw_latents(self.cache.moments(index), rng)
+        return self.cache.latents(index, rng if self.sample_posterior else None)
 
 
 @dataclass(frozen=True)

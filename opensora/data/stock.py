@@ -66,7 +66,7 @@ def _stock(
         latents.fingerprint.require(
             latents.folder, encoder, {"clip": cut_settings(clip), "clips": clips_digest(entries)}, captions_digest(entries)
         )
-    return LatentStock(latents, text)
+    return LatentStock(latents, text, options.sample_posterior)
 
 
 def _text(options: DataOptions, entries: Entries | None, text_encoder: str | Path | None) -> Text:

@@ -208,7 +208,7 @@ class T2VTask:
 
     def _latents(self, part: Arrayed, step: int) -> np.ndarray:
         """Scaled latents (B, C, T+N, h, w): those of the cache, or a draw from what the autoencoder makes of pixels."""
-        noise: Any = RowNoise(self.options.seed, step, part["row"], POSTERIOR)
+        noise: Any = RowNoise(self.options.seed, step, part["row"], POSTERIOR) if self.options.sample_posterior else None
         return batch_latents(part, part["cond_mask"].shape[1] - 1, self.vae, noise)
 
     def _flops(self, batch: list[Arrayed]) -> float:

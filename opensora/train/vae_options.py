@@ -89,7 +89,8 @@ class TrainVAEOptions(VAEDataOptions, VAELossOptions, LoopOptions, OptimizerOpti
     load_from_checkpoint: str | None = None
     """Weights to start from: a checkpoint folder of another run (its moving average), a model folder or a .safetensors file."""
     collapse_time: bool = False
-    """Those weights were trained on single frames: first put the sum of each kernel's time taps into the last one."""
+    """Those weights were trained on single frames: first put the sum of each kernel's time taps into one, and add random taps that cancel
+    where nothing moves."""
     freeze_encoder: bool = False
     """Train the decoder only: latents that were made before still fit."""
     latent_noise: float = 0.0

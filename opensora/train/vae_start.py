@@ -50,7 +50,7 @@ def _task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:
     if options.load_from_checkpoint is not None:
         vae.load_weights(options.load_from_checkpoint)
         if options.collapse_time:
-            collapsed = collapse_time({name: value.asnumpy() for name, value in vae.weights.items()})
+            collapsed = collapse_time({name: value.asnumpy() for name, value in vae.weights.items()}, rng)
             vae.weights = {name: ms.Tensor(value) for name, value in collapsed.items()}
     clips, validation = clips_of(options)
     return VAETask(vae, clips, validation, make_loss(options, content, rng), options, mesh)

@@ -4,6 +4,7 @@ The last tap reads the current frame. Kernels over time that have no 2-D counter
 frame on: then every path through a mix of interpolation and convolution is exact where nothing moves, whatever the mix.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,12 @@ from opensora.weights.files import WeightsError
 TIME_MIX = (".time_downsample.", ".time_upsample.")
 MIX_FACTOR = 2.0
 """As in a fresh model: its sigmoid, 0.88, is the interpolation's share."""
+HALVING = ".time_downsample."
+MIX_OF_CLIPS = 0.3
+MOTION_TAPS = 0.4
+"""Deviation of the random taps, as a part of that of the kernel's sum."""
+PIXELS = "decoder.conv_out.conv.weight"
+"""Without random taps: what they add would be seen."""
 NAMES_SHOWN = 5
 
 Arrays = Mapping[str, np.ndarray]
@@ -48,9 +55,44 @@ def inflate(image: Arrays, expected: Mapping[str, tuple[int, ...]]) -> dict[str,
     return weights
 
 
-def collapse_time(weights: Arrays) -> dict[str, np.ndarray]:
-    """Kernels over time with the sum of their taps in the last one; the rest as it is. A single frame comes out the same."""
-    return {name: _in_last_tap(value.sum(2), value.shape) if value.ndim == 5 else value for name, value in weights.items()}
+def collapse_time(weights: Arrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Weights that were trained on single frames, ready to learn clips. Still clips, of one frame too, come out the same.
+
+    Of a kernel's time taps a single frame tells only the sum. It goes into one tap, the current frame's, so that frames do not
+    blur. To all are added random taps that cancel where nothing moves: with zeros instead, neither half would learn of motion
+    before the other shows it. Kernels take over most of what the mixes of interpolation and convolution pass on, so that their taps count.
+    """
+    kernels = {name: value for name, value in weights.items() if value.ndim == 5 and value.shape[2] > 1}
+    last_halving = max((name for name in kernels if HALVING in name), default=None)
+    collapsed = dict(weights)
+    for name, value in kernels.items():
+        current = value.sum(2)
+        mix = re.sub(r"(\.conv)+\.weight$", ".mix_factor", name)
+        if mix in weights:
+            bias = name.replace(".weight", ".bias")
+            current, collapsed[bias], collapsed[mix] = _take_over(current, weights[bias], weights[mix])
+        # Frame 1 of three, then frame 2 of three such: about the middle of the frames that become one.
+        tap = 1 if HALVING in name and name != last_halving else value.shape[2] - 1
+        taps = np.zeros_like(value) if name == PIXELS else _motion_taps(current.std(), value.shape, rng)
+        taps[:, :, tap] += current
+        collapsed[name] = taps
+    return collapsed
+
+
+def _take_over(kernel: np.ndarray, bias: np.ndarray, mix_factor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernel (out, in, kh, kw), bias and factor of a mix whose interpolation has the share MIX_OF_CLIPS, the same where nothing moves."""
+    share = 1 / (1 + np.exp(-mix_factor))
+    same = np.zeros_like(kernel)
+    same[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] = np.eye(len(kernel))
+    kernel, bias = (share - MIX_OF_CLIPS) * same + (1 - share) * kernel, (1 - share) * bias
+    factor = np.full_like(mix_factor, np.log(MIX_OF_CLIPS / (1 - MIX_OF_CLIPS)))
+    return kernel / (1 - MIX_OF_CLIPS), bias / (1 - MIX_OF_CLIPS), factor
+
+
+def _motion_taps(deviation: float, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Random taps (out, in, taps, kh, kw) whose sum over time is zero."""
+    taps = MOTION_TAPS * deviation * rng.standard_normal(shape, np.float32)
+    return taps - taps.mean(2, keepdims=True)
 
 
 def _in_last_tap(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -103,6 +103,7 @@ def test_cached_latents_are_what_the_autoencoder_says(place: Path) -> None:
     draws = np.stack([cache.latents(0, np.random.default_rng(i)) for i in range(200)]) / LATENT_SCALE
     mean, logvar = np.split(cache.moments(0), 2)
     np.testing.assert_allclose(draws.mean(0), mean, atol=5 * np.exp(logvar.max() / 2) / 200**0.5)
+    np.testing.assert_array_equal(cache.latents(0, None), mean * np.float32(LATENT_SCALE))
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -153,6 +154,8 @@ def test_pixels_and_ids_become_what_the_caches_hold(place: Path) -> None:
         expected = posterior.mean.asnumpy() + np.exp(posterior.logvar.asnumpy() / 2) * noise
         np.testing.assert_allclose(latents[:, :, places], expected * LATENT_SCALE, rtol=1e-4, atol=1e-5)
     assert batch_latents({"latents": latents}, 2, None, rng) is latents
+    mean = vae.encode(ms.Tensor(np.ascontiguousarray(batch["pixels"][:, :, :5]))).mean.asnumpy()
+    np.testing.assert_allclose(batch_latents(batch, 2, vae, None)[:, :, :2], mean * LATENT_SCALE, rtol=1e-4, atol=1e-5)
 
 
 def test_a_cache_alone_is_a_data_set(place: Path) -> None:

@@ -68,6 +68,13 @@ def test_latents_are_drawn_anew_each_time(cache: LatentCache) -> None:
     assert draws.mean() == pytest.approx(3.0, abs=0.01) and draws.std() == pytest.approx(0.1, rel=0.05)
 
 
+def test_without_draws_a_run_trains_on_the_means(cache: LatentCache) -> None:
+    drawn, means = (task(cache, caption_dropout=0.0, sample_posterior=drawn).batch(1)[0]["latents"] for drawn in (True, False))
+    assert means.shape == drawn.shape and drawn.std((1, 2, 3, 4)).min() > 0.05 * LATENT_SCALE
+    expected = np.rint(drawn.mean((1, 2, 3, 4), keepdims=True) / LATENT_SCALE) * LATENT_SCALE
+    np.testing.assert_allclose(means, np.broadcast_to(expected, means.shape), rtol=1e-6)
+
+
 def test_captions_are_left_out_at_the_given_rate(cache: LatentCache) -> None:
     run = task(cache, caption_dropout=0.25, batch_size=50)
     empty = np.concatenate([run.batch(step)[0]["cond_mask"].sum((1, 2)) == 1 for step in range(1, 41)])  # the end token alone

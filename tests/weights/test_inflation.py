@@ -110,17 +110,34 @@ def test_an_inflated_autoencoder_sees_a_still_picture_as_the_image_autoencoder_d
         np.testing.assert_allclose(found[:, :, frame], pixels, rtol=0, atol=5e-5 * np.abs(pixels).max())
 
 
-def test_kernels_that_were_trained_on_single_frames_keep_them(image: dict[str, np.ndarray]) -> None:
+@pytest.mark.slow
+def test_weights_of_single_frames_see_still_clips_as_they_saw_the_frame() -> None:
+    set_jit(False)
+    try:
+        vae = CausalVAE.initialise(CONFIG, np.random.default_rng(2))
+        vae.weights = {name: value * 3 if name.endswith("mix_factor") else value for name, value in vae.weights.items()}
+        picture = np.random.default_rng(1).uniform(-1, 1, (1, 3, 1, 16, 24)).astype(np.float32)
+        expected = vae.decode(vae.encode(ms.Tensor(picture)).mode()).asnumpy()
+        before = {name: value.asnumpy() for name, value in vae.weights.items()}
+        after = collapse_time(before, np.random.default_rng(3))
+        again = CausalVAE(CONFIG, {name: ms.Tensor(value) for name, value in after.items()})
+        found = again.decode(again.encode(ms.Tensor(np.repeat(picture, 5, 2))).mode()).asnumpy()
+    finally:
+        set_jit(True)
+    np.testing.assert_allclose(found, np.repeat(expected, 5, 2), rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert after.keys() == before.keys() and all(after[name].shape == value.shape for name, value in before.items())
+
+
+def test_weights_of_single_frames_get_taps_that_see_motion() -> None:
     rng = np.random.default_rng(2)
     weights = {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in weight_shapes(CONFIG).items()}
-    collapsed = collapse_time(weights)
-    for name, value in weights.items():
-        assert collapsed[name].shape == value.shape
-        if value.ndim == 5:
-            np.testing.assert_array_equal(collapsed[name][:, :, -1], value.sum(2))
-            assert not collapsed[name][:, :, :-1].any()
-        else:
-            np.testing.assert_array_equal(collapsed[name], value)
+    collapsed = collapse_time(weights, np.random.default_rng(3))
+    again = collapse_time(weights, np.random.default_rng(3))
+    for name, value in collapsed.items():
+        np.testing.assert_array_equal(value, again[name])
+        if value.ndim == 5 and value.shape[2] == 3 and name != "decoder.conv_out.conv.weight":
+            assert all(value[:, :, tap].any() for tap in range(3))
+    np.testing.assert_array_equal(collapsed["decoder.conv_out.conv.weight"][:, :, :2], 0)
 
 
 def test_weights_that_do_not_belong_are_named(image: dict[str, np.ndarray]) -> None:
