@@ -13,8 +13,8 @@ archives), the 8 colours and the pairs held out for evaluation. `opensora.data.d
     clip = clips[index]                                     # a function of (seed, index) and of nothing else; endless
     clip.caption                                            # "an elephant on a sky blue background"
 
-An animation is a loop of mostly 72 frames at 24 fps. A clip takes every second frame from a random phase, so 17 frames at
-12 fps show half of the loop at its natural speed; `stride=4` shows all of it with twice the motion a frame.
+An animation is a loop of mostly 72 frames at 24 fps. A clip takes every frame from a random phase, so 17 frames show a quarter of
+the loop at its natural speed; `stride=4` shows all of it with four times the motion a frame.
 """
 
 import json
@@ -28,7 +28,7 @@ from PIL import Image
 
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
 SOURCE_FPS = 24
-STRIDE = 2
+STRIDE = 1
 SCALES = (0.75, 1.0)  # longer side of the subject's bounding box, as a part of the frame
 SPLITS = ("train", "held_out", "all")
 
