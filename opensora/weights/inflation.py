@@ -11,10 +11,10 @@ import numpy as np
 
 from opensora.weights.files import WeightsError
 
-TIME_MIX = (".time_downsample.", ".time_upsample.")
+HALVING, DOUBLING = ".time_downsample.", ".time_upsample."
+TIME_MIX = (HALVING, DOUBLING)
 MIX_FACTOR = 2.0
 """As in a fresh model: its sigmoid, 0.88, is the interpolation's share."""
-HALVING = ".time_downsample."
 MIX_OF_CLIPS = 0.3
 MOTION_TAPS = 0.4
 """Deviation of the random taps, as a part of that of the kernel's sum."""
@@ -82,9 +82,7 @@ def collapse_time(weights: Arrays, rng: np.random.Generator) -> dict[str, np.nda
 def _take_over(kernel: np.ndarray, bias: np.ndarray, mix_factor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Kernel (out, in, kh, kw), bias and factor of a mix whose interpolation has the share MIX_OF_CLIPS, the same where nothing moves."""
     share = 1 / (1 + np.exp(-mix_factor))
-    same = np.zeros_like(kernel)
-    same[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] = np.eye(len(kernel))
-    kernel, bias = (share - MIX_OF_CLIPS) * same + (1 - share) * kernel, (1 - share) * bias
+    kernel, bias = (share - MIX_OF_CLIPS) * _identity(kernel.shape) + (1 - share) * kernel, (1 - share) * bias
     factor = np.full_like(mix_factor, np.log(MIX_OF_CLIPS / (1 - MIX_OF_CLIPS)))
     return kernel / (1 - MIX_OF_CLIPS), bias / (1 - MIX_OF_CLIPS), factor
 
@@ -106,7 +104,13 @@ def _time_mix(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A kernel (channels, channels, 3, 3, 3) that passes the current frame on, its bias, or the factor of the mix."""
     if name.endswith("mix_factor"):
         return np.full(shape, MIX_FACTOR, np.float32)
-    value = np.zeros(shape, np.float32)
     if len(shape) == 5:
-        value[:, :, -1, shape[3] // 2, shape[4] // 2] = np.eye(shape[0], shape[1])
-    return value
+        return _in_last_tap(_identity((*shape[:2], *shape[3:])), shape)
+    return np.zeros(shape, np.float32)
+
+
+def _identity(shape: tuple[int, ...]) -> np.ndarray:
+    """A kernel (out, in, kh, kw) that changes nothing."""
+    kernel = np.zeros(shape, np.float32)
+    kernel[:, :, shape[2] // 2, shape[3] // 2] = np.eye(shape[0], shape[1])
+    return kernel
