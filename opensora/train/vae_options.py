@@ -15,6 +15,8 @@ class VAELossOptions:
     """Weight of the KL divergence of the latents; default 1e-6."""
     squared_weight: float = 0.0
     """Weight of the squared error beside the absolute one."""
+    motion_weight: float = 0.0
+    """Weight of the error of the changes from frame to frame beside that of the frames: for clips that move little."""
     logvar_init: float | None = None
     """Log-variance of a pixel's likelihood: the distance is divided by its exponential; default 0."""
     learn_logvar: bool = False
@@ -106,7 +108,7 @@ class TrainVAEOptions(VAEDataOptions, VAELossOptions, LoopOptions, OptimizerOpti
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         VAEDataOptions.__post_init__(self)
-        for name in ("kl_weight", "perceptual_weight", "disc_weight", "disc_start", "squared_weight", "latent_noise"):
+        for name in ("kl_weight", "perceptual_weight", "disc_weight", "disc_start", "squared_weight", "motion_weight", "latent_noise"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if self.disc_num_layers is not None and self.disc_num_layers < 1:

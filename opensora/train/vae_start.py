@@ -97,7 +97,8 @@ def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.G
     else:
         log.info("there is no perceptual term: --lpips_weights names the file that it needs")
     return VAELoss(
-        kl_weight=float(chosen["kl_weight"]), logvar=float(chosen["logvar_init"]), squared_weight=options.squared_weight,
+        kl_weight=float(chosen["kl_weight"]), logvar=float(chosen["logvar_init"]),
+        squared_weight=options.squared_weight, motion_weight=options.motion_weight,
         perceptual=perceptual, perceptual_weight=float(chosen["perceptual_weight"]), discriminator=discriminator,
         disc_start=int(chosen["disc_start"]), disc_weight=float(chosen["disc_weight"]), disc_loss=chosen["disc_loss"],
     )  # fmt: skip
