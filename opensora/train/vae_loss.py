@@ -68,7 +68,7 @@ class VAELoss:
     squared_weight: float = 0.0
     """Share of the squared error that is added to the absolute one (not in the original)."""
     motion_weight: float = 0.0
-    """Weight of the same distance between the changes from frame to frame (not in the original): small movements cost little in the frames."""
+    """Weight of the same distance between changes from frame to frame (not in the original)."""
     perceptual: Perceptual | None = None
     perceptual_weight: float = 1.0
     discriminator: Discriminator | None = None
