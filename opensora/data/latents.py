@@ -11,15 +11,6 @@ LATENT_SCALE = 0.18215
 """What latents are multiplied with, so that the diffusion sees unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""
 
 
-def draw_latents(moments: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-    """A draw from the posterior, without `rng` its mean, scaled: (2*C, T, h, w) means and log-variances -> float32 (C, T, h, w)."""
-    mean, logvar = np.split(moments, 2)
-    if rng is None:
-        return mean * np.float32(LATENT_SCALE)
-    noise = rng.standard_normal(mean.shape, np.float32)
-    return (mean + np.exp(0.5 * np.clip(logvar, -30, 20)) * noise) * np.float32(LATENT_SCALE)
-
-
 class LatentCache(Cache):
     """Clips that `opensora encode-latents` encoded. It keeps means and log-variances, so that every draw is a new one."""
 
@@ -43,4 +34,8 @@ class LatentCache(Cache):
 
     def latents(self, index: int, rng: np.random.Generator | None) -> np.ndarray:
         """A draw from the posterior of a clip, without `rng` its mean, scaled: float32 (C, T, h, w)."""
-        return draw_latents(self.moments(index), rng)
+        mean, logvar = np.split(self.moments(index), 2)
+        if rng is None:
+            return mean * np.float32(LATENT_SCALE)
+        noise = rng.standard_normal(mean.shape, np.float32)
+        return (mean + np.exp(0.5 * np.clip(logvar, -30, 20)) * noise) * np.float32(LATENT_SCALE)
