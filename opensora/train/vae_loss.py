@@ -12,6 +12,7 @@ from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
 from opensora.nn.block import Block
 from opensora.runtime import mindspore
+from opensora.train.vae_distance import clip_distances
 
 ms = mindspore()
 ops = ms.ops
@@ -69,6 +70,8 @@ class VAELoss:
     """Share of the squared error that is added to the absolute one (not in the original)."""
     motion_weight: float = 0.0
     """Weight of the same distance between changes from frame to frame (not in the original)."""
+    motion_strength_weight: float = 0.0
+    """Weight of the distance between the strengths of changes in each patch (not in the original)."""
     perceptual: Perceptual | None = None
     perceptual_weight: float = 1.0
     discriminator: Discriminator | None = None
@@ -91,7 +94,8 @@ class VAELoss:
         batch, frames = video.shape[0], video.shape[2]
         rows, pixels = batch * frames, video.size // (batch * frames)
         precision = math.exp(-self.logvar)
-        inputs = (video, reconstruction, moments, self.squared_weight, self.motion_weight)
+        weights = self.squared_weight, self.motion_weight, self.motion_strength_weight
+        inputs = (video, reconstruction, moments, *weights)
         distances, divergences = _TERMS({}, *inputs)
         distance, kl = (float(value.asnumpy().sum(dtype=np.float64)) for value in (distances, divergences))
         outward = ops.full_like(distances, precision / rows), ops.full_like(divergences, self.kl_weight / batch)
@@ -197,22 +201,9 @@ PENALTIES: Mapping[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] =
 """Penalty and slope of a logit that should be large; one that should be small comes with its sign turned."""
 
 
-def _terms(w: Any, video: Any, reconstruction: Any, moments: Any, squared_weight: float, motion_weight: float) -> tuple[Any, Any]:
-    """The distances of each frame's channels (B, 3, T), and the KL terms (B, w). A change belongs to the later of its two frames."""
-    difference = video - reconstruction
-    distances = _distances(difference, squared_weight)
-    if motion_weight and video.shape[2] > 1:
-        changes = _distances(difference[:, :, 1:] - difference[:, :, :-1], squared_weight)  # (B, 3, T-1)
-        distances = distances + motion_weight * ops.concat((ops.zeros_like(changes[:, :, :1]), changes), 2)
-    return distances, gaussian_kl(moments)
-
-
-def _distances(difference: Any, squared_weight: float) -> Any:
-    """Absolute and squared errors (B, 3, T, H, W), summed over pixels."""
-    distance = ops.abs(difference)
-    if squared_weight:
-        distance = distance + squared_weight * difference * difference
-    return ops.sum(distance, (3, 4))
+def _terms(w: Any, video: Any, reconstruction: Any, moments: Any, *weights: float) -> tuple[Any, Any]:
+    """The distances of each frame's channels (B, 3, T), and the KL terms (B, w)."""
+    return clip_distances(video, reconstruction, *weights), gaussian_kl(moments)
 
 
 def _images(w: Any, video: Any) -> Any:

@@ -17,6 +17,8 @@ class VAELossOptions:
     """Weight of the squared error beside the absolute one."""
     motion_weight: float = 0.0
     """Weight of the error of the changes from frame to frame beside that of the frames: for clips that move little."""
+    motion_strength_weight: float = 0.0
+    """Weight of the error of how strongly each patch of 4x4 pixels changes: what moves in a way that cannot be told still moves as much."""
     logvar_init: float | None = None
     """Log-variance of a pixel's likelihood: the distance is divided by its exponential; default 0."""
     learn_logvar: bool = False
@@ -108,7 +110,8 @@ class TrainVAEOptions(VAEDataOptions, VAELossOptions, LoopOptions, OptimizerOpti
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         VAEDataOptions.__post_init__(self)
-        for name in ("kl_weight", "perceptual_weight", "disc_weight", "disc_start", "squared_weight", "motion_weight", "latent_noise"):
+        weights = "kl_weight", "perceptual_weight", "disc_weight", "squared_weight", "motion_weight", "motion_strength_weight"
+        for name in (*weights, "disc_start", "latent_noise"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if self.disc_num_layers is not None and self.disc_num_layers < 1:

@@ -99,6 +99,7 @@ def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.G
     return VAELoss(
         kl_weight=float(chosen["kl_weight"]), logvar=float(chosen["logvar_init"]),
         squared_weight=options.squared_weight, motion_weight=options.motion_weight,
+        motion_strength_weight=options.motion_strength_weight,
         perceptual=perceptual, perceptual_weight=float(chosen["perceptual_weight"]), discriminator=discriminator,
         disc_start=int(chosen["disc_start"]), disc_weight=float(chosen["disc_weight"]), disc_loss=chosen["disc_loss"],
     )  # fmt: skip
