@@ -129,69 +129,6 @@ def test_the_learned_variance_has_the_slope_of_the_loss() -> None:
     assert at(0.3).by_logvar == pytest.approx(slope, rel=1e-3)
 
 
-def test_motion_weight_adds_the_distance_of_the_changes() -> None:
-    """Value and gradient against double precision, from the definition."""
-    rng = np.random.default_rng(0)
-    video, reconstruction = rng.uniform(-1, 1, (2, 2, 3, 5, 4, 6))
-    moments = ms.Tensor(np.zeros((2, 8, 2, 1, 1), np.float32))
-
-    def distance(error: np.ndarray) -> float:
-        return float((np.abs(error) + 4.0 * error**2).sum())
-
-    def expected(reconstruction: np.ndarray) -> float:
-        error = video - reconstruction
-        return (distance(error) + 3.0 * distance(np.diff(error, axis=2))) / 10  # 2 videos of 5 frames
-
-    def terms(reconstruction: np.ndarray, **weights: float) -> GeneratorTerms:
-        given = (ms.Tensor(value.astype(np.float32)) for value in (video, reconstruction))
-        return VAELoss(squared_weight=4.0, **weights).generator(*given, moments)
-
-    found = terms(reconstruction, motion_weight=3.0)
-    assert found.loss == pytest.approx(expected(reconstruction), rel=1e-5)
-    direction = rng.standard_normal(video.shape)
-    slope = (expected(reconstruction + 1e-6 * direction) - expected(reconstruction - 1e-6 * direction)) / 2e-6
-    assert float((found.by_reconstruction.asnumpy() * direction).sum()) == pytest.approx(slope, rel=1e-4)
-
-    constant = video + 0.1 * direction[:, :, :1]
-    assert terms(constant, motion_weight=3.0).loss == pytest.approx(terms(constant).loss, rel=1e-5)
-
-
-def test_motion_strength_weight_compares_how_much_patches_change() -> None:
-    """Value and gradient against double precision, from the definition; the last two columns fill no patch."""
-    rng = np.random.default_rng(0)
-    video, reconstruction = rng.uniform(-1, 1, (2, 2, 3, 5, 8, 6))
-    moments = ms.Tensor(np.zeros((2, 8, 2, 1, 1), np.float32))
-
-    def strengths(clip: np.ndarray) -> np.ndarray:
-        squares = np.square(np.diff(clip, axis=2)[..., :4])
-        return np.stack([np.sqrt(squares[:, :, :, row : row + 4].mean((3, 4)) + 0.02**2) for row in (0, 4)])
-
-    def expected(reconstruction: np.ndarray) -> float:
-        errors = np.abs(strengths(video) - strengths(reconstruction))
-        return float(np.abs(video - reconstruction).sum() + 3.0 * 16 * errors.sum()) / 10  # 2 videos of 5 frames
-
-    def terms(reconstruction: np.ndarray, **weights: float) -> GeneratorTerms:
-        given = (ms.Tensor(value.astype(np.float32)) for value in (video, reconstruction))
-        return VAELoss(**weights).generator(*given, moments)
-
-    found = terms(reconstruction, motion_strength_weight=3.0)
-    assert found.loss == pytest.approx(expected(reconstruction), rel=1e-5)
-    direction = rng.standard_normal(video.shape)
-    slope = (expected(reconstruction + 1e-6 * direction) - expected(reconstruction - 1e-6 * direction)) / 2e-6
-    assert float((found.by_reconstruction.asnumpy() * direction).sum()) == pytest.approx(slope, rel=1e-4)
-
-    backwards = -video
-    assert terms(backwards, motion_strength_weight=3.0).loss == pytest.approx(terms(backwards).loss, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["motion_weight", "motion_strength_weight"])
-def test_weights_of_motion_say_nothing_about_single_frames(name: str) -> None:
-    frame = np.random.default_rng(0).uniform(-1, 1, (2, 3, 1, 4, 8)).astype(np.float32)
-    moments = ms.Tensor(np.zeros((2, 8, 1, 1, 1), np.float32))
-    losses = [VAELoss(**{name: weight}).generator(ms.Tensor(frame), ms.Tensor(frame * 0.5), moments).loss for weight in (0.0, 3.0)]
-    assert losses[0] == losses[1]
-
-
 def test_perceptual_term_of_lpips_walks_back_through_its_tape() -> None:
     """An LPIPS and the same LPIPS as any function give the same term and gradient."""
     rng = np.random.default_rng(0)
