@@ -70,7 +70,13 @@ def launched() -> bool:
 
 
 def device() -> str:
-    """The device that this process computes on, "CPU" or "Ascend". It stays: blocks are written for it when they are imported."""
+    """The device that this process computes on, "CPU" or "Ascend". It stays: blocks are written for it when they are imported.
+
+    On a CPU every call of an operator returns when the operator is finished. By default the framework works operators off in threads of its
+    own while the caller waits in a busy loop, which takes a whole core away from them.
+    """
+    if not _asked and _target() == "CPU":
+        mindspore().set_context(pynative_synchronize=True)
     _asked.add(_target())
     return _target()
 

@@ -17,7 +17,7 @@ from opensora.models.causal_vae_blocks import KINDS, attend_in_frames, mean_of_t
 from opensora.models.causal_vae_config import Layer
 from opensora.models.frames import CHUNK_BYTES, FLOAT, Frames, Given, Interpolated, Mapped, Statistics, Stored, Workspace
 from opensora.nn.activations import sigmoid, silu
-from opensora.nn.block import Weights, subset, waiting_operators
+from opensora.nn.block import Weights, subset
 from opensora.nn.convolution import sum_over_taps
 from opensora.nn.exchange import Turns
 from opensora.nn.normalisation import normalise_channels
@@ -41,13 +41,12 @@ def run_chunked(
     """
     run = Run(groups, workspace, turns or Turns())
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
-    with waiting_operators():
-        for layer in layers:
-            x = LAYERS.get(layer.kind, _frame_by_frame)(run, layer, subset(weights, layer.prefix), x)
-        frames, batch, *rest = x.shape
-        result = np.empty((batch, rest[0], frames, *rest[1:]), np.float32)
-        run.fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
-        x.release()
+    for layer in layers:
+        x = LAYERS.get(layer.kind, _frame_by_frame)(run, layer, subset(weights, layer.prefix), x)
+    frames, batch, *rest = x.shape
+    result = np.empty((batch, rest[0], frames, *rest[1:]), np.float32)
+    run.fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
+    x.release()
     return result
 
 

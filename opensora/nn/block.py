@@ -5,8 +5,7 @@ block's inputs (and nothing else, unless it is told to keep more), so that `Tape
 recomputes its forward (activation checkpointing, arXiv:1604.06174), and its compile time does not grow with depth.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,19 +22,6 @@ _settings = {"jit": True}
 def set_jit(enabled: bool) -> None:
     """Compile blocks (the default), or run operator by operator, which is slower and easier to debug."""
     _settings["jit"] = enabled
-
-
-@contextmanager
-def waiting_operators() -> Iterator[None]:
-    """Inside, every operator outside compiled code is finished when its call returns. By default the framework works them off in threads
-    of its own while the caller waits in a busy loop, which takes a whole core away from the operators.
-    """
-    before = ms.get_context("pynative_synchronize")
-    ms.set_context(pynative_synchronize=True)
-    try:
-        yield
-    finally:
-        ms.set_context(pynative_synchronize=before)
 
 
 def subset(weights: Weights, prefix: str | tuple[str, ...]) -> dict[str, Any]:

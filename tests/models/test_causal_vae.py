@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig, Posterior, weight_shapes
-from opensora.nn.block import Forward, set_jit
+from opensora.nn.block import Forward
 from opensora.weights import WeightsError
 from tests import reference
 
@@ -17,13 +16,6 @@ from tests import reference
 TINY = CausalVAEConfig(hidden_size=32, hidden_size_mult=(1, 1, 1, 1), num_res_blocks=1)
 DEFAULT = CausalVAEConfig.from_dict(reference.read_json("vae_default/config"))
 TAPS = {"enc": "encoder", "dec": "decoder"}
-
-
-@pytest.fixture
-def operator_mode() -> Iterator[None]:
-    set_jit(False)
-    yield
-    set_jit(True)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +60,6 @@ def video() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def joint() -> dict[str, Any]:
     return tensors("latte/joint")
-
-
-@pytest.fixture
-def operator_mode() -> Iterator[None]:
-    set_jit(False)
-    yield
-    set_jit(True)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 import itertools
 import weakref
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,6 @@ TINY = T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=12, num_layers=3, num_hea
 @pytest.fixture
 def encoder(tmp_path: Path) -> T5Encoder:
     return T5Encoder.from_pretrained(release(tmp_path, reference.load("t5/weights")))
-
-
-@pytest.fixture
-def operator_mode() -> Iterator[None]:
-    set_jit(False)
-    yield
-    set_jit(True)
 
 
 def release(folder: Path, weights: dict[str, np.ndarray]) -> Path:

@@ -89,6 +89,7 @@ def test_timesteps_are_spread_over_a_batch_and_uniform_over_batches(cache: Laten
     assert steps[:, 0].mean() == pytest.approx(499.5, abs=60)
 
 
+@pytest.mark.usefixtures("operator_mode")
 def test_accumulated_batches_are_one_larger_batch(cache: LatentCache) -> None:
     """The same gradients, norms and new weights, and a loss by quarter of the timesteps."""
     results = []

@@ -78,6 +78,7 @@ class NearTheReference(VAELoss):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
 def test_a_whole_step_is_the_reference() -> None:
     """Of the discriminator's 156,000 units, computed in double precision at the reference's reconstruction, one lies 2e-7 from its bend
     and others 2e-6. So noise of 5e-6 on the reconstruction, or rounding, decides which side it takes, which moves the

@@ -116,7 +116,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, 
     assert task.optimizer.step == task.disc_optimizer.step == 0
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
 def test_parts_of_a_batch_are_averaged(tmp_path: Path) -> None:
     """Without a discriminator, whose norms look at a part at a time, two parts of one clip are one of two clips."""
     logs = []
