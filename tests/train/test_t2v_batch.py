@@ -106,6 +106,7 @@ def test_accumulated_batches_are_one_larger_batch(cache: LatentCache) -> None:
         np.testing.assert_allclose(accumulated[name], value, rtol=0, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.usefixtures("operator_mode")
 def test_a_sample_that_is_not_a_number_moves_nothing(cache: LatentCache, monkeypatch: pytest.MonkeyPatch) -> None:
     run = task(cache, init_loss_scale=1024.0)
     batch = run.batch(1)
