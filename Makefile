@@ -5,6 +5,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Compiling, which takes one core, is most of the time: a process a core, of up to 3 GiB each.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DEMO_PROMPT ?= an elephant on a sky blue background
 
 .PHONY: demo test test-quick lint bench faults parallel
@@ -13,10 +15,10 @@ demo: $(STAMP)
 	$(BIN)/opensora generate "$(DEMO_PROMPT)" --save_img_path samples/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
