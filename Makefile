@@ -5,7 +5,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Compiling, which takes one core, is most of the time: a process a core, of up to 3 GiB each.
+# Compiling, which takes one core, is most of the time: a process a core.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DEMO_PROMPT ?= an elephant on a sky blue background
 

@@ -12,7 +12,6 @@ from opensora.models.causal_vae_chunked import chunk_frames, run_chunked
 from opensora.models.causal_vae_config import decoder_layers, encoder_layers
 from opensora.models.causal_vae_memory import choose, chunked, whole
 from opensora.models.frames import Workspace
-from opensora.nn.block import set_jit
 from tests import reference
 
 # The release's layout, whose last level narrows, and that of the reference class's defaults.
@@ -37,15 +36,14 @@ def whole_and_chunked(vae: CausalVAE, frames: int, batch: int) -> list[tuple[np.
     """(moments, decoded video), as a whole and in chunks."""
     video = ms.Tensor(np.random.default_rng(2).uniform(-1, 1, (batch, 3, frames, 16, 16)).astype(np.float32))
     latents = np.random.default_rng(3).standard_normal(vae.latent_shape(video.shape)).astype(np.float32)
-    set_jit(False)
     results = []
     for vae.memory in ("exact", "chunked"):
         results.append((vae.encode(video).moments.asnumpy(), vae.decode(ms.Tensor(latents)).asnumpy()))
-    set_jit(True)
     return results
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
 @pytest.mark.parametrize("config", [RELEASE, DEFAULT], ids=["release", "default"])
 @pytest.mark.parametrize(("frames", "batch", "chunk_bytes"), [(1, 2, 2**24), (2, 1, 2**24), (6, 2, 2**24), (9, 1, 2**15), (9, 1, 1)])
 def test_chunks_are_the_whole(config: CausalVAEConfig, frames: int, batch: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:

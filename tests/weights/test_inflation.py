@@ -9,7 +9,6 @@ from opensora.cli import main
 from opensora.models.causal_vae import CausalVAE, CausalVAEConfig, weight_shapes
 from opensora.nn.activations import silu
 from opensora.nn.attention import attention
-from opensora.nn.block import set_jit
 from opensora.nn.convolution import NONE, conv2d
 from opensora.nn.normalisation import group_norm
 from opensora.weights import WeightsError, save_weights
@@ -88,19 +87,16 @@ def image() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
 @pytest.mark.parametrize("frames", [1, 5])
 def test_an_inflated_autoencoder_sees_a_still_picture_as_the_image_autoencoder_does(image: dict[str, np.ndarray], frames: int) -> None:
-    set_jit(False)
-    try:
-        vae = CausalVAE(CONFIG, {name: ms.Tensor(value) for name, value in inflate(image, weight_shapes(CONFIG)).items()})
-        picture = np.random.default_rng(1).uniform(-1, 1, (2, 3, 16, 24)).astype(np.float32)
-        original = ImageVAE(image)
-        moments = original.moments(ms.Tensor(picture))
-        pixels = original.decode(moments[:, :4]).asnumpy()
-        posterior = vae.encode(ms.Tensor(np.repeat(picture[:, :, None], frames, 2)))
-        found = vae.decode(posterior.mode()).asnumpy()
-    finally:
-        set_jit(True)
+    vae = CausalVAE(CONFIG, {name: ms.Tensor(value) for name, value in inflate(image, weight_shapes(CONFIG)).items()})
+    picture = np.random.default_rng(1).uniform(-1, 1, (2, 3, 16, 24)).astype(np.float32)
+    original = ImageVAE(image)
+    moments = original.moments(ms.Tensor(picture))
+    pixels = original.decode(moments[:, :4]).asnumpy()
+    posterior = vae.encode(ms.Tensor(np.repeat(picture[:, :, None], frames, 2)))
+    found = vae.decode(posterior.mode()).asnumpy()
     assert found.shape[2] == frames
     for frame in range(posterior.moments.shape[2]):
         np.testing.assert_allclose(
@@ -111,19 +107,16 @@ def test_an_inflated_autoencoder_sees_a_still_picture_as_the_image_autoencoder_d
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
 def test_weights_of_single_frames_see_still_clips_as_they_saw_the_frame() -> None:
-    set_jit(False)
-    try:
-        vae = CausalVAE.initialise(CONFIG, np.random.default_rng(2))
-        vae.weights = {name: value * 3 if name.endswith("mix_factor") else value for name, value in vae.weights.items()}
-        picture = np.random.default_rng(1).uniform(-1, 1, (1, 3, 1, 16, 24)).astype(np.float32)
-        expected = vae.decode(vae.encode(ms.Tensor(picture)).mode()).asnumpy()
-        before = {name: value.asnumpy() for name, value in vae.weights.items()}
-        after = collapse_time(before, np.random.default_rng(3))
-        again = CausalVAE(CONFIG, {name: ms.Tensor(value) for name, value in after.items()})
-        found = again.decode(again.encode(ms.Tensor(np.repeat(picture, 5, 2))).mode()).asnumpy()
-    finally:
-        set_jit(True)
+    vae = CausalVAE.initialise(CONFIG, np.random.default_rng(2))
+    vae.weights = {name: value * 3 if name.endswith("mix_factor") else value for name, value in vae.weights.items()}
+    picture = np.random.default_rng(1).uniform(-1, 1, (1, 3, 1, 16, 24)).astype(np.float32)
+    expected = vae.decode(vae.encode(ms.Tensor(picture)).mode()).asnumpy()
+    before = {name: value.asnumpy() for name, value in vae.weights.items()}
+    after = collapse_time(before, np.random.default_rng(3))
+    again = CausalVAE(CONFIG, {name: ms.Tensor(value) for name, value in after.items()})
+    found = again.decode(again.encode(ms.Tensor(np.repeat(picture, 5, 2))).mode()).asnumpy()
     np.testing.assert_allclose(found, np.repeat(expected, 5, 2), rtol=0, atol=1e-4 * np.abs(expected).max())
     assert after.keys() == before.keys() and all(after[name].shape == value.shape for name, value in before.items())
 
