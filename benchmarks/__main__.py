@@ -32,7 +32,10 @@ def main(names: list[str]) -> int:
     for name in names or CASES:
         result = measure(CASES[name])
         failed |= result["exit"] != 0
-        print(json.dumps({"case": name, **result, "cpus": os.cpu_count(), "machine": platform.machine()}), flush=True)
+        print(
+            json.dumps({"case": name, **result, "cpus": os.cpu_count(), "machine": platform.machine()}),
+            flush=True,
+        )
     return int(failed)
 
 

@@ -26,12 +26,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from opensora.models.causal_vae import weight_shapes as vae_shapes
-from opensora.models.causal_vae_config import CausalVAEConfig
-from opensora.models.latte_config import LatteConfig
-from opensora.models.latte_config import weight_shapes as latte_shapes
-from opensora.models.t5_config import T5Config
-from opensora.models.t5_config import weight_shapes as t5_shapes
+from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.model import weight_shapes as vae_shapes
+from opensora.models.latte.config import LatteConfig
+from opensora.models.latte.config import weight_shapes as latte_shapes
+from opensora.models.t5.config import T5Config
+from opensora.models.t5.config import weight_shapes as t5_shapes
 from opensora.pipeline import Pipeline
 from opensora.weights import ModelFolder
 from opensora.weights.files import to_bfloat16
@@ -58,13 +58,19 @@ def write_weights(folder: Path, stem: str, shapes: Shapes, stored: str) -> None:
         shards[-1][name] = shape
         size += prod(shape) * width
     count = len(shards)
-    names = [f"{stem}.safetensors"] if count == 1 else [f"{stem}-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    names = (
+        [f"{stem}.safetensors"]
+        if count == 1
+        else [f"{stem}-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    )
     blocks = Blocks(stored)
     for file_name, shard in zip(names, shards, strict=True):
         with open(folder / file_name, "wb") as file:
             _write_shard(file, shard, code, width, blocks)
     if count > 1:
-        weight_map = {name: file_name for file_name, shard in zip(names, shards, strict=True) for name in shard}
+        weight_map = {
+            name: file_name for file_name, shard in zip(names, shards, strict=True) for name in shard
+        }
         (folder / f"{stem}.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
@@ -103,11 +109,17 @@ class Blocks:
 
 def write_release(folder: Path, part: str, stored: str) -> ModelFolder:
     """The release's layout in `folder`, of which only `part` has weights. OSError where the disk has no room for them."""
-    shapes = {"transformer": latte_shapes(LATTE), "vae": vae_shapes(CausalVAEConfig()), "text_encoder": t5_shapes(T5Config())}
+    shapes = {
+        "transformer": latte_shapes(LATTE),
+        "vae": vae_shapes(CausalVAEConfig()),
+        "text_encoder": t5_shapes(T5Config()),
+    }
     needed = CODES[stored][1] * sum(map(prod, shapes[part].values()))
     free = shutil.disk_usage(folder).free
     if free < 1.1 * needed:
-        raise OSError(f"{folder} has {free / 1e9:.1f} GB free, {1.1 * needed / 1e9:.1f} are needed: name another place with --folder")
+        raise OSError(
+            f"{folder} has {free / 1e9:.1f} GB free, {1.1 * needed / 1e9:.1f} are needed: name another place with --folder"
+        )
     model = ModelFolder(folder, folder / "17x256x256", folder / "vae", folder / "text_encoder")
     configs = {
         model.transformer: LATTE.to_dict(),
@@ -129,8 +141,13 @@ def write_release(folder: Path, part: str, stored: str) -> ModelFolder:
 
 def check_names() -> None:
     """The names and shapes that were written are the release's."""
-    for keys, shapes in (("latte_xl122_keys", latte_shapes(LATTE)), ("causalvae_v11_keys", vae_shapes(CausalVAEConfig()))):
-        published = {name: tuple(shape) for name, shape in json.loads((KEYS / f"{keys}.json").read_text()).items()}
+    for keys, shapes in (
+        ("latte_xl122_keys", latte_shapes(LATTE)),
+        ("causalvae_v11_keys", vae_shapes(CausalVAEConfig())),
+    ):
+        published = {
+            name: tuple(shape) for name, shape in json.loads((KEYS / f"{keys}.json").read_text()).items()
+        }
         kept = {name: shape for name, shape in published.items() if not name.startswith("loss.")}
         assert kept == dict(shapes), keys
 
@@ -164,13 +181,22 @@ PARTS = {"text": (text, "text_encoder"), "denoise": (denoise, "transformer"), "d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--stored", choices=CODES, default="float32", help="how the files hold the weights")
     parser.add_argument(
-        "--weights_dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="how the transformer's are kept in memory"
+        "--weights_dtype",
+        choices=("fp32", "fp16", "bf16"),
+        default="fp32",
+        help="how the transformer's are kept in memory",
     )
-    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the files are written, in a folder of their own")
+    parser.add_argument(
+        "--folder",
+        default=tempfile.gettempdir(),
+        help="where the files are written, in a folder of their own",
+    )
     options = parser.parse_args()
     check_names()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the files go then, too
@@ -184,7 +210,12 @@ def main() -> None:
         result = run()
         marks.append(Mark())
         assert np.isfinite(result).all() and result.std() > 0
-    line = {"part": options.part, "stored": options.stored, "weights_dtype": options.weights_dtype, "shape": result.shape}
+    line = {
+        "part": options.part,
+        "stored": options.stored,
+        "weights_dtype": options.weights_dtype,
+        "shape": result.shape,
+    }
     for name, (before, after) in zip(("load", "run"), pairwise(marks), strict=True):
         line |= {name: round(after.wall - before.wall, 1), f"{name}_cpu": round(after.cpu - before.cpu, 1)}
     print(json.dumps(line | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))

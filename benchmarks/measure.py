@@ -14,7 +14,11 @@ def measure(command: list[str]) -> dict[str, float | int]:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()

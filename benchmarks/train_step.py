@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from opensora.models.latte import LatteConfig, LatteT2V
-from opensora.train.t2v import Batch, step_gradients
+from opensora.models.latte.model import LatteConfig, LatteT2V
+from opensora.train.t2v.step import Batch, step_gradients
 
 rng = np.random.default_rng(0)
 model = LatteT2V.initialise(LatteConfig(num_layers=4, sample_size=(32, 32), video_length=5), rng)
@@ -26,7 +26,10 @@ times = []
 for _ in range(4):
     start, processor = time.perf_counter(), time.process_time()
     terms, gradients, _ = step_gradients(model, batch, num_no_recompute=keeping)
-    terms["loss"].asnumpy(), gradients["caption_projection.linear_1.weight"].asnumpy()  # the last that is computed
+    (
+        terms["loss"].asnumpy(),
+        gradients["caption_projection.linear_1.weight"].asnumpy(),
+    )  # the last that is computed
     times.append((time.perf_counter() - start, time.process_time() - processor))
     del terms, gradients
 seconds, processor = min(times[1:])

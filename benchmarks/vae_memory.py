@@ -22,7 +22,18 @@ print(f"| frames | {' | '.join(options.memory)} |\n|---|{'---|' * len(options.me
 for frames in options.frames:
     cells = []
     for way in options.memory:
-        sizes = ["--frames", str(frames), "--size", str(options.size), "--hidden_size", str(options.hidden_size)]
+        sizes = [
+            "--frames",
+            str(frames),
+            "--size",
+            str(options.size),
+            "--hidden_size",
+            str(options.hidden_size),
+        ]
         result = measure([sys.executable, "-m", "benchmarks.vae", options.half, *sizes, "--memory", way])
-        cells.append(f"{result['cpu_seconds']:.0f} s, {result['peak_mib']} MiB" if not result["exit"] else "does not run")
+        cells.append(
+            f"{result['cpu_seconds']:.0f} s, {result['peak_mib']} MiB"
+            if not result["exit"]
+            else "does not run"
+        )
     print(f"| {frames} | {' | '.join(cells)} |", flush=True)

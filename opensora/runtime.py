@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ SUPPORTED_MINDSPORE = ((2, 10), (2, 11))
 DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
 UNKNOWN = 2**62
+PACKAGES = ("opensora", "mindspore", "numpy", "av", "pillow")
 
 _asked: set[str] = set()
 """The device, once something was written for it."""
@@ -36,7 +38,9 @@ def flush_denormals() -> bool:
     for kind in (np.float16, np.float32, np.float64):
         np.finfo(kind)  # numpy finds these limits once, by computing with denormals
     library = ctypes.CDLL("libm.so.6")
-    environment = ctypes.create_string_buffer(32)  # fenv_t: the old floating-point unit's state, then the vector unit's
+    environment = ctypes.create_string_buffer(
+        32
+    )  # fenv_t: the old floating-point unit's state, then the vector unit's
     library.fegetenv(environment)
     control = ctypes.c_uint32.from_buffer(environment, MXCSR_OFFSET)
     control.value |= FLUSH_TO_ZERO | DENORMALS_ARE_ZERO
@@ -54,9 +58,9 @@ def mindspore() -> Any:
     """The imported framework, after its version was checked. Raises UnsupportedVersion for one that was never tried."""
     import mindspore as ms
 
-    version = tuple(int(part) for part in ms.__version__.split(".")[:2])
+    installed = tuple(int(part) for part in ms.__version__.split(".")[:2])
     low, high = SUPPORTED_MINDSPORE
-    if not low <= version < high:
+    if not low <= installed < high:
         wanted = f">={low[0]}.{low[1]},<{high[0]}.{high[1]}"
         raise UnsupportedVersion(
             f"MindSpore {ms.__version__} is installed, but this package was tested with {wanted}: pip install 'mindspore{wanted}'"
@@ -93,11 +97,15 @@ def set_device(name: str) -> None:
     if _target() == name:
         return
     if _asked:
-        raise ValueError(f"device {name!r} comes too late, models are imported for {_asked.pop()}: call set_device before importing them")
+        raise ValueError(
+            f"device {name!r} comes too late, models are imported for {_asked.pop()}: call set_device before importing them"
+        )
     try:
         mindspore().set_device(name)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"device {name!r} cannot be used on this machine: pass --device CPU, or install the framework for it") from error
+        raise ValueError(
+            f"device {name!r} cannot be used on this machine: pass --device CPU, or install the framework for it"
+        ) from error
 
 
 def compute_dtype(precision: str) -> Any:
@@ -106,7 +114,9 @@ def compute_dtype(precision: str) -> Any:
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
     if precision != "fp32" and _target() == "CPU":
-        raise ValueError(f"precision {precision!r} has no kernels on a CPU: pass --precision fp32, or use an Ascend device")
+        raise ValueError(
+            f"precision {precision!r} has no kernels on a CPU: pass --precision fp32, or use an Ascend device"
+        )
     return {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}[precision]
 
 
@@ -120,3 +130,14 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Pat
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
         free = min(free, int(limit.read_text()) - int(used.read_text()))
     return free
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that determine a result, by name."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found

@@ -13,19 +13,25 @@ from safetensors.numpy import load_file
 
 from opensora.cli import COMMANDS, main
 from opensora.cli.arguments import parse
+from opensora.cli.published import ANSWERS
 from opensora.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|\s)opensora ([^;\n]*)", re.MULTILINE)
-TRAINED = {"ema": "17x64x64/diffusion_pytorch_model.safetensors", "text_encoder_ema": "text_encoder/model.safetensors"}
+TRAINED = {
+    "ema": "17x64x64/diffusion_pytorch_model.safetensors",
+    "text_encoder_ema": "text_encoder/model.safetensors",
+}
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:)([^)#]+)\)")
 
 
 def shown_commands() -> list[tuple[str, str]]:
     """(file name, the words after `opensora`) of every command in a block of bash."""
-    blocks = [(path.name, block) for path in DOCUMENTS for block in BLOCK.findall(path.read_text(encoding="utf-8"))]
+    blocks = [
+        (path.name, block) for path in DOCUMENTS for block in BLOCK.findall(path.read_text(encoding="utf-8"))
+    ]
     return [(name, words) for name, block in blocks for words in COMMAND.findall(block.replace("\\\n", " "))]
 
 
@@ -33,7 +39,9 @@ def shown_commands() -> list[tuple[str, str]]:
 def test_shown_command_is_accepted(document: str, line: str) -> None:
     name, *words = shlex.split(line, comments=True)
     command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
-    assert is_dataclass(parse(command.OPTIONS, words, name, COMMANDS[name], command.POSITIONAL))
+    assert is_dataclass(
+        parse(command.OPTIONS, words, name, COMMANDS[name], command.POSITIONAL, ANSWERS.get(name))
+    )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -43,16 +51,26 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mine", "clips"])
-def test_the_tutorials_run_becomes_a_model_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tutorials_run_becomes_a_model_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its commands between training and generating: a copy of the demo model takes over what a run has learned."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "opensora").symlink_to(ROOT / "opensora")
     (tmp_path / "models").mkdir()
     learned = {
-        group: {key: 2 * value.astype(np.float32) for key, value in load_file(ROOT / "opensora" / "demo" / file).items()}
+        group: {
+            key: 2 * value.astype(np.float32)
+            for key, value in load_file(ROOT / "opensora" / "demo" / file).items()
+        }
         for group, file in TRAINED.items()
     }
-    save_checkpoint(Path("runs") / name, 1, {"model": learned["ema"], "text_encoder": learned["text_encoder_ema"], **learned}, {})
+    save_checkpoint(
+        Path("runs") / name,
+        1,
+        {"model": learned["ema"], "text_encoder": learned["text_encoder_ema"], **learned},
+        {},
+    )
     blocks = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
     block = next(block for block in blocks if f"opensora convert --src runs/{name} " in block)
     for line in re.findall(r"^(?:cp|rm|opensora convert) .*", block, re.MULTILINE):
@@ -63,4 +81,7 @@ def test_the_tutorials_run_becomes_a_model_folder(name: str, tmp_path: Path, mon
             subprocess.run([program, *words], check=True)
     for group, file in TRAINED.items():
         written = load_file(Path("models") / name / file)
-        assert all(np.array_equal(written[key], value.astype(written[key].dtype)) for key, value in learned[group].items())
+        assert all(
+            np.array_equal(written[key], value.astype(written[key].dtype))
+            for key, value in learned[group].items()
+        )

@@ -17,8 +17,9 @@ import pytest
 
 from opensora import cli
 from opensora.cli.arguments import parse
-from opensora.data.video import probe, write_video
-from opensora.published import Ignored
+from opensora.cli.published import ANSWERS, Ignored
+from opensora.media.reader import probe
+from opensora.media.writer import write_video
 from opensora.weights.folder import DEMO
 from tests.data.material import grey, write_set
 from tests.seed_commands import FLAGS, LINES, VALUES
@@ -50,12 +51,16 @@ def run_file(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 def options_of(name: str, words: list[str]) -> Any:
     command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
-    return parse(command.OPTIONS, words, name, cli.COMMANDS[name], command.POSITIONAL)
+    return parse(command.OPTIONS, words, name, cli.COMMANDS[name], command.POSITIONAL, ANSWERS.get(name))
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_the_command_line_is_taken(line: str, launchers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {**os.environ, "PATH": f"{launchers}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(launchers.parent)}
+    environment = {
+        **os.environ,
+        "PATH": f"{launchers}{os.pathsep}{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(launchers.parent),
+    }
     subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, check=True)
     words = (launchers.parent / "arguments").read_text().splitlines()
     while words[0].startswith("--") or words[0] == "python":  # of msrun
@@ -77,17 +82,21 @@ def test_scripts_stop_at_errors_and_pass_arguments_on(path: Path) -> None:
 
 
 def test_files_only_call_a_command() -> None:
-    paths = {word for line in LINES for word in line.split() if word.endswith(".py")} | {"examples/rec_video_vae.py"}
+    paths = {word for line in LINES for word in line.split() if word.endswith(".py")} | {
+        "examples/rec_video_vae.py"
+    }
     for path in paths:
         assert len((ROOT / path).read_text().splitlines()) <= 10
 
 
-@pytest.mark.parametrize(("name", "flag"), [(name, flag) for name, flags in FLAGS.items() for flag in ("config", *flags.split())])
+@pytest.mark.parametrize(
+    ("name", "flag"), [(name, flag) for name, flags in FLAGS.items() for flag in ("config", *flags.split())]
+)
 def test_every_flag_is_an_option_or_has_its_answer(name: str, flag: str) -> None:
     options = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}").OPTIONS
     known = {item.name for item in fields(options)} | {"config", *getattr(options, "ALIASES", {})}
-    assert flag in known or flag in options.REPLACED
-    if flag not in known and not isinstance(options.REPLACED[flag], Ignored):
+    assert flag in known or flag in ANSWERS.get(name, {})
+    if flag not in known and not isinstance(ANSWERS.get(name, {})[flag], Ignored):
         with pytest.raises(ValueError, match=f"option --{flag} is the published version's: .+"):
             options_of(name, [f"--{flag}", "1"])
 
@@ -100,7 +109,11 @@ def test_values_are_taken(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("generate", "--ae stabilityai/sd-vae-ft-mse", "the autoencoder is the one that model_path/vae/config.json describes"),
+        (
+            "generate",
+            "--ae stabilityai/sd-vae-ft-mse",
+            "the autoencoder is the one that model_path/vae/config.json describes",
+        ),
         ("generate", "--global_bf16 True", "--precision bf16 takes its place"),
         ("train", "--clip_grad False", "0 turns clipping off"),
         ("train", "--model LatteT2V-D64-XL/122", "config.json in model_path/version"),
@@ -115,7 +128,9 @@ def test_what_would_change_the_result_is_answered(name: str, words: str, message
 
 def test_the_guide_explains_every_flag() -> None:
     guide = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
-    missing = {flag for flags in FLAGS.values() for flag in flags.split() if not re.search(f"`--{flag}[` ]", guide)}
+    missing = {
+        flag for flags in FLAGS.values() for flag in flags.split() if not re.search(f"`--{flag}[` ]", guide)
+    }
     assert not missing
     for line in LINES:
         assert next(Path(word).name for word in line.split() if word.endswith((".py", ".sh"))) in guide
@@ -128,7 +143,9 @@ def seed_line(file: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_sampling_and_reconstruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sampling_and_reconstruction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The seed's own lines, with a small model and small videos in place of its own at their ends."""
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "prompt_list_65.txt").write_text("an elephant on a sky blue background\n")
@@ -167,7 +184,13 @@ def test_training_on_embedded_captions(tmp_path: Path, monkeypatch: pytest.Monke
     convert[convert.index("--src") + 1] = str(release / "5x32x32")
     assert run_file(convert, monkeypatch) == 0
     embed = seed_line("opensora/sample/sample_text_embed.py")
-    assert run_file([*embed, "--data_file_path=videos.json", "--output_path=text", "--model_max_length=12"], monkeypatch) == 0
+    assert (
+        run_file(
+            [*embed, "--data_file_path=videos.json", "--output_path=text", "--model_max_length=12"],
+            monkeypatch,
+        )
+        == 0
+    )
     small = "--num_frames=5 --max_image_size=32 --batch_size=1 --max_train_steps=2 --output_dir=run"
     words = [*seed_line("opensora/train/train_t2v.py"), *small.split(), "--text_embed_cache=True"]
     assert run_file(words, monkeypatch) == 0

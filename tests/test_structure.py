@@ -25,7 +25,11 @@ def imported(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"opensora.{name.name}" for name in node.names] if node.module == "opensora" else [node.module]
+            names = (
+                [f"opensora.{name.name}" for name in node.names]
+                if node.module == "opensora"
+                else [node.module]
+            )
         elif isinstance(node, ast.Import):
             names = [name.name for name in node.names]
         else:
@@ -35,7 +39,11 @@ def imported(path: Path) -> set[str]:
 
 
 def rooms_on_disk() -> set[str]:
-    rooms = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob("*/**/*") if path.suffix in (".py", ".yaml", ".json")}
+    rooms = {
+        path.parent.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.glob("*/**/*")
+        if path.suffix in (".py", ".yaml", ".json")
+    }
     return rooms | {path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")}
 
 
@@ -45,7 +53,13 @@ def test_every_room_has_a_row() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_point_down(room: str) -> None:
-    files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").is_file() else sorted((PACKAGE / room).rglob("*.py"))
+    files = (
+        [PACKAGE / f"{room}.py"]
+        if (PACKAGE / f"{room}.py").is_file()
+        else sorted((PACKAGE / room).rglob("*.py"))
+    )
     for path in files:
         upward = imported(path) - allowed(room)
-        assert not upward, f"{path.relative_to(ROOT)} imports {upward}, which its row in docs/structure.md does not allow"
+        assert not upward, (
+            f"{path.relative_to(ROOT)} imports {upward}, which its row in docs/structure.md does not allow"
+        )

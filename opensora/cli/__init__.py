@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from opensora.cli.arguments import parse
+from opensora.cli.published import ANSWERS
 from opensora.runtime import UnsupportedVersion
 from opensora.weights.folder import did_you_mean
 
@@ -52,10 +53,14 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        raise ValueError(f"command {name!r} is unknown{did_you_mean(name, COMMANDS)}: choose one of {', '.join(COMMANDS)}")
+        raise ValueError(
+            f"command {name!r} is unknown{did_you_mean(name, COMMANDS)}: choose one of {', '.join(COMMANDS)}"
+        )
     command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
     _log_to_stderr()
-    options = parse(command.OPTIONS, rest, f"opensora {name}", COMMANDS[name], command.POSITIONAL)
+    options = parse(
+        command.OPTIONS, rest, f"opensora {name}", COMMANDS[name], command.POSITIONAL, ANSWERS.get(name)
+    )
     if options is not None:
         return command.run(options) or 0
     return 0

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from opensora.published import Answers, Ignored
+from opensora.cli.published import Answers, Ignored
 from opensora.weights.folder import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,14 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 PRESETS = Path(__file__).parent.parent / "presets"
 
 
-def parse(options: type[T], words: Sequence[str], command: str, summary: str, positional: str | None = None) -> T | None:
+def parse(
+    options: type[T],
+    words: Sequence[str],
+    command: str,
+    summary: str,
+    positional: str | None = None,
+    answers: Answers | None = None,
+) -> T | None:
     """The options that `words` ask for, or None after printing the help.
 
     A word is `--name value`, `--name=value`, `--name` alone for a truth value, `--name a b c` for a list, or belongs to the
@@ -31,16 +38,16 @@ def parse(options: type[T], words: Sequence[str], command: str, summary: str, po
     it names a packaged preset, such as train/vae-9; of several files the later wins. Options of a nested dataclass are
     `--outer.name`. Raises ValueError for an unknown name, a value of another type, or a file that cannot be read.
 
-    The class may have ALIASES, from the published version's name of an option to the name here, and REPLACED, from a published name
-    that is no option here to what became of it (opensora/published.py).
+    The class may have ALIASES, from the published version's name of an option to the name here. answers: from a published name that
+    is no option here to what became of it (opensora/cli/published.py).
     """
     kinds = dict(_kinds(options))
     parser = _parser(options, command, summary, positional, kinds)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None
-    answers: Answers = getattr(options, "REPLACED", {})
-    names = Names(kinds | {"config": str}, getattr(options, "ALIASES", {}), {name: answers[name] for name in answers if name not in kinds})
+    replaced = {name: answer for name, answer in (answers or {}).items() if name not in kinds}
+    names = Names(kinds | {"config": str}, getattr(options, "ALIASES", {}), replaced)
     given, configs = _read_words(words, names, command, positional)
     values: dict[str, Any] = {}
     for config in configs:
@@ -91,10 +98,18 @@ def _kinds(options: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + item.name, kind
 
 
-def _parser(options: type, command: str, summary: str, positional: str | None, kinds: dict[str, Any]) -> ArgumentParser:
+def _parser(
+    options: type, command: str, summary: str, positional: str | None, kinds: dict[str, Any]
+) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    usage = f"{command} [{positional} ...] [--option value ...]" if positional else f"{command} [--option value ...]"
-    parser = ArgumentParser(prog=command, usage=usage, description=f"{summary[0].upper()}{summary[1:]}.", exit_on_error=False)
+    usage = (
+        f"{command} [{positional} ...] [--option value ...]"
+        if positional
+        else f"{command} [--option value ...]"
+    )
+    parser = ArgumentParser(
+        prog=command, usage=usage, description=f"{summary[0].upper()}{summary[1:]}.", exit_on_error=False
+    )
     # Read by `_read_config`; declared here for the help only.
     help_text = "Options from a file or a packaged preset such as train/vae-9, under the same names; the command line wins."
     parser.add_argument("--config", metavar="FILE.yaml", help=help_text)
@@ -105,7 +120,9 @@ def _parser(options: type, command: str, summary: str, positional: str | None, k
     return parser
 
 
-def _read_words(words: Sequence[str], names: Names, command: str, positional: str | None) -> tuple[dict[str, Any], list[str]]:
+def _read_words(
+    words: Sequence[str], names: Names, command: str, positional: str | None
+) -> tuple[dict[str, Any], list[str]]:
     """(values by name, configuration files in order)."""
     values: dict[str, Any] = {}
     configs: list[str] = []
@@ -116,7 +133,9 @@ def _read_words(words: Sequence[str], names: Names, command: str, positional: st
             raise ValueError(f"option {word} is unknown: options start with two dashes, see {command} --help")
         if not word.startswith("--"):
             if positional is None:
-                raise ValueError(f"{word!r} stands without an option: {command} takes only --options, see {command} --help")
+                raise ValueError(
+                    f"{word!r} stands without an option: {command} takes only --options, see {command} --help"
+                )
             values.setdefault(positional, []).append(word)
             continue
         name, equals, value = word.removeprefix("--").partition("=")
@@ -161,16 +180,23 @@ def _read_config(name: str, names: Names) -> dict[str, Any]:
     path = Path(name) if Path(name).is_file() else presets.get(name)
     if path is None:
         hint = did_you_mean(name, presets)
-        raise ValueError(f"configuration file {name} does not exist{hint}: check the path after --config, or name a packaged preset")
+        raise ValueError(
+            f"configuration file {name} does not exist{hint}: check the path after --config, or name a packaged preset"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"configuration file {path} is not valid YAML ({error}): correct it") from error
     if not isinstance(content, dict | None):
-        raise ValueError(f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line")
+        raise ValueError(
+            f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line"
+        )
     where = f"configuration file {path}: option "
     values = {names.find(name, where): value for name, value in _flatten(content or {}, names.kinds)}
-    return {name: [value] if _is_list(names.kind(name)) and isinstance(value, str) else value for name, value in values.items()}
+    return {
+        name: [value] if _is_list(names.kind(name)) and isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def _flatten(content: dict[Any, Any], kinds: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -206,4 +232,9 @@ def _is_list(kind: Any) -> bool:
 def _build(options: type, checked: Namespace) -> Any:
     hints = get_type_hints(options)
     values = {item.name: checked[item.name] for item in fields(options)}
-    return options(**{name: _build(hints[name], value) if is_dataclass(hints[name]) else value for name, value in values.items()})
+    return options(
+        **{
+            name: _build(hints[name], value) if is_dataclass(hints[name]) else value
+            for name, value in values.items()
+        }
+    )

@@ -35,7 +35,11 @@ def run(options: ConvertOptions) -> None:
 
     change = None
     if options.demo_data is not None:
-        from opensora.train.normalise import normalise_on
+        from opensora.train.vae.normalise import normalise_on
 
         change = normalise_on(options.demo_data)
-    convert(Path(options.src), Path(options.target), Conversion(options.to, options.dtype, options.model_config, options.version, change))
+    convert(
+        Path(options.src),
+        Path(options.target),
+        Conversion(options.to, options.dtype, options.model_config, options.version, change),
+    )

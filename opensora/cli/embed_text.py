@@ -1,7 +1,7 @@
 """`opensora embed-text`: what T5 makes of captions, computed once for training."""
 
 from opensora.data.options import EmbedTextOptions
-from opensora.prompts import read_prompts
+from opensora.data.prompts import read_prompts
 
 OPTIONS = EmbedTextOptions
 POSITIONAL = None

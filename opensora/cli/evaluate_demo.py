@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.demo import STRIDE, Renderer
-from opensora.data.demo_evaluate import Generate, Reconstruct, evaluate
-from opensora.data.demo_report import breakdown, sheet, table
-from opensora.data.video import to_bytes, to_pixels, write_json, write_video
-from opensora.options import complete_sampling
+from opensora.demo_data.evaluator import Generate, Reconstruct, evaluate
+from opensora.demo_data.render import STRIDE, Renderer
+from opensora.demo_data.report import breakdown, sheet, table
+from opensora.files import write_json
+from opensora.media.pixels import to_bytes, to_pixels
+from opensora.media.writer import write_video
+from opensora.pipeline.settings import complete_sampling
 from opensora.weights import find_model, load_config
 
 POSITIONAL = None
@@ -76,7 +78,13 @@ def run(options: EvaluateDemoOptions) -> None:
     )
     print(table(evaluation))
     if options.breakdown:
-        print("", *breakdown(evaluation.generated, "subject"), "", *breakdown(evaluation.generated, "colour"), sep="\n")
+        print(
+            "",
+            *breakdown(evaluation.generated, "subject"),
+            "",
+            *breakdown(evaluation.generated, "colour"),
+            sep="\n",
+        )
     if options.output is not None:
         write_json(options.output, {"options": asdict(options), **evaluation.as_dict()})
     if options.contact_sheet is not None and evaluation.clips:
@@ -87,7 +95,14 @@ def run(options: EvaluateDemoOptions) -> None:
 
 def _check(options: EvaluateDemoOptions) -> None:
     """Before anything long starts. Raises ValueError that names the option."""
-    for name, least in (("clips_per_pair", 0), ("real_clips", 0), ("num_frames", 2), ("size", 8), ("stride", 1), ("seed", 0)):
+    for name, least in (
+        ("clips_per_pair", 0),
+        ("real_clips", 0),
+        ("num_frames", 2),
+        ("size", 8),
+        ("stride", 1),
+        ("seed", 0),
+    ):
         if getattr(options, name) < least:
             raise ValueError(f"{name} {getattr(options, name)} is too small: use {least} or more")
     for name, suffix in (("output", ".json"), ("contact_sheet", ".png")):
@@ -111,7 +126,9 @@ def _generator(options: EvaluateDemoOptions) -> Generate | None:
     )
     from opensora.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(options.model_path, options.version, pretrained_ckpt=options.pretrained_ckpt)
+    pipe = Pipeline.from_pretrained(
+        options.model_path, options.version, pretrained_ckpt=options.pretrained_ckpt
+    )
 
     def generate(prompt: str, seed: int) -> np.ndarray:
         video = pipe(
@@ -130,7 +147,9 @@ def _generator(options: EvaluateDemoOptions) -> Generate | None:
 
 
 def _reconstructor(options: EvaluateDemoOptions) -> Reconstruct:
-    folder = Path(options.vae) if options.vae is not None else find_model(options.model_path, options.version).vae
+    folder = (
+        Path(options.vae) if options.vae is not None else find_model(options.model_path, options.version).vae
+    )
     load_config(folder)
     from opensora.models import CausalVAE
     from opensora.runtime import mindspore

@@ -7,17 +7,18 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from opensora.models.causal_vae_memory import choose
-from opensora.models.latte_config import UNUSED_CAPTION
-from opensora.models.t5_config import TIED_EMBEDDING
-from opensora.options import Sampling, complete_sampling
-from opensora.pipeline.cost import Cost, StepCost, cost, matrix_rate, memory_text, operations_text, step_cost, time_text
+from opensora.console import memory_text, operations_text, time_text
+from opensora.generate.cost import Cost, StepCost, cost, matrix_rate, step_cost
+from opensora.models.causal_vae.memory import choose
+from opensora.models.latte.config import UNUSED_CAPTION
+from opensora.models.t5.config import TIED_EMBEDDING
+from opensora.pipeline.settings import Sampling, complete_sampling
 from opensora.weights import WeightsError, find_model, load_config
 from opensora.weights.folder import DEMO
 from opensora.weights.sources import folder_files
 
 if TYPE_CHECKING:
-    from opensora.models.tiling import Tiling
+    from opensora.models.causal_vae.tiling import Tiling
 
 POSITIONAL = "model_path"
 # In published files: a buffer that no forward reads, what trained the autoencoder, and the second name of T5's embedding.
@@ -83,13 +84,23 @@ def describe(folder: Path, options: InfoOptions) -> dict[str, Any]:
 
     Raises WeightsError where there is no model or a file is damaged, ValueError for what it cannot sample.
     """
-    parts = [folder] if (folder / "config.json").is_file() else sorted(path.parent for path in folder.glob("*/config.json"))
+    parts = (
+        [folder]
+        if (folder / "config.json").is_file()
+        else sorted(path.parent for path in folder.glob("*/config.json"))
+    )
     if not parts:
         raise WeightsError(f"{folder} is no model folder: it needs config.json, or folders that have one")
-    versions = [part.name for part in parts if part.name not in ("vae", "text_encoder")] if options.version is None else [options.version]
+    versions = (
+        [part.name for part in parts if part.name not in ("vae", "text_encoder")]
+        if options.version is None
+        else [options.version]
+    )
     whole = folder not in parts and folder / "vae" in parts
     if options.version is not None and not whole:
-        raise WeightsError(f"{folder} is no whole model, so --version has no meaning: name the folder that holds vae/")
+        raise WeightsError(
+            f"{folder} is no whole model, so --version has no meaning: name the folder that holds vae/"
+        )
     beside = [] if options.text_encoder_name is None else [Path(options.text_encoder_name)]
     content: dict[str, Any] = {"folder": str(folder), "parts": [_part(part) for part in (*parts, *beside)]}
     content["videos"] = [_video(folder, version, options) for version in versions] if whole else []
@@ -117,9 +128,17 @@ def _part(folder: Path) -> dict[str, Any]:
 def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     """One video of the transformer `version`: how it is sampled and what it takes; `seconds` is None where nothing was measured."""
     model = find_model(folder, version, options.text_encoder_name)
-    sampling = complete_sampling(model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)})
-    found = cost(model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device))
-    shared = {"num_images": options.use_image_num, "processes": options.sp_size, "num_no_recompute": options.num_no_recompute}
+    sampling = complete_sampling(
+        model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)}
+    )
+    found = cost(
+        model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device)
+    )
+    shared = {
+        "num_images": options.use_image_num,
+        "processes": options.sp_size,
+        "num_no_recompute": options.num_no_recompute,
+    }
     step = step_cost(model, sampling, **shared, tiling=_tiling(options))
     rate = matrix_rate() if options.device == "CPU" else None
     return {
@@ -137,7 +156,7 @@ def _tiling(options: InfoOptions) -> "Tiling | None":
     if not options.enable_tiling:
         return None
     # Brings MindSpore in.
-    from opensora.models.tiling import Tiling
+    from opensora.models.causal_vae.tiling import Tiling
 
     return Tiling(overlap=options.tile_overlap_factor)
 
@@ -181,4 +200,6 @@ def _step_text(step: StepCost) -> str:
     text = f"encoding {operations_text(step.encode)}, transformer {operations_text(step.transformer)}"
     if step.encode == step.encode_whole:
         return text
-    return f"{text} on each process that shares it, {step.saved:.3g} times less than if each encoded all of it"
+    return (
+        f"{text} on each process that shares it, {step.saved:.3g} times less than if each encoded all of it"
+    )

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from opensora.data.demo import Renderer
-from opensora.data.demo_build import build
-from opensora.data.demo_clips import write_clips
 from opensora.data.prepare import Filters, prepare
+from opensora.demo_data.build import build
+from opensora.demo_data.clips import write_clips
+from opensora.demo_data.render import Renderer
 
 POSITIONAL = "source"
 

@@ -1,7 +1,7 @@
 """`opensora train`: train the transformer, alone or with its text encoder."""
 
 from opensora.runtime import set_device
-from opensora.train.options import TrainOptions
+from opensora.train.t2v.options import TrainOptions
 
 OPTIONS = TrainOptions
 POSITIONAL = None
@@ -10,6 +10,6 @@ POSITIONAL = None
 def run(options: TrainOptions) -> int:
     set_device(options.device)
     from opensora.pipeline.preview import Preview
-    from opensora.train.start import train_t2v
+    from opensora.train.t2v.setup import train_t2v
 
     return train_t2v(options, Preview)

@@ -1,7 +1,7 @@
 """`opensora train-vae`: train the autoencoder."""
 
 from opensora.runtime import set_device
-from opensora.train.vae_options import TrainVAEOptions
+from opensora.train.vae.options import TrainVAEOptions
 
 OPTIONS = TrainVAEOptions
 POSITIONAL = None
@@ -9,6 +9,6 @@ POSITIONAL = None
 
 def run(options: TrainVAEOptions) -> int:
     set_device(options.device)
-    from opensora.train.vae_start import train_vae
+    from opensora.train.vae.setup import train_vae
 
     return train_vae(options)

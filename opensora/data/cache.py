@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from opensora.weights import TensorFile, WeightsError, write_atomic
+from opensora.files import write_atomic
+from opensora.weights import TensorFile, WeightsError
 
 FORMAT = 1
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".ckpt")
@@ -41,14 +42,22 @@ class Fingerprint:
         return -(-self.count // self.block_size)
 
     def require(
-        self, folder: Path, encoder: str | None = None, settings: Mapping[str, Any] | None = None, captions: str | None = None
+        self,
+        folder: Path,
+        encoder: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        captions: str | None = None,
     ) -> None:
         """Raises ValueError that names what differs from the given parts; settings that are not given do not matter."""
         reasons = []
         if encoder is not None and encoder != self.encoder:
             reasons.append("other encoder weights")
         mine, theirs = dict(_flat(self.settings)), dict(_flat(settings or {}))
-        changed = [f"{name} {mine.get(name)}, not {value}" for name, value in theirs.items() if mine.get(name) != value]
+        changed = [
+            f"{name} {mine.get(name)}, not {value}"
+            for name, value in theirs.items()
+            if mine.get(name) != value
+        ]
         if changed:
             reasons.append(f"other settings ({', '.join(changed)})")
         if captions is not None and captions != self.captions:
@@ -65,7 +74,11 @@ def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def encoder_digest(folder: str | Path) -> str:
     """A digest of an encoder's configuration, tokenizer and weight files."""
     folder = Path(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES or path.name in ("config.json", "spiece.model"))
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix in WEIGHT_SUFFIXES or path.name in ("config.json", "spiece.model")
+    )
     digest = hashlib.sha256()
     for name in names:
         with open(folder / name, "rb") as file:
@@ -76,7 +89,9 @@ def encoder_digest(folder: str | Path) -> str:
 class CacheWriter:
     """Writes the blocks that are missing and belong to this process. Raises ValueError for a folder that holds something else."""
 
-    def __init__(self, folder: str | Path, fingerprint: Fingerprint, dtype: str, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, folder: str | Path, fingerprint: Fingerprint, dtype: str, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.folder, self.fingerprint, self._dtype = Path(folder), fingerprint, dtype
         self._rank, self._world_size = rank, world_size
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +102,9 @@ class CacheWriter:
             present = _read_fingerprint(self.folder)
             present.require(self.folder, fingerprint.encoder, fingerprint.settings, fingerprint.captions)
             if present != fingerprint:
-                raise ValueError(f"the cache {self.folder} was begun with other blocks or items ({present.count}): {REMEDY}")
+                raise ValueError(
+                    f"the cache {self.folder} was begun with other blocks or items ({present.count}): {REMEDY}"
+                )
         elif foreign:
             raise ValueError(f"{self.folder} holds files that are no cache: choose another folder")
         else:
@@ -106,9 +123,14 @@ class CacheWriter:
                 raise WeightsError(
                     f"the encoder gave values for {key} that {self._dtype} cannot hold: check its weights, or use --dtype float32"
                 )
-        described = [{**item, "crc32": _crc32(stored[item["key"]])} if item["key"] in stored else dict(item) for item in items]
+        described = [
+            {**item, "crc32": _crc32(stored[item["key"]])} if item["key"] in stored else dict(item)
+            for item in items
+        ]
         write_atomic(self.folder / f"{_name(block)}.safetensors", lambda file: file.write(save(stored)))
-        write_atomic(self.folder / f"{_name(block)}.json", lambda file: file.write(json.dumps(described).encode()))
+        write_atomic(
+            self.folder / f"{_name(block)}.json", lambda file: file.write(json.dumps(described).encode())
+        )
 
 
 class Cache:
@@ -119,7 +141,9 @@ class Cache:
         self.folder = Path(folder)
         self.fingerprint = _read_fingerprint(self.folder)
         if self.fingerprint.kind != kind:
-            raise ValueError(f"{self.folder} is a cache of {self.fingerprint.kind}, not of {kind}: check the path")
+            raise ValueError(
+                f"{self.folder} is a cache of {self.fingerprint.kind}, not of {kind}: check the path"
+            )
         blocks = [self.folder / f"{_name(block)}.json" for block in range(self.fingerprint.blocks)]
         missing = sum(not path.is_file() for path in blocks)
         if missing:
@@ -146,20 +170,26 @@ class Cache:
         path = self.folder / f"{_name(block)}.safetensors"
         value = _opened(path).read(key)
         if _crc32(value) != checksum:
-            raise ValueError(f"{path} is damaged at {key}: remove it and its .json, and run the command that made it again")
+            raise ValueError(
+                f"{path} is damaged at {key}: remove it and its .json, and run the command that made it again"
+            )
         return value
 
 
 def _read_fingerprint(folder: Path) -> Fingerprint:
     path = folder / "fingerprint.json"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no cache: make it with `opensora encode-latents` or `opensora embed-text`")
+        raise ValueError(
+            f"{folder} holds no cache: make it with `opensora encode-latents` or `opensora embed-text`"
+        )
     try:
         fingerprint = Fingerprint(**json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged or of another version: {REMEDY}") from error
     if fingerprint.format != FORMAT:
-        raise ValueError(f"{folder} has cache format {fingerprint.format}, this version reads {FORMAT}: {REMEDY}")
+        raise ValueError(
+            f"{folder} has cache format {fingerprint.format}, this version reads {FORMAT}: {REMEDY}"
+        )
     return fingerprint
 
 

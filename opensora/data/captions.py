@@ -47,7 +47,9 @@ class TokenIds:
 class TextEmbeddings:
     """Captions as embeddings out of the caches of their data sets, made by `opensora embed-text`."""
 
-    def __init__(self, folders: Sequence[Path | None], captions: Sequence[str], length: int, encoder: str | None) -> None:
+    def __init__(
+        self, folders: Sequence[Path | None], captions: Sequence[str], length: int, encoder: str | None
+    ) -> None:
         """A folder and a digest of the captions for each data set; `encoder` None accepts any. Raises ValueError for another cache."""
         self.length, self._caches = length, []
         for folder, digest in zip(folders, captions, strict=True):

@@ -15,7 +15,9 @@ from opensora.data.dataset import shuffled
 from opensora.data.options import DataOptions
 from opensora.data.source import FileStock, Source, Stock
 from opensora.data.stock import LENGTH, make_source
-from opensora.data.video import contact_sheet, probe, write_video
+from opensora.media.reader import probe
+from opensora.media.sheets import contact_sheet
+from opensora.media.writer import write_video
 from opensora.weights.folder import DEMO
 
 SHOWN = 10
@@ -56,7 +58,9 @@ class Opened(NamedTuple):
 def check_data(options: CheckDataOptions) -> Iterator[str]:
     """Lines of the report. Raises ValueError for lists or caches that a run would refuse as well."""
     if options.contact_sheet is not None and Path(options.contact_sheet).exists():
-        raise ValueError(f"contact_sheet {options.contact_sheet} is there already and stays: choose another name")
+        raise ValueError(
+            f"contact_sheet {options.contact_sheet} is there already and stays: choose another name"
+        )
     encoder = options.text_encoder_name
     if encoder is None and not options.text_embed_cache:
         encoder = str(DEMO / "text_encoder")
@@ -71,14 +75,20 @@ def check_data(options: CheckDataOptions) -> Iterator[str]:
         yield f"contact sheet: {options.contact_sheet}"
 
 
-def _describe(name: str, stock: Stock, options: CheckDataOptions, pictures: list[np.ndarray]) -> Iterator[str]:
+def _describe(
+    name: str, stock: Stock, options: CheckDataOptions, pictures: list[np.ndarray]
+) -> Iterator[str]:
     yield f"{name}: {len(stock):,} {'records' if isinstance(stock, FileStock) else 'cached clips'}"
     if isinstance(stock, FileStock):
         for number, data_set in enumerate(stock.entries.sources):
             yield f"  {data_set.annotations}: {int((stock.entries.source_numbers == number).sum()):,} records in {data_set.folder}"
         yield from _reasons("  not used", stock.entries.rejected, stock.entries.examples)
     count = len(stock) if options.all else min(options.num_samples, len(stock))
-    indices = range(count) if options.all else [shuffled(number, len(stock), options.seed) for number in range(count)]
+    indices = (
+        range(count)
+        if options.all
+        else [shuffled(number, len(stock), options.seed) for number in range(count)]
+    )
     reasons: Counter[str] = Counter()
     examples: dict[str, str] = {}
     frames, sizes = [], Counter[str]()
@@ -107,10 +117,21 @@ def _open(stock: Stock, index: int) -> Opened:
         if isinstance(stock, FileStock):
             info = probe(name)
             first, end = stock.entries[index].frames or (0, info.frames)
-            return Opened(name, "", min(end, info.frames) - first, (info.height, info.width), visual[:, visual.shape[1] // 2])
+            return Opened(
+                name,
+                "",
+                min(end, info.frames) - first,
+                (info.height, info.width),
+                visual[:, visual.shape[1] // 2],
+            )
         return Opened(name, "", visual.shape[1], (visual.shape[2], visual.shape[3]))
     except Exception as error:  # whatever a decoder raises for a foreign file
-        return Opened(name, str(error).replace(name, "it") if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+        return Opened(
+            name,
+            str(error).replace(name, "it")
+            if isinstance(error, ValueError)
+            else f"{type(error).__name__}: {error}",
+        )
 
 
 def _describe_run(source: Source, options: CheckDataOptions) -> Iterator[str]:
@@ -142,7 +163,9 @@ def _thumbnail(frame: np.ndarray, name: str) -> np.ndarray:
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     square = Image.new("RGB", (THUMBNAIL, THUMBNAIL + 12), "white")
     square.paste(picture, (0, 0))
-    ImageDraw.Draw(square).text((1, THUMBNAIL), Path(name).name[-15:].encode("ascii", "replace").decode(), fill="black")
+    ImageDraw.Draw(square).text(
+        (1, THUMBNAIL), Path(name).name[-15:].encode("ascii", "replace").decode(), fill="black"
+    )
     return np.asarray(square)
 
 

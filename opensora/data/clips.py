@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from opensora.data.transforms import center_crop, short_side_resize, to_float
-from opensora.data.video import PICTURE_SUFFIXES, VIDEO_SUFFIXES, iter_frames
+from opensora.media.reader import PICTURE_SUFFIXES, VIDEO_SUFFIXES, iter_frames
 
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 COLUMNS = ("video", "path")
@@ -45,9 +45,13 @@ class ClipShape:
                 raise ValueError(f"{name} {value} is too small: use 1 or more")
         if self.crop_size is not None and self.crop_size % self.multiple:
             near = max(round(self.crop_size / self.multiple), 1) * self.multiple
-            raise ValueError(f"crop_size {self.crop_size} is not a multiple of {self.multiple}, the autoencoder's stride: use {near}")
+            raise ValueError(
+                f"crop_size {self.crop_size} is not a multiple of {self.multiple}, the autoencoder's stride: use {near}"
+            )
         if self.crop_size is not None and self.resolution is not None and self.crop_size > self.resolution:
-            raise ValueError(f"crop_size {self.crop_size} is larger than resolution {self.resolution}: use {self.resolution} or less")
+            raise ValueError(
+                f"crop_size {self.crop_size} is larger than resolution {self.resolution}: use {self.resolution} or less"
+            )
 
     def read(self, path: Path, start: int = 0) -> np.ndarray:
         """The frames from `start`, uint8 (T, H, W, 3), as many as there are up to num_frames. Raises ValueError that names the file."""
@@ -69,7 +73,9 @@ class ClipShape:
             size = (self.crop_size, self.crop_size)
         if not all(size) or size[0] > height or size[1] > width:
             least = self.crop_size or self.multiple
-            raise ValueError(f"{path} has frames of {height}x{width}, less than {least}x{least}: enlarge them with --resolution {least}")
+            raise ValueError(
+                f"{path} has frames of {height}x{width}, less than {least}x{least}: enlarge them with --resolution {least}"
+            )
         return center_crop(frames.transpose(0, 3, 1, 2), size).transpose(0, 2, 3, 1)
 
 
@@ -83,7 +89,9 @@ def media_files(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     media = sorted(path for path in found if path.suffix.lower() in MEDIA_SUFFIXES)
     if not media:
-        raise ValueError(f"folder {folder} has no video or picture: files that end in {', '.join(MEDIA_SUFFIXES)} are read")
+        raise ValueError(
+            f"folder {folder} has no video or picture: files that end in {', '.join(MEDIA_SUFFIXES)} are read"
+        )
     return media
 
 
@@ -94,14 +102,18 @@ def listed_files(listing: Path, folder: Path) -> list[Path]:
     try:
         names = _read_list(listing)
     except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"data_file_path {listing} cannot be read ({error}): give a .txt, .csv or .json list of files") from error
+        raise ValueError(
+            f"data_file_path {listing} cannot be read ({error}): give a .txt, .csv or .json list of files"
+        ) from error
     if not names:
         raise ValueError(f"data_file_path {listing} names no file: write one a line")
     paths = []
     for name in names:
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"data_file_path {listing} names {name!r}, which is outside {folder}: write paths relative to the folder")
+            raise ValueError(
+                f"data_file_path {listing} names {name!r}, which is outside {folder}: write paths relative to the folder"
+            )
         if path in paths:
             raise ValueError(f"data_file_path {listing} names {name!r} twice: remove one")
         paths.append(path)
@@ -112,7 +124,9 @@ def _read_list(listing: Path) -> list[str]:
     text = listing.read_text(encoding="utf-8-sig")
     if listing.suffix == ".csv":
         rows = csv.DictReader(text.splitlines())
-        column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), (rows.fieldnames or ("",))[0])
+        column = next(
+            (name for name in COLUMNS if name in (rows.fieldnames or ())), (rows.fieldnames or ("",))[0]
+        )
         return [row[column] for row in rows if row[column]]
     if listing.suffix == ".json":
         content = json.loads(text)
@@ -131,7 +145,9 @@ def _path_of(item: Any) -> str:
     return name
 
 
-def read_ahead(read: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Callable[[], Result]]]:
+def read_ahead(
+    read: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[tuple[Item, Callable[[], Result]]]:
     """Each item with a function that returns what `read` makes of it, or raises what it raised; `workers` items are read beforehand."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         waiting: deque[tuple[Item, Future[Result]]] = deque()

@@ -4,8 +4,15 @@ import numpy as np
 
 from opensora.data.manifest import Entry
 from opensora.data.options import ClipOptions
-from opensora.data.transforms import center_crop_resize, frame_indices, long_side_resize, random_flip, to_float, to_model
-from opensora.data.video import probe, read_video
+from opensora.data.transforms import (
+    center_crop_resize,
+    frame_indices,
+    long_side_resize,
+    random_flip,
+    to_float,
+    to_model,
+)
+from opensora.media.reader import probe, read_video
 
 
 def read_clip(entry: Entry, num_frames: int, options: ClipOptions, rng: np.random.Generator) -> np.ndarray:
@@ -23,7 +30,9 @@ def read_clip(entry: Entry, num_frames: int, options: ClipOptions, rng: np.rando
     frames = read_video(entry.path, num_frames, rate, int(indices[0]))  # uint8 (T, h, w, 3)
     fit = long_side_resize if options.multi_scale else center_crop_resize
     # One frame at a time: 65 frames of 1080p in float32 take 1.6 GB.
-    video = np.concatenate([fit(to_float(frame[None]), options.max_image_size) for frame in frames])  # (T, 3, H, W)
+    video = np.concatenate(
+        [fit(to_float(frame[None]), options.max_image_size) for frame in frames]
+    )  # (T, 3, H, W)
     return to_model(random_flip(video, rng) if options.enable_flip else video)
 
 

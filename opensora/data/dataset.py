@@ -41,7 +41,9 @@ def collate(
     Raises ValueError for a sample that is larger.
     """
     sizes = batch_sizes(max_image_size, num_frames, (ae_stride_t, ae_stride), (patch_size_t, patch_size))
-    return Batch(**join(samples, sizes, num_frames > 1, num_frames == 1 or use_image_num > 0, (ae_stride_t, ae_stride)))
+    return Batch(
+        **join(samples, sizes, num_frames > 1, num_frames == 1 or use_image_num > 0, (ae_stride_t, ae_stride))
+    )
 
 
 def batch_sizes(max_image_size: int, num_frames: int, stride: Pair = STRIDE, patch: Pair = PATCH) -> Size:
@@ -50,7 +52,9 @@ def batch_sizes(max_image_size: int, num_frames: int, stride: Pair = STRIDE, pat
     return 1 + _multiple(num_frames - 1, stride[0] * patch[0]), side, side
 
 
-def join(samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: bool, stride: Pair = STRIDE) -> dict[str, np.ndarray]:
+def join(
+    samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: bool, stride: Pair = STRIDE
+) -> dict[str, np.ndarray]:
     """`collate` for every form of sample: "latents" (C, t, h, w) may stand for pixels and "text_embeds" (N, L, D) for input_ids.
 
     Keys are those of Batch with "latents" for "pixels" and "text_embeds" for "input_ids" where the samples have them.
@@ -60,7 +64,10 @@ def join(samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: b
         parts.append(_part([sample["video_data"] for sample in samples], "video", sizes, stride))
     if images:
         parts.append(_part([sample["image_data"] for sample in samples], "image", (1, *sizes[1:]), stride))
-    return {name: np.concatenate([part[name] for part in parts], 2 if name in ("pixels", "latents") else 1) for name in parts[0]}
+    return {
+        name: np.concatenate([part[name] for part in parts], 2 if name in ("pixels", "latents") else 1)
+        for name in parts[0]
+    }
 
 
 def _part(data: list[dict[str, Any]], kind: str, sizes: Size, stride: Pair) -> dict[str, np.ndarray]:
@@ -72,7 +79,9 @@ def _part(data: list[dict[str, Any]], kind: str, sizes: Size, stride: Pair) -> d
     for item in data:
         visual = item["latents" if name == "latents" else kind]
         padded = [pad(array, target, per_latent) for array in ([visual] if kind == "video" else visual)]
-        arrays.append(np.concatenate([array for array, _ in padded], 1))  # (C, T, H, W), or the pictures one after the other
+        arrays.append(
+            np.concatenate([array for array, _ in padded], 1)
+        )  # (C, T, H, W), or the pictures one after the other
         masks.append(np.concatenate([mask for _, mask in padded]))
     return {
         name: np.stack(arrays),
@@ -86,7 +95,9 @@ def pad(array: np.ndarray, target: Size, stride: Pair) -> tuple[np.ndarray, np.n
     """(C, T, H, W) -> (C, *target) and the mask of the latents that it fills, wholly or in part."""
     size = array.shape[1:]
     if any(have > allowed for have, allowed in zip(size, target, strict=True)):
-        raise ValueError(f"a sample of {_by(size)} is larger than the batch's {_by(target)} (frames x height x width): resize it first")
+        raise ValueError(
+            f"a sample of {_by(size)} is larger than the batch's {_by(target)} (frames x height x width): resize it first"
+        )
     full = np.pad(array, ((0, 0), *((0, allowed - have) for have, allowed in zip(size, target, strict=True))))
     mask = np.zeros(latent_size(target, stride), np.float32)
     frames, height, width = latent_size(size, stride)

@@ -15,7 +15,7 @@ from opensora.data.options import EmbedTextOptions
 from opensora.data.records import scan
 from opensora.data.text import clean_caption
 from opensora.data.tokenizer import Tokenizer
-from opensora.models.t5 import T5Encoder
+from opensora.models.t5.model import T5Encoder
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -35,7 +35,9 @@ def embed_text(options: EmbedTextOptions, prompts: list[str] | None = None) -> N
         if options.data_file_path is None:
             return iter(prompts or [])
         records = scan(Path(options.data_file_path))
-        return (caption for record in records for caption in captions_of(record.content, options.caption_column))
+        return (
+            caption for record in records for caption in captions_of(record.content, options.caption_column)
+        )
 
     tokenizer = Tokenizer.from_folder(options.text_encoder_name)
     fingerprint = Fingerprint(
@@ -58,14 +60,23 @@ def embed_text(options: EmbedTextOptions, prompts: list[str] | None = None) -> N
             log.info("embedded %d of %d captions", block * options.block_size + len(part), fingerprint.count)
 
 
-def _embed(captions: list[str], tokenizer: Callable, encoder: T5Encoder, options: EmbedTextOptions) -> dict[str, np.ndarray]:
+def _embed(
+    captions: list[str], tokenizer: Callable, encoder: T5Encoder, options: EmbedTextOptions
+) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for first in range(0, len(captions), options.batch_size):
         batch = captions[first : first + options.batch_size]
-        input_ids, mask = tokenizer(batch + [""] * (options.batch_size - len(batch)), options.model_max_length)
+        input_ids, mask = tokenizer(
+            batch + [""] * (options.batch_size - len(batch)), options.model_max_length
+        )
         longest = -(-int(mask.sum(1).max()) // LENGTH_STEP) * LENGTH_STEP
-        embeds = encoder(ms.Tensor(input_ids[:, :longest]), ms.Tensor(mask[:, :longest])).asnumpy()  # (B, longest, D)
-        arrays |= {caption_key(text): row[:tokens] for text, row, tokens in zip(batch, embeds, mask.sum(1), strict=False)}
+        embeds = encoder(
+            ms.Tensor(input_ids[:, :longest]), ms.Tensor(mask[:, :longest])
+        ).asnumpy()  # (B, longest, D)
+        arrays |= {
+            caption_key(text): row[:tokens]
+            for text, row, tokens in zip(batch, embeds, mask.sum(1), strict=False)
+        }
     return arrays
 
 

@@ -10,12 +10,19 @@ from opensora.data.cache import CacheWriter, Fingerprint, encoder_digest
 from opensora.data.clips import read_ahead
 from opensora.data.cutting import pictures_of, read_clip
 from opensora.data.dataset import batch_sizes, latent_size, pad
-from opensora.data.demo import DemoClips, Renderer
 from opensora.data.options import ClipOptions, EncodeLatentsOptions
-from opensora.data.stock import captions_digest, clip_options, clips_digest, cut_settings, open_list, picture_options
-from opensora.data.video import to_pixels
-from opensora.models.causal_vae import CausalVAE
-from opensora.models.tiling import Tiling
+from opensora.data.stock import (
+    captions_digest,
+    clip_options,
+    clips_digest,
+    cut_settings,
+    open_list,
+    picture_options,
+)
+from opensora.demo_data.render import DemoClips, Renderer
+from opensora.media.pixels import to_pixels
+from opensora.models.causal_vae.model import CausalVAE
+from opensora.models.causal_vae.tiling import Tiling
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -44,10 +51,18 @@ class ListClips:
     def __init__(self, options: EncodeLatentsOptions) -> None:
         data_list = options.video_data or options.image_data
         assert data_list is not None
-        self.clip = clip_options(options) if options.video_data is not None else picture_options(clip_options(options))
+        self.clip = (
+            clip_options(options)
+            if options.video_data is not None
+            else picture_options(clip_options(options))
+        )
         self._entries = open_list(data_list, options, only_existing=False)
         self._copies, self._seed = options.clips_per_video, options.seed
-        self.settings = {"clips": clips_digest(self._entries), "clips_per_video": self._copies, "seed": self._seed}
+        self.settings = {
+            "clips": clips_digest(self._entries),
+            "clips_per_video": self._copies,
+            "seed": self._seed,
+        }
         self.captions = captions_digest(self._entries)
 
     def __len__(self) -> int:
@@ -68,7 +83,9 @@ class RenderedClips:
     def __init__(self, options: EncodeLatentsOptions) -> None:
         assert options.demo_data is not None
         self.clip = ClipOptions(num_frames=options.num_frames, max_image_size=options.resolution)
-        self._clips = DemoClips(Renderer(options.demo_data), options.seed, options.split, options.num_frames, options.resolution)
+        self._clips = DemoClips(
+            Renderer(options.demo_data), options.seed, options.split, options.num_frames, options.resolution
+        )
         self._count = options.num_clips
         self.settings = {"demo": True, "split": options.split, "seed": options.seed}
         self.captions = "the demo's"
@@ -87,8 +104,15 @@ class RenderedClips:
 def encode_latents(options: EncodeLatentsOptions) -> None:
     """Write the cache that `options` ask for, or what is missing of it. Raises ValueError."""
     clips: Clips = ListClips(options) if options.demo_data is None else RenderedClips(options)
-    settings = {"clip": cut_settings(clips.clip), "enable_tiling": options.enable_tiling, "dtype": options.dtype, **clips.settings}
-    fingerprint = Fingerprint("latents", encoder_digest(options.vae), settings, clips.captions, len(clips), options.block_size)
+    settings = {
+        "clip": cut_settings(clips.clip),
+        "enable_tiling": options.enable_tiling,
+        "dtype": options.dtype,
+        **clips.settings,
+    }
+    fingerprint = Fingerprint(
+        "latents", encoder_digest(options.vae), settings, clips.captions, len(clips), options.block_size
+    )
     writer = CacheWriter(options.output_path, fingerprint, options.dtype, options.rank, options.world_size)
     vae: CausalVAE | None = None
     for block in filter(writer.wants, range(fingerprint.blocks)):
@@ -100,7 +124,9 @@ def encode_latents(options: EncodeLatentsOptions) -> None:
         log.info("encoded %d of %d clips", indices.stop, len(clips))
 
 
-def _encode_block(clips: Clips, indices: range, vae: CausalVAE, batch_size: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def _encode_block(
+    clips: Clips, indices: range, vae: CausalVAE, batch_size: int
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """The items of a block and the moments of those that could be read, (2*C, t+N, h, w): pictures cut from a video follow it."""
     items: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
@@ -112,13 +138,18 @@ def _encode_block(clips: Clips, indices: range, vae: CausalVAE, batch_size: int)
             count = clips.clip.use_image_num
             pictures = [picture for video in batch.values() for picture in pictures_of(video, count)]
             extra = _moments(vae, pictures, picture_options(clips.clip), batch_size)
-            whole = [np.concatenate([video, *extra[i * count : (i + 1) * count]], 1) for i, video in enumerate(whole)]
+            whole = [
+                np.concatenate([video, *extra[i * count : (i + 1) * count]], 1)
+                for i, video in enumerate(whole)
+            ]
         arrays.update(zip(batch, whole, strict=True))
         batch.clear()
 
     for index, read in read_ahead(clips.pixels, indices, batch_size):
         key, video = str(index), _pixels_or_reason(read)
-        items.append({"key": key, **clips.describe(index)} | ({"rejected": video} if isinstance(video, str) else {}))
+        items.append(
+            {"key": key, **clips.describe(index)} | ({"rejected": video} if isinstance(video, str) else {})
+        )
         if isinstance(video, str):
             log.info("left out %s: %s", items[-1]["path"], video)
         else:
@@ -130,7 +161,9 @@ def _encode_block(clips: Clips, indices: range, vae: CausalVAE, batch_size: int)
     return items, arrays
 
 
-def _moments(vae: CausalVAE, videos: list[np.ndarray], clip: ClipOptions, batch_size: int) -> list[np.ndarray]:
+def _moments(
+    vae: CausalVAE, videos: list[np.ndarray], clip: ClipOptions, batch_size: int
+) -> list[np.ndarray]:
     """Moments of each of some videos, encoded as a batch in training is, padded, and cut to what the video fills.
 
     Batches are always full, because each size is compiled.
@@ -143,7 +176,9 @@ def _moments(vae: CausalVAE, videos: list[np.ndarray], clip: ClipOptions, batch_
         padded += [padded[-1]] * (batch_size - len(padded))
         moments = vae.encode(ms.Tensor(np.stack(padded))).moments.asnumpy()
         filled = [latent_size(video.shape[1:]) for video in part]
-        results += [moments[i, :, :frames, :height, :width] for i, (frames, height, width) in enumerate(filled)]
+        results += [
+            moments[i, :, :frames, :height, :width] for i, (frames, height, width) in enumerate(filled)
+        ]
     return results
 
 

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from opensora.data.latents import LATENT_SCALE
-from opensora.models.causal_vae import CausalVAE
-from opensora.models.t5 import T5Encoder
+from opensora.models.causal_vae.model import CausalVAE
+from opensora.models.t5.model import T5Encoder
 from opensora.runtime import mindspore
 
 ms = mindspore()
 
 
-def batch_latents(batch: Mapping[str, np.ndarray], num_images: int, vae: CausalVAE | None, rng: np.random.Generator | None) -> np.ndarray:
+def batch_latents(
+    batch: Mapping[str, np.ndarray], num_images: int, vae: CausalVAE | None, rng: np.random.Generator | None
+) -> np.ndarray:
     """Latents of unit variance, float32 (B, C, t+N, h, w): the batch's own, or draws of what `vae` makes of its pixels.
 
     num_images: N, the pictures at the end of the time axis; all of it, for a batch of pictures. The noise comes from `rng`; without one
@@ -29,7 +31,9 @@ def batch_latents(batch: Mapping[str, np.ndarray], num_images: int, vae: CausalV
     draws = []
     for part in parts:
         posterior = vae.encode(ms.Tensor(np.ascontiguousarray(part)))
-        noise = None if rng is None else ms.Tensor(rng.standard_normal(vae.latent_shape(part.shape), np.float32))
+        noise = (
+            None if rng is None else ms.Tensor(rng.standard_normal(vae.latent_shape(part.shape), np.float32))
+        )
         draws.append((posterior.mode() if noise is None else posterior.sample(noise)).asnumpy())
     return np.concatenate(draws, 2) * np.float32(LATENT_SCALE)
 
@@ -44,6 +48,9 @@ def batch_text(batch: Mapping[str, np.ndarray], encoder: T5Encoder | None) -> tu
         embeds = batch["text_embeds"]
     else:
         assert encoder is not None
-        rows = [encoder(ms.Tensor(ids), ms.Tensor(kept)).asnumpy() for ids, kept in zip(batch["input_ids"], mask, strict=True)]
+        rows = [
+            encoder(ms.Tensor(ids), ms.Tensor(kept)).asnumpy()
+            for ids, kept in zip(batch["input_ids"], mask, strict=True)
+        ]
         embeds = np.stack(rows).astype(np.float32)
     return (embeds[:, 0], mask[:, 0]) if mask.shape[1] == 1 else (embeds, mask)

@@ -51,12 +51,18 @@ def read_data_list(path: str | Path) -> list[Source]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"data list {path} does not exist: check the path, or make it with `opensora prepare-data FOLDER`")
+        raise ValueError(
+            f"data list {path} does not exist: check the path, or make it with `opensora prepare-data FOLDER`"
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"data list {path} is no UTF-8 text: save it as UTF-8") from error
-    sources = [_source(path, number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
+    sources = [
+        _source(path, number, line)
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not sources:
         raise ValueError(f"data list {path} names no data set: write one `folder, annotations` a line")
     return sources
@@ -103,7 +109,9 @@ class Entries(Sequence[Entry]):
     data set; they tell caches whether they belong to it.
     """
 
-    def __init__(self, sources: Sequence[Source], only_existing: bool = False, path: str = "path", cap: str = "cap") -> None:
+    def __init__(
+        self, sources: Sequence[Source], only_existing: bool = False, path: str = "path", cap: str = "cap"
+    ) -> None:
         """path, cap: the names that the annotations give to these two columns. Raises ValueError for a file that cannot be read."""
         self.sources, self._columns = list(sources), (path, cap)
         self._folders = [os.path.abspath(source.folder) for source in sources]

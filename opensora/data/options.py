@@ -1,9 +1,7 @@
 """What commands that read videos and captions are asked for. Nothing here needs MindSpore."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
-
-from opensora.published import EMBED_TEXT, Answers
+from typing import Literal, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,12 @@ class ClipOptions:
     """Take these pictures from the video itself, evenly spaced, instead of from image_data."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_frames", 1), ("sample_rate", 1), ("max_image_size", 8), ("use_image_num", 0)):
+        for name, least in (
+            ("num_frames", 1),
+            ("sample_rate", 1),
+            ("max_image_size", 8),
+            ("use_image_num", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} is too small: use {least} or more")
         if self.use_img_from_vid and not 1 <= self.use_image_num <= self.num_frames:
@@ -85,14 +88,18 @@ class DataOptions(ListOptions, ClipOptions):
             if value is not None and value < least:
                 raise ValueError(f"{name} {value} is too small: use {least} or more")
         if self.video_data is None and self.image_data is None and self.vae_latent_folder is None:
-            raise ValueError("there is no data: name a list with --video_data or --image_data, or a cache with --vae_latent_folder")
+            raise ValueError(
+                "there is no data: name a list with --video_data or --image_data, or a cache with --vae_latent_folder"
+            )
         joint = self.use_image_num > 0 and self.num_frames > 1 and self.video_data is not None
         if joint and not self.use_img_from_vid and self.image_data is None:
             raise ValueError(
                 "use_image_num needs pictures: name them with --image_data, or take them from the videos with --use_img_from_vid"
             )
         if self.text_embed_cache and self.video_data is None and self.image_data is None:
-            raise ValueError("text_embed_cache needs a data list with three columns: name it with --video_data or --image_data")
+            raise ValueError(
+                "text_embed_cache needs a data list with three columns: name it with --video_data or --image_data"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +124,9 @@ class CacheOptions:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is too small: use 1 or more")
         if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"rank {self.rank} is outside 0 to {self.world_size - 1}: world_size is {self.world_size}")
+            raise ValueError(
+                f"rank {self.rank} is outside 0 to {self.world_size - 1}: world_size is {self.world_size}"
+            )
 
     def of_job(self, rank: int, size: int) -> Self:
         """These options for one of the processes of a job; as they are for one alone."""
@@ -127,8 +136,6 @@ class CacheOptions:
 @dataclass(frozen=True, kw_only=True)
 class EmbedTextOptions(CacheOptions):
     """Options of `opensora embed-text`."""
-
-    REPLACED: ClassVar[Answers] = EMBED_TEXT
 
     data_file_path: str | None = None
     """Annotation file (.json, .jsonl, .csv) whose captions are embedded."""
@@ -146,7 +153,9 @@ class EmbedTextOptions(CacheOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.data_file_path is None) == (self.prompt_path is None):
-            raise ValueError("name either an annotation file with --data_file_path, or a file of prompts with --prompt_path")
+            raise ValueError(
+                "name either an annotation file with --data_file_path, or a file of prompts with --prompt_path"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from typing import Any
 
 from opensora.data.clips import MEDIA_SUFFIXES
 from opensora.data.scenes import Scene, find_scenes
-from opensora.data.video import probe, write_json
-from opensora.weights import write_atomic
+from opensora.files import write_atomic, write_json
+from opensora.media.reader import probe
 
 CAPTION_KEYS = ("cap", "caption", "captions", "text", "prompt")
 OUTPUTS = ("videos.json", "images.json", "video_data.txt", "image_data.txt", "rejected.jsonl")
@@ -46,9 +46,13 @@ class Filters:
 
     def __post_init__(self) -> None:
         if self.max_frames and self.max_frames < self.min_frames:
-            raise ValueError(f"max_frames {self.max_frames} is less than min_frames {self.min_frames}: nothing would be left")
+            raise ValueError(
+                f"max_frames {self.max_frames} is less than min_frames {self.min_frames}: nothing would be left"
+            )
         if self.max_motion < self.min_motion:
-            raise ValueError(f"max_motion {self.max_motion} is less than min_motion {self.min_motion}: nothing would be left")
+            raise ValueError(
+                f"max_motion {self.max_motion} is less than min_motion {self.min_motion}: nothing would be left"
+            )
 
 
 def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: int = 1) -> str:
@@ -62,9 +66,15 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
         raise ValueError(f"folder {folder} does not exist: check the path")
     present = [name for name in OUTPUTS if (output / name).exists()]
     if present:
-        raise ValueError(f"{output / present[0]} is there already and stays: remove it, or choose another --output_path")
+        raise ValueError(
+            f"{output / present[0]} is there already and stays: remove it, or choose another --output_path"
+        )
     output.mkdir(parents=True, exist_ok=True)
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
+    names = sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
+    )
     if not names:
         raise ValueError(f"{folder} holds no file that ends in {', '.join(MEDIA_SUFFIXES)}")
     videos: list[dict[str, Any]] = []
@@ -83,7 +93,9 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
     return f"{len(names)} files: {found}, {len(rejected)} left out (see {output / 'rejected.jsonl'})"
 
 
-def records_of(folder: Path, measured: dict[str, Any], filters: Filters) -> Iterator[tuple[dict[str, Any], str]]:
+def records_of(
+    folder: Path, measured: dict[str, Any], filters: Filters
+) -> Iterator[tuple[dict[str, Any], str]]:
     """The annotation records of a measured file, each with the reason why it is left out, or none."""
     path, captions, reason = measured["path"], None, measured.get("reason", "")
     try:
@@ -91,7 +103,9 @@ def records_of(folder: Path, measured: dict[str, Any], filters: Filters) -> Iter
     except ValueError as error:
         reason = reason or str(error)
     scenes = [Scene(*scene) for scene in measured.get("scenes", [])]
-    record = {"path": path, "cap": captions} | {name: measured[name] for name in ("height", "width", "fps") if name in measured}
+    record = {"path": path, "cap": captions} | {
+        name: measured[name] for name in ("height", "width", "fps") if name in measured
+    }
     if not reason and captions is None:
         reason = "there is no caption beside it"
     if not reason and min(measured["height"], measured["width"]) < filters.min_size:
@@ -102,7 +116,11 @@ def records_of(folder: Path, measured: dict[str, Any], filters: Filters) -> Iter
     if not filters.cut_scenes:
         scenes = [Scene(0, scenes[-1].end, max(scene.motion for scene in scenes))]
     for scene in scenes:
-        place = {"frame_idx": f"{scene.start}:{scene.end}", "num_frames": scene.end - scene.start, "motion": scene.motion}
+        place = {
+            "frame_idx": f"{scene.start}:{scene.end}",
+            "num_frames": scene.end - scene.start,
+            "motion": scene.motion,
+        }
         yield record | place, _why_not(scene, filters)
 
 
@@ -122,7 +140,9 @@ def read_captions(path: Path) -> str | list[str] | None:
     text, described = path.with_suffix(".txt"), path.with_suffix(".json")
     try:
         if text.is_file():
-            lines = [line.strip() for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            lines = [
+                line.strip() for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+            ]
             return lines[0] if len(lines) == 1 else lines or None
         if described.is_file():
             content = json.loads(described.read_text(encoding="utf-8-sig"))
@@ -171,7 +191,10 @@ def _measure(folder: Path, name: str) -> dict[str, Any]:
             return {"path": name, **size}
         return {"path": name, **size, "fps": round(info.fps, 3), "scenes": find_scenes(folder / name)}
     except Exception as error:  # whatever a decoder raises for a foreign file
-        return {"path": name, "reason": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
+        return {
+            "path": name,
+            "reason": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}",
+        }
 
 
 def _write(path: Path, text: str) -> None:

@@ -28,14 +28,18 @@ def scan(path: Path) -> Iterator[Record]:
     """Every record of an annotation file. Raises ValueError that names the file and the place of what cannot be read."""
     scanner = SCANNERS.get(path.suffix.lower())
     if scanner is None:
-        raise ValueError(f"annotation file {path} ends in none of {', '.join(SCANNERS)}: convert it to one of them")
+        raise ValueError(
+            f"annotation file {path} ends in none of {', '.join(SCANNERS)}: convert it to one of them"
+        )
     if not path.is_file():
         raise ValueError(f"annotation file {path} does not exist: check the data list")
     try:
         with open(path, "rb") as file:
             for record in scanner(file):
                 if not isinstance(record.content, dict):
-                    raise ValueError(f"the record at byte {record.offset} is a {type(record.content).__name__}, not an object")
+                    raise ValueError(
+                        f"the record at byte {record.offset} is a {type(record.content).__name__}, not an object"
+                    )
                 yield record
     except (ValueError, RecursionError) as error:
         raise ValueError(f"annotation file {path} cannot be read: {error}") from error
@@ -72,7 +76,10 @@ class _Window:
         if len(self.text) - self.position > LARGEST:
             return False
         piece = self._file.read(PIECE)
-        self.text, self.position = self.text[self.position :] + self._decoder.decode(piece, final=not piece), 0
+        self.text, self.position = (
+            self.text[self.position :] + self._decoder.decode(piece, final=not piece),
+            0,
+        )
         return bool(piece)
 
     def next_character(self) -> str:
@@ -111,7 +118,11 @@ def _scan_json(file: BinaryIO) -> Iterator[Record]:
         if separator == "]":
             return
         if separator != ",":
-            raise ValueError(f"a comma is missing at byte {window.offset}" if separator else "the list has no end: the file is truncated")
+            raise ValueError(
+                f"a comma is missing at byte {window.offset}"
+                if separator
+                else "the list has no end: the file is truncated"
+            )
         window.skip(1)
 
 
@@ -123,7 +134,9 @@ def _decode(window: _Window) -> tuple[Any, int]:
             return value, end - window.position
         except json.JSONDecodeError as error:
             if not window.grow():
-                raise ValueError(f"what begins at byte {window.offset} is no complete object ({error.msg})") from error
+                raise ValueError(
+                    f"what begins at byte {window.offset} is no complete object ({error.msg})"
+                ) from error
 
 
 def _scan_lines(file: BinaryIO) -> Iterator[Record]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opensora.data.video import small_frames
+from opensora.media.reader import small_frames
 
 HEIGHT, WIDTH = 36, 64
 SMALLEST_CUT = 12.0

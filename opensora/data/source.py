@@ -128,7 +128,9 @@ class Source:
             assert self.images is not None
             numbers = range(number * self._pictures, (number + 1) * self._pictures)
             read = [self._read(self.images, each, rng, sample, IMAGES) for each in numbers]
-            sample["image_data"] = _picture_data(self.images, [picture for picture, _ in read], [text for _, text in read])
+            sample["image_data"] = _picture_data(
+                self.images, [picture for picture, _ in read], [text for _, text in read]
+            )
         self._require_size(sample)
         return sample
 
@@ -153,17 +155,23 @@ class Source:
                 continue
             sample["paths"].append(stock.name(index))
             captions, source = stock.captions(index)
-            caption = choose(captions, self.caption_dropout, np.random.default_rng([self.seed, number, CAPTION, stream]))
+            caption = choose(
+                captions, self.caption_dropout, np.random.default_rng([self.seed, number, CAPTION, stream])
+            )
             return visual, stock.text([caption], source)
         path, reason = sample["rejected"][-1]
-        raise ValueError(f"{ATTEMPTS} samples in a row could not be read, the last was {path} ({reason}): look with `opensora check-data`")
+        raise ValueError(
+            f"{ATTEMPTS} samples in a row could not be read, the last was {path} ({reason}): look with `opensora check-data`"
+        )
 
     def _cut(self, stock: Stock, video: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """A video without the pictures cut from it, and these, (C, 1, H, W) each."""
         count = self.clip.use_image_num
         if isinstance(stock, FileStock):
             return video, pictures_of(video, count)
-        return video[:, :-count], [video[:, place : place + 1] for place in range(video.shape[1] - count, video.shape[1])]
+        return video[:, :-count], [
+            video[:, place : place + 1] for place in range(video.shape[1] - count, video.shape[1])
+        ]
 
     def _require_size(self, sample: dict[str, Any]) -> None:
         size = sum(_bytes(sample.get(part)) for part in ("video_data", "image_data")) / 1e6
@@ -177,8 +185,13 @@ def _kind(stock: Stock, pixels: str) -> str:
     return pixels if isinstance(stock, FileStock) else "latents"
 
 
-def _picture_data(stock: Stock, pictures: list[np.ndarray], texts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-    return {_kind(stock, "image"): pictures, **{key: np.concatenate([text[key] for text in texts]) for key in texts[0]}}
+def _picture_data(
+    stock: Stock, pictures: list[np.ndarray], texts: list[dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    return {
+        _kind(stock, "image"): pictures,
+        **{key: np.concatenate([text[key] for text in texts]) for key in texts[0]},
+    }
 
 
 def _bytes(value: Any) -> int:

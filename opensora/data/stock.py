@@ -15,7 +15,9 @@ LENGTH = 300
 """Tokens of a caption where no model says otherwise."""
 
 
-def make_source(options: DataOptions, seed: int, text_encoder: str | Path | None = None, vae: str | Path | None = None) -> Source:
+def make_source(
+    options: DataOptions, seed: int, text_encoder: str | Path | None = None, vae: str | Path | None = None
+) -> Source:
     """The samples that the options ask for.
 
     text_encoder: its folder, for the tokenizer, and to tell whether cached text embeddings are its own; vae: the same for latents;
@@ -34,7 +36,11 @@ def make_source(options: DataOptions, seed: int, text_encoder: str | Path | None
         images = _stock(options, options.image_data, options.image_latent_folder, pictures, text_encoder, vae)
     if clip.num_frames > 1:
         videos = _stock(options, options.video_data, options.vae_latent_folder, clip, text_encoder, vae)
-    if videos is not None and images is not None and isinstance(videos, LatentStock) != isinstance(images, LatentStock):
+    if (
+        videos is not None
+        and images is not None
+        and isinstance(videos, LatentStock) != isinstance(images, LatentStock)
+    ):
         raise ValueError(
             "videos and pictures must both be cached or both be files: name both caches, vae_latent_folder and image_latent_folder"
         )
@@ -50,10 +56,18 @@ def _stock(
     vae: str | Path | None,
 ) -> Stock:
     if data_list is None and cache is None:
-        kind = "pictures: name them with --image_data" if clip.num_frames == 1 else "videos: name them with --video_data"
+        kind = (
+            "pictures: name them with --image_data"
+            if clip.num_frames == 1
+            else "videos: name them with --video_data"
+        )
         raise ValueError(f"there are no {kind}, or train on cached latents")
     # A cache needs no video files any more.
-    entries = None if data_list is None else open_list(data_list, options, options.filter_nonexistent and cache is None)
+    entries = (
+        None
+        if data_list is None
+        else open_list(data_list, options, options.filter_nonexistent and cache is None)
+    )
     text = _text(options, entries, text_encoder)
     if cache is None:
         assert entries is not None
@@ -64,7 +78,10 @@ def _stock(
         latents.fingerprint.require(latents.folder, encoder)
     else:
         latents.fingerprint.require(
-            latents.folder, encoder, {"clip": cut_settings(clip), "clips": clips_digest(entries)}, captions_digest(entries)
+            latents.folder,
+            encoder,
+            {"clip": cut_settings(clip), "clips": clips_digest(entries)},
+            captions_digest(entries),
         )
     return LatentStock(latents, text, options.sample_posterior)
 
@@ -73,9 +90,16 @@ def _text(options: DataOptions, entries: Entries | None, text_encoder: str | Pat
     if options.text_embed_cache and entries is not None:
         encoder = None if text_encoder is None else encoder_digest(text_encoder)
         folders = [source.text_folder for source in entries.sources]
-        return TextEmbeddings(folders, [digest.captions for digest in entries.digests], options.model_max_length or LENGTH, encoder)
+        return TextEmbeddings(
+            folders,
+            [digest.captions for digest in entries.digests],
+            options.model_max_length or LENGTH,
+            encoder,
+        )
     if text_encoder is None:
-        raise ValueError("captions need the tokenizer of a text encoder: name its folder, or use cached embeddings with --text_embed_cache")
+        raise ValueError(
+            "captions need the tokenizer of a text encoder: name its folder, or use cached embeddings with --text_embed_cache"
+        )
     return TokenIds(text_encoder, options.model_max_length or LENGTH)
 
 
@@ -98,7 +122,10 @@ def open_list(path: str, options: ListOptions, only_existing: bool) -> Entries:
     """The records of a data list, at least one. Raises ValueError otherwise."""
     entries = Entries(read_data_list(path), only_existing, options.file_column, options.caption_column)
     if not entries:
-        reasons = ", ".join(f"{reason} ({count}, first {entries.examples[reason]})" for reason, count in entries.rejected.items())
+        reasons = ", ".join(
+            f"{reason} ({count}, first {entries.examples[reason]})"
+            for reason, count in entries.rejected.items()
+        )
         raise ValueError(f"data list {path} has no usable record: {reasons or 'its annotations are empty'}")
     return entries
 

@@ -32,7 +32,10 @@ ADDRESSES = _rules(
 )
 CHARACTERS = _rules(
     (r"@[\w\d]+\b", ""),  # user names
-    (r"[\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff]+", ""),  # Chinese characters
+    (
+        r"[\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff]+",
+        "",
+    ),  # Chinese characters
     (f"[{_DASHES}]+", "-"),
     ("[`´«»“”¨]", '"'),  # noqa: RUF001
     ("[‘’]", "'"),  # noqa: RUF001
@@ -81,7 +84,9 @@ def clean_caption(caption: str, sampling: bool = False) -> str:
     published training in one detail, which `sampling` follows: it does not strip spaces before the last rules.
     """
     for _ in range(2):
-        text = _substitute(CHARACTERS, _without_markup(_substitute(ADDRESSES, unquote_plus(caption).strip().lower())))
+        text = _substitute(
+            CHARACTERS, _without_markup(_substitute(ADDRESSES, unquote_plus(caption).strip().lower()))
+        )
         if len(WORD_JOINTS.findall(text)) > 3:  # names written as this-is-my-cat
             text = WORD_JOINTS.sub(" ", text)
         text = html.unescape(html.unescape(ftfy.fix_text(text)))

@@ -21,7 +21,9 @@ class Tokenizer:
         """path: a spiece.model file. Raises WeightsError where it is missing or damaged."""
         path = Path(path)
         if not path.is_file():
-            raise WeightsError(f"{path} does not exist: copy spiece.model from the text encoder's release into the folder")
+            raise WeightsError(
+                f"{path} does not exist: copy spiece.model from the text encoder's release into the folder"
+            )
         self._processor = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(path.read_bytes())

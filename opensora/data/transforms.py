@@ -92,14 +92,18 @@ def random_flip(video: np.ndarray, rng: np.random.Generator, probability: float 
     return video[..., ::-1] if rng.random() < probability else video
 
 
-def frame_indices(total: int, num_frames: int, sample_rate: int = 1, rng: np.random.Generator | None = None) -> np.ndarray:
+def frame_indices(
+    total: int, num_frames: int, sample_rate: int = 1, rng: np.random.Generator | None = None
+) -> np.ndarray:
     """Which `num_frames` of a video's `total` frames a sample takes -> int64 (num_frames,), evenly spaced.
 
     Every `sample_rate`-th frame; in a video too short for that, every n-th with the largest n that fits. The start is
     drawn from `rng`, or is 0. Raises ValueError when the video has fewer frames than asked.
     """
     if total < num_frames:
-        raise ValueError(f"{num_frames} frames are needed, the video has {total}: shorten num_frames or leave it out of the list")
+        raise ValueError(
+            f"{num_frames} frames are needed, the video has {total}: shorten num_frames or leave it out of the list"
+        )
     rate = min(sample_rate, (total - 1) // (num_frames - 1)) if num_frames > 1 else 1
     span = (num_frames - 1) * rate + 1
     start = 0 if rng is None else int(rng.integers(total - span + 1))
@@ -114,7 +118,9 @@ def _room(video: np.ndarray, size: Size) -> tuple[int, int]:
     height, width = video.shape[-2:]
     target = _pair(size)
     if height < target[0] or width < target[1]:
-        raise ValueError(f"a crop of {target[0]}x{target[1]} does not fit into a video of {height}x{width}: resize it first")
+        raise ValueError(
+            f"a crop of {target[0]}x{target[1]} does not fit into a video of {height}x{width}: resize it first"
+        )
     return height - target[0], width - target[1]
 
 

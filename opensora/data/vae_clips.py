@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opensora.data.demo import DemoClips
 from opensora.data.records import scan
 from opensora.data.transforms import center_crop, frame_indices, random_crop, resize
-from opensora.data.video import PICTURE_SUFFIXES, probe, read_video
+from opensora.demo_data.render import DemoClips
+from opensora.media.reader import PICTURE_SUFFIXES, probe, read_video
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ class VideoClips:
                 if part.path not in self._named:
                     self._named.add(part.path)
                     log.warning("%s; other videos take its place", error)
-        raise ValueError(f"none of the {len(self.parts)} videos can be read, the last tried was {part.path}: check the files")
+        raise ValueError(
+            f"none of the {len(self.parts)} videos can be read, the last tried was {part.path}: check the files"
+        )
 
     def name(self, number: int) -> str:
         """The file that a clip is cut out of, if it can be read."""
@@ -83,7 +85,9 @@ class VideoClips:
         except ValueError as error:
             raise ValueError(f"{part.path}: {error}") from error
         step = int(indices[1] - indices[0]) if self.num_frames > 1 else 1
-        frames = read_video(part.path, self.num_frames, step, int(indices[0])).transpose(0, 3, 1, 2)  # (T, 3, H, W)
+        frames = read_video(part.path, self.num_frames, step, int(indices[0])).transpose(
+            0, 3, 1, 2
+        )  # (T, 3, H, W)
         side = min(frames.shape[2:])
         square = random_crop(frames, side, rng) if self.random_crop else center_crop(frames, side)
         # One frame at a time: 65 frames of 1080p in float32 take 1.6 GB.
@@ -130,7 +134,9 @@ def find_videos(path: str | Path) -> list[Path]:
     return found
 
 
-def listed_videos(data_file: str | Path, column: str = "video", folder: str | Path | None = None) -> list[Path]:
+def listed_videos(
+    data_file: str | Path, column: str = "video", folder: str | Path | None = None
+) -> list[Path]:
     """The files that a .csv, .json or .jsonl list names in `column`, from `folder` or from the list's own.
 
     Raises ValueError for a list that cannot be read, lacks the column, or names a file outside of that folder.
@@ -141,10 +147,14 @@ def listed_videos(data_file: str | Path, column: str = "video", folder: str | Pa
     for number, record in enumerate(scan(data_file), 1):
         name = record.content.get(column)
         if not isinstance(name, str) or not name:
-            raise ValueError(f"record {number} of {data_file} has no {column!r}: name the column of the files with --video_column")
+            raise ValueError(
+                f"record {number} of {data_file} has no {column!r}: name the column of the files with --video_column"
+            )
         path = Path(os.path.normpath(root / name))
         if not path.is_relative_to(root):
-            raise ValueError(f"record {number} of {data_file} names {name}, which is outside of {root}: name its folder with --video_path")
+            raise ValueError(
+                f"record {number} of {data_file} names {name}, which is outside of {root}: name its folder with --video_path"
+            )
         paths.append(path)
     if not paths:
         raise ValueError(f"{data_file} names no videos")
@@ -158,7 +168,9 @@ def split(paths: Sequence[Path], num_frames: int) -> tuple[list[Part], list[Part
     """
     if len(paths) >= EVERY_NTH:
         held_out = set(range(EVERY_NTH - 1, len(paths), EVERY_NTH))
-        return [Part(path) for i, path in enumerate(paths) if i not in held_out], [Part(paths[i]) for i in sorted(held_out)]
+        return [Part(path) for i, path in enumerate(paths) if i not in held_out], [
+            Part(paths[i]) for i in sorted(held_out)
+        ]
     train, tails = [], []
     for path in paths:
         try:

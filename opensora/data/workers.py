@@ -31,7 +31,13 @@ class Loader:
     ChildProcessError when a worker died. A context manager: its end is the workers' end.
     """
 
-    def __init__(self, source: Source, workers: int = 0, quarantine: str | Path | None = None, max_bad_rate: float = 0.1) -> None:
+    def __init__(
+        self,
+        source: Source,
+        workers: int = 0,
+        quarantine: str | Path | None = None,
+        max_bad_rate: float = 0.1,
+    ) -> None:
         self.source, self._max_bad_rate = source, max_bad_rate
         self._quarantine = None if quarantine is None else Path(quarantine)
         self._reads = self._failures = 0
@@ -105,7 +111,9 @@ class Loader:
     def __enter__(self) -> "Loader":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -115,7 +123,9 @@ class _Worker:
     def __init__(self, source: Source, number: int) -> None:
         self._number = number
         self._pipe, theirs = multiprocessing.get_context("spawn").Pipe()
-        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(source, theirs), daemon=True)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_serve, args=(source, theirs), daemon=True
+        )
         self._process.start()
         theirs.close()  # so that the pipe ends with the process
 

@@ -10,7 +10,9 @@ def is_guided(guidance_scale: float) -> bool:
     Raises ValueError for a scale that is not a finite number.
     """
     if not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale {guidance_scale} is not a finite number: use 1 for no guidance, about 7.5 for video")
+        raise ValueError(
+            f"guidance_scale {guidance_scale} is not a finite number: use 1 for no guidance, about 7.5 for video"
+        )
     return guidance_scale > 1.0
 
 

@@ -23,7 +23,9 @@ HALF_BIN = 1.0 / 255.0
 OPEN_BIN = 0.999
 
 
-def loss_terms(model_output: Any, x_start: Any, noise: Any, coefficients: Any, mask: Any = None) -> tuple[Any, Any, Any]:
+def loss_terms(
+    model_output: Any, x_start: Any, noise: Any, coefficients: Any, mask: Any = None
+) -> tuple[Any, Any, Any]:
     """(loss, mse, vb), each (B,): loss = mse + vb, with vb in bits per element and detached from the noise prediction.
 
     `model_output` (B, 2C, T, H, W) holds the noise prediction and the variance's place between its bounds; `x_start` and `noise`
@@ -34,7 +36,9 @@ def loss_terms(model_output: Any, x_start: Any, noise: Any, coefficients: Any, m
     output = model_output.astype(ms.float32)
     error = output[:, :channels] - noise  # (B, C, T, H, W)
     fixed_error = ops.stop_gradient(error)
-    width, divergence_scale, deviations, half_bin, first = (coefficients[:, i].reshape((-1, 1, 1, 1, 1)) for i in range(5))
+    width, divergence_scale, deviations, half_bin, first = (
+        coefficients[:, i].reshape((-1, 1, 1, 1, 1)) for i in range(5)
+    )
     # log of (smallest variance / predicted variance)
     gap = -0.5 * (output[:, channels:] + 1.0) * width
     divergence = 0.5 * (_exp_minus_tangent(gap) + divergence_scale * fixed_error * fixed_error * ops.exp(gap))
@@ -74,7 +78,9 @@ def _mean(values: Any, mask: Any) -> Any:
     if mask is None:
         return values.mean(axis=(1, 2, 3, 4))
     keep = mask.astype(ms.float32).expand_dims(1)  # (B, 1, T, H, W)
-    return (values * keep).sum(axis=(1, 2, 3, 4)) / ops.maximum(keep.sum(axis=(1, 2, 3, 4)) * values.shape[1], 1.0)
+    return (values * keep).sum(axis=(1, 2, 3, 4)) / ops.maximum(
+        keep.sum(axis=(1, 2, 3, 4)) * values.shape[1], 1.0
+    )
 
 
 class GaussianDiffusion(Schedule):
@@ -84,7 +90,9 @@ class GaussianDiffusion(Schedule):
     `model_output` (B, 2C, T, H, W), a callable `network(x, timesteps)` is also accepted and is given the training's timesteps.
     """
 
-    def loss(self, model_output: Any, x_start: Any, t: Any, noise: Any, mask: Any = None) -> tuple[Any, Any, Any]:
+    def loss(
+        self, model_output: Any, x_start: Any, t: Any, noise: Any, mask: Any = None
+    ) -> tuple[Any, Any, Any]:
         """(loss, mse, vb), each (B,), as `loss_terms`; `model_output` is the network's output for q_sample(x_start, t, noise)."""
         return loss_terms(model_output, x_start, noise, self.loss_coefficients(t), mask)
 
@@ -114,21 +122,33 @@ class GaussianDiffusion(Schedule):
 
     def q_sample(self, x_start: Any, t: Any, noise: Any) -> Any:
         """x_t: the data after t + 1 noising steps (arXiv:2006.11239, equation 4)."""
-        return x_start * _spread(self.sqrt_alphas_cumprod, t, x_start) + noise * _spread(self.sqrt_one_minus_alphas_cumprod, t, x_start)
+        return x_start * _spread(self.sqrt_alphas_cumprod, t, x_start) + noise * _spread(
+            self.sqrt_one_minus_alphas_cumprod, t, x_start
+        )
 
     def q_posterior(self, x_start: Any, x_t: Any, t: Any) -> tuple[Any, Any, Any]:
         """(mean, variance, log_variance) of x_{t-1} given x_t and the data, all of x_t's shape (arXiv:2006.11239, equation 7)."""
-        mean = x_start * _spread(self.posterior_mean_coef1, t, x_t) + x_t * _spread(self.posterior_mean_coef2, t, x_t)
+        mean = x_start * _spread(self.posterior_mean_coef1, t, x_t) + x_t * _spread(
+            self.posterior_mean_coef2, t, x_t
+        )
         zeros = ops.zeros_like(x_t)
-        return mean, zeros + _spread(self.posterior_variance, t, x_t), zeros + _spread(self.posterior_log_variance_clipped, t, x_t)
+        return (
+            mean,
+            zeros + _spread(self.posterior_variance, t, x_t),
+            zeros + _spread(self.posterior_log_variance_clipped, t, x_t),
+        )
 
-    def p_mean_variance(self, model_output: Any, x: Any, t: Any, clip_denoised: bool = True) -> dict[str, Any]:
+    def p_mean_variance(
+        self, model_output: Any, x: Any, t: Any, clip_denoised: bool = True
+    ) -> dict[str, Any]:
         """The network's distribution of x_{t-1}: mean, variance, log_variance and pred_xstart, all of x's shape.
 
         The variance lies between the posterior's and beta in the logarithm (arXiv:2102.09672, equation 15).
         """
         eps, place = self._split(model_output, x, t)
-        pred_xstart = x * _spread(self.sqrt_recip_alphas_cumprod, t, x) - eps * _spread(self.sqrt_recipm1_alphas_cumprod, t, x)
+        pred_xstart = x * _spread(self.sqrt_recip_alphas_cumprod, t, x) - eps * _spread(
+            self.sqrt_recipm1_alphas_cumprod, t, x
+        )
         if clip_denoised:
             pred_xstart = pred_xstart.clip(-1.0, 1.0)
         smallest = self.posterior_log_variance_clipped
@@ -140,29 +160,51 @@ class GaussianDiffusion(Schedule):
             "pred_xstart": pred_xstart,
         }
 
-    def p_sample(self, model_output: Any, x: Any, t: Any, clip_denoised: bool = True, *, noise: Any) -> dict[str, Any]:
+    def p_sample(
+        self, model_output: Any, x: Any, t: Any, clip_denoised: bool = True, *, noise: Any
+    ) -> dict[str, Any]:
         """One ancestral step (arXiv:2006.11239, algorithm 2): `sample` (x_{t-1}) and `pred_xstart`. At t = 0 the noise is not used."""
         out = self.p_mean_variance(model_output, x, t, clip_denoised)
         moved = _spread(np.arange(self.num_timesteps) > 0, t, x)
-        return {"sample": out["mean"] + ops.sqrt(out["variance"]) * noise * moved, "pred_xstart": out["pred_xstart"]}
+        return {
+            "sample": out["mean"] + ops.sqrt(out["variance"]) * noise * moved,
+            "pred_xstart": out["pred_xstart"],
+        }
 
     def ddim_sample(
-        self, model_output: Any, x: Any, t: Any, clip_denoised: bool = True, eta: float = 0.0, noise: Any = None
+        self,
+        model_output: Any,
+        x: Any,
+        t: Any,
+        clip_denoised: bool = True,
+        eta: float = 0.0,
+        noise: Any = None,
     ) -> dict[str, Any]:
         """One DDIM step (arXiv:2010.02502, equations 12 and 16): `sample` and `pred_xstart`.
 
         `eta` 0 is deterministic, 1 as random as ancestral sampling. Raises ValueError when eta asks for noise and there is none.
         """
         if eta != 0.0 and noise is None:
-            raise ValueError(f"eta {eta} adds noise: pass noise=, standard normal and of the shape of x, or eta=0")
+            raise ValueError(
+                f"eta {eta} adds noise: pass noise=, standard normal and of the shape of x, or eta=0"
+            )
         pred_xstart = self.p_mean_variance(model_output, x, t, clip_denoised)["pred_xstart"]
         # The noise that belongs to the clipped prediction.
-        eps = (x * _spread(self.sqrt_recip_alphas_cumprod, t, x) - pred_xstart) / _spread(self.sqrt_recipm1_alphas_cumprod, t, x)
+        eps = (x * _spread(self.sqrt_recip_alphas_cumprod, t, x) - pred_xstart) / _spread(
+            self.sqrt_recipm1_alphas_cumprod, t, x
+        )
         # Float32 from here on: 1 - 0.9999 keeps four digits in it, and a clipped prediction makes the difference visible at t = 1.
-        kept, kept_before = self.alphas_cumprod.astype(np.float32), self.alphas_cumprod_prev.astype(np.float32)
-        deviation = np.float32(eta) * np.sqrt((1 - kept_before) / (1 - kept)) * np.sqrt(1 - kept / kept_before)
+        kept, kept_before = (
+            self.alphas_cumprod.astype(np.float32),
+            self.alphas_cumprod_prev.astype(np.float32),
+        )
+        deviation = (
+            np.float32(eta) * np.sqrt((1 - kept_before) / (1 - kept)) * np.sqrt(1 - kept / kept_before)
+        )
         direction = np.sqrt(1 - kept_before - deviation**2)
-        sample = pred_xstart * _spread(np.sqrt(self.alphas_cumprod_prev), t, x) + eps * _spread(direction, t, x)
+        sample = pred_xstart * _spread(np.sqrt(self.alphas_cumprod_prev), t, x) + eps * _spread(
+            direction, t, x
+        )
         if eta != 0.0:
             # The deviation is 0 at t = 0: the last step adds none.
             sample = sample + noise * _spread(deviation, t, x)

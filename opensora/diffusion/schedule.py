@@ -30,7 +30,9 @@ def space_timesteps(respacing: str, train_steps: int = TRAIN_STEPS) -> np.ndarra
     for section, count in enumerate(counts):
         size = base + (section < longer)
         if count > size:
-            raise ValueError(f"respacing {respacing!r} asks for {count} timesteps out of a section of {size}: use at most {size}")
+            raise ValueError(
+                f"respacing {respacing!r} asks for {count} timesteps out of a section of {size}: use at most {size}"
+            )
         kept += _spread(start, size, count)
         start += size
     return np.array(kept, dtype=np.int64)
@@ -38,7 +40,9 @@ def space_timesteps(respacing: str, train_steps: int = TRAIN_STEPS) -> np.ndarra
 
 def _count(text: str, respacing: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f"respacing {respacing!r} is not understood: use '' or counts such as '250', '10,15,20' or 'ddim25'")
+        raise ValueError(
+            f"respacing {respacing!r} is not understood: use '' or counts such as '250', '10,15,20' or 'ddim25'"
+        )
     return int(text)
 
 
@@ -88,5 +92,9 @@ class Schedule:
         # The first posterior variance is zero: its logarithm is replaced by the next one's.
         first = self.posterior_variance[1] if self.num_timesteps > 1 else self.betas[0]
         self.posterior_log_variance_clipped = np.log(np.append(first, self.posterior_variance[1:]))
-        self.posterior_mean_coef1 = self.betas * np.sqrt(self.alphas_cumprod_prev) / (1.0 - self.alphas_cumprod)
-        self.posterior_mean_coef2 = (1.0 - self.alphas_cumprod_prev) * np.sqrt(1.0 - self.betas) / (1.0 - self.alphas_cumprod)
+        self.posterior_mean_coef1 = (
+            self.betas * np.sqrt(self.alphas_cumprod_prev) / (1.0 - self.alphas_cumprod)
+        )
+        self.posterior_mean_coef2 = (
+            (1.0 - self.alphas_cumprod_prev) * np.sqrt(1.0 - self.betas) / (1.0 - self.alphas_cumprod)
+        )

@@ -10,7 +10,7 @@ import numpy as np
 
 from opensora import runtime
 from opensora.data.clips import ClipShape, media_files, read_ahead
-from opensora.data.video import read_json, write_json
+from opensora.files import read_json, write_json
 from opensora.metrics.options import EvaluateOptions
 from opensora.metrics.report import table
 from opensora.metrics.scores import METRICS, Scores, check_metrics
@@ -51,12 +51,17 @@ def evaluate(options: EvaluateOptions) -> int:
         if networks:
             log.info("%s (%d of %d)", pair.real.name, len(files) + len(skipped), len(pairs))
     if not files:
-        raise ValueError(f"none of {len(pairs)} pairs could be measured, the first because {skipped[0]['reason']}")
+        raise ValueError(
+            f"none of {len(pairs)} pairs could be measured, the first because {skipped[0]['reason']}"
+        )
     total = scores.total([{name: item[name] for name in METRICS if name in item} for item in files])
     if "fvd" in options.metric and "fvd" not in total:
         log.info("fvd is left out: it needs two pairs or more")
     print(table(files, total))
-    write_json(output, {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped})
+    write_json(
+        output,
+        {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped},
+    )
     log.info("%s", output)
     return 1 if skipped else 0
 
@@ -64,22 +69,34 @@ def evaluate(options: EvaluateOptions) -> int:
 def _prepare(options: EvaluateOptions) -> tuple[list[Pair], Path]:
     """The pairs and the file for the figures, after every check that needs no reading."""
     if options.real_video_dir is None or options.generated_video_dir is None:
-        raise ValueError("two folders are compared: name them with --real_video_dir and --generated_video_dir")
+        raise ValueError(
+            "two folders are compared: name them with --real_video_dir and --generated_video_dir"
+        )
     for name, least in (("batch_size", 1), ("num_workers", 0), ("subset_size", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"{name} {value} is too small: use {least} or more")
     _shape(options)
     check_metrics(options.metric, options.lpips_weights, options.i3d_weights)
-    pairs = match(media_files(Path(options.real_video_dir)), media_files(Path(options.generated_video_dir)))[: options.subset_size]
+    pairs = match(media_files(Path(options.real_video_dir)), media_files(Path(options.generated_video_dir)))[
+        : options.subset_size
+    ]
     if "fvd" in options.metric and len(pairs) < 2:
-        raise ValueError("fvd compares two sets of videos and there is one pair: add videos, or measure psnr, ssim and lpips")
-    output = Path(options.output) if options.output is not None else Path(options.generated_video_dir) / "evaluation.json"
+        raise ValueError(
+            "fvd compares two sets of videos and there is one pair: add videos, or measure psnr, ssim and lpips"
+        )
+    output = (
+        Path(options.output)
+        if options.output is not None
+        else Path(options.generated_video_dir) / "evaluation.json"
+    )
     if output.suffix != ".json" or not output.absolute().parent.is_dir():
         raise ValueError(f"output {output} cannot be written: name a .json file in a folder that exists")
     earlier = read_json(output)
     if output.exists() and (earlier.get("command"), earlier.get("options")) != (COMMAND, asdict(options)):
-        raise ValueError(f"{output} exists and holds something else: move it away, or name another file with --output")
+        raise ValueError(
+            f"{output} exists and holds something else: move it away, or name another file with --output"
+        )
     return pairs, output
 
 
@@ -92,7 +109,9 @@ def match(real: Sequence[Path], generated: Sequence[Path]) -> list[Pair]:
         if set(have) - set(other)
     ]
     if lonely:
-        raise ValueError(f"{'; '.join(lonely)}: files are matched by their names; add what is missing or take away what is left over")
+        raise ValueError(
+            f"{'; '.join(lonely)}: files are matched by their names; add what is missing or take away what is left over"
+        )
     return [Pair(path, by_name[1][name]) for name, path in by_name[0].items()]
 
 
@@ -100,7 +119,9 @@ def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.stem in found:
-            raise ValueError(f"{found[path.stem]} and {path.name} have one name, by which partners are found: rename one")
+            raise ValueError(
+                f"{found[path.stem]} and {path.name} have one name, by which partners are found: rename one"
+            )
         found[path.stem] = path
     return found
 
@@ -112,7 +133,10 @@ def _some(paths: Sequence[Path]) -> str:
 
 def _shape(options: EvaluateOptions) -> ClipShape:
     return ClipShape(
-        num_frames=options.num_frames, sample_rate=options.sample_rate, resolution=options.resolution, crop_size=options.crop_size
+        num_frames=options.num_frames,
+        sample_rate=options.sample_rate,
+        resolution=options.resolution,
+        crop_size=options.crop_size,
     )
 
 
@@ -125,5 +149,12 @@ def _read(pair: Pair, shape: ClipShape) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{first} and {second}: bring both to one size with --resolution and --crop_size")
     frames = min(len(real), len(generated))
     if len(real) != len(generated):
-        log.info("%s has %d frames and %s %d: the first %d are compared", pair.real, len(real), pair.generated, len(generated), frames)
+        log.info(
+            "%s has %d frames and %s %d: the first %d are compared",
+            pair.real,
+            len(real),
+            pair.generated,
+            len(generated),
+            frames,
+        )
     return real[:frames], generated[:frames]

@@ -7,7 +7,9 @@ no root of a product that rounding may make indefinite, and few samples are no s
 import numpy as np
 
 
-def frechet_distance(mean: np.ndarray, covariance: np.ndarray, other_mean: np.ndarray, other_covariance: np.ndarray) -> float:
+def frechet_distance(
+    mean: np.ndarray, covariance: np.ndarray, other_mean: np.ndarray, other_covariance: np.ndarray
+) -> float:
     """The squared distance of two Gaussians by their means (D,) and covariances (D, D), symmetric and positive semi-definite."""
     return _distance(mean - other_mean, _factor(covariance), _factor(other_covariance))
 
@@ -18,7 +20,9 @@ def frechet_distance_of_samples(samples: np.ndarray, other: np.ndarray) -> float
     Raises ValueError for fewer than two samples.
     """
     if min(len(samples), len(other)) < 2:
-        raise ValueError(f"a Frechet distance needs two samples on each side, there are {len(samples)} and {len(other)}: add videos")
+        raise ValueError(
+            f"a Frechet distance needs two samples on each side, there are {len(samples)} and {len(other)}: add videos"
+        )
     factors, means = [], []
     for values in (samples.astype(np.float64), other.astype(np.float64)):
         means.append(values.mean(0))

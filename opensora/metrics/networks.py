@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.video import to_pixels
+from opensora.media.pixels import to_pixels
 from opensora.models import I3D, LPIPS
 from opensora.models.i3d import LEAST_FRAMES, SIZE
 from opensora.runtime import mindspore
@@ -43,7 +43,9 @@ class VideoFeatures:
 
     def __init__(self, weights: str | Path) -> None:
         file = open_file(weights)
-        self.network = I3D.from_weights({name: file.read(name) for name in file.entries if not name.endswith("num_batches_tracked")})
+        self.network = I3D.from_weights(
+            {name: file.read(name) for name in file.entries if not name.endswith("num_batches_tracked")}
+        )
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """float32 (400,) of frames uint8 (T, H, W, 3). Raises ValueError for fewer than nine frames."""

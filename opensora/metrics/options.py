@@ -1,16 +1,12 @@
 """What `opensora evaluate` is asked for."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
-
-from opensora.published import EVALUATE, Answers
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """Options of `opensora evaluate`."""
-
-    REPLACED: ClassVar[Answers] = EVALUATE
 
     real_video_dir: str | None = None
     """Folder of the real videos or pictures."""

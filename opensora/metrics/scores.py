@@ -20,7 +20,9 @@ LPIPS_SOURCE = (
     "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, or the two files torchvision's "
     "vgg16-397923af.pth and lpips/weights/v0.1/vgg.pth of https://github.com/richzhang/PerceptualSimilarity"
 )
-I3D_SOURCE = "fvd/videogpt/i3d_pretrained_400.pt of https://github.com/JunyaoHu/common_metrics_on_video_quality"
+I3D_SOURCE = (
+    "fvd/videogpt/i3d_pretrained_400.pt of https://github.com/JunyaoHu/common_metrics_on_video_quality"
+)
 
 
 class Scores:
@@ -30,7 +32,11 @@ class Scores:
     """
 
     def __init__(
-        self, metrics: Sequence[str], lpips_weights: Sequence[str] = (), i3d_weights: str | None = None, batch_size: int = 4
+        self,
+        metrics: Sequence[str],
+        lpips_weights: Sequence[str] = (),
+        i3d_weights: str | None = None,
+        batch_size: int = 4,
     ) -> None:
         check_metrics(metrics, lpips_weights, i3d_weights)
         self.metrics = metrics
@@ -59,7 +65,9 @@ class Scores:
         if self._distance is not None:
             figures["lpips"] = self._distance(generated, real)
         if self._network is not None:
-            for kept, video in zip(self._features, (self._network(real), self._network(generated)), strict=True):
+            for kept, video in zip(
+                self._features, (self._network(real), self._network(generated)), strict=True
+            ):
                 kept.append(video)
         return figures
 
@@ -67,7 +75,9 @@ class Scores:
         """The mean over files of each figure, and the Frechet distance of all videos that were measured, if there are two or more."""
         total = mean_of_files(figures)
         if len(self._features[0]) > 1:
-            total["fvd"] = frechet_distance_of_samples(np.stack(self._features[0]), np.stack(self._features[1]))
+            total["fvd"] = frechet_distance_of_samples(
+                np.stack(self._features[0]), np.stack(self._features[1])
+            )
         return total
 
 
@@ -97,7 +107,9 @@ def check_metrics(metrics: Sequence[str], lpips_weights: Sequence[str], i3d_weig
                 "flolpips is not there: its optical flow network is published as PyTorch code with weights of its own; use lpips or fvd"
             )
         if name not in METRICS:
-            raise ValueError(f"metric {name!r} is unknown{did_you_mean(name, METRICS)}: choose some of {', '.join(METRICS)}")
+            raise ValueError(
+                f"metric {name!r} is unknown{did_you_mean(name, METRICS)}: choose some of {', '.join(METRICS)}"
+            )
     if len(set(metrics)) < len(metrics):
         raise ValueError(f"metrics {' '.join(metrics)} name one twice: name each once")
     needs = (
@@ -109,4 +121,6 @@ def check_metrics(metrics: Sequence[str], lpips_weights: Sequence[str], i3d_weig
             raise ValueError(f"{name} needs --{option}, the file {source}")
         for path in paths:
             if name in metrics and not Path(path).is_file():
-                raise ValueError(f"{option} {path} does not exist: check the path; the weights come from {source}")
+                raise ValueError(
+                    f"{option} {path} does not exist: check the path; the weights come from {source}"
+                )

@@ -1,31 +1,28 @@
-"""The networks: text encoder, denoiser, autoencoder, what trains and what judges it. Each is imported when it is first asked for."""
+"""The networks: text encoder, denoiser, autoencoder, discriminator and metrics. Each is imported when it is first used."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from opensora.lazy import lazy
 
 if TYPE_CHECKING:
-    from opensora.models.causal_vae import CausalVAE
+    from opensora.models.causal_vae.model import CausalVAE
+    from opensora.models.causal_vae.tiling import Tiling
     from opensora.models.discriminator import Discriminator
     from opensora.models.i3d import I3D
-    from opensora.models.latte import LatteT2V
+    from opensora.models.latte.model import LatteT2V
     from opensora.models.lpips import LPIPS
-    from opensora.models.t5 import T5Encoder
-    from opensora.models.tiling import Tiling
+    from opensora.models.t5.model import T5Encoder
 
 HOMES = {
-    "CausalVAE": "causal_vae",
+    "CausalVAE": "causal_vae.model",
+    "Tiling": "causal_vae.tiling",
     "Discriminator": "discriminator",
     "I3D": "i3d",
+    "LatteT2V": "latte.model",
     "LPIPS": "lpips",
-    "LatteT2V": "latte",
-    "T5Encoder": "t5",
-    "Tiling": "tiling",
+    "T5Encoder": "t5.model",
 }
 
 __all__ = ["I3D", "LPIPS", "CausalVAE", "Discriminator", "LatteT2V", "T5Encoder", "Tiling"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+__getattr__ = lazy(__name__, HOMES)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from opensora.files import write_atomic
 from opensora.models.kinds import KINDS, WITHOUT_CONFIG, find_kind
-from opensora.weights import WeightsError, find_model, load_config, save_config, save_tensors, weight_files, write_atomic
+from opensora.weights import WeightsError, find_model, load_config, save_config, save_tensors, weight_files
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import mindspore_name
 from opensora.weights.sources import SUFFIXES, read_object
@@ -44,7 +45,9 @@ def convert(source: Path, target: Path, how: Conversion) -> None:
     parts = sorted(path.parent for path in source.glob("*/config.json")) if source.is_dir() else []
     if parts and not (source / "config.json").is_file():
         if target.suffix in SUFFIXES:
-            raise WeightsError(f"{source} holds several parts, {', '.join(part.name for part in parts)}: name a folder for --target")
+            raise WeightsError(
+                f"{source} holds several parts, {', '.join(part.name for part in parts)}: name a folder for --target"
+            )
         for part in parts:
             convert(part, target / part.name, how)
         _copy(DESCRIPTION, source, target)
@@ -63,14 +66,18 @@ def convert(source: Path, target: Path, how: Conversion) -> None:
 
 def _place(kind: str, folder: Any) -> Path:
     if kind in WITHOUT_CONFIG:
-        raise WeightsError(f"{folder.path} is a model folder, which has no place for {KINDS[kind].title}: name a file for --target")
+        raise WeightsError(
+            f"{folder.path} is a model folder, which has no place for {KINDS[kind].title}: name a file for --target"
+        )
     return Path(getattr(folder, kind) or folder.path / "text_encoder")
 
 
 def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
     to_mindspore = how.to == "mindspore" or (how.to is None and target.suffix == ".ckpt")
     if target.suffix in SUFFIXES and target.suffix != (".ckpt" if to_mindspore else ".safetensors"):
-        raise WeightsError(f"--target {target} has another ending than what is written: use .ckpt for MindSpore, .safetensors for PyTorch")
+        raise WeightsError(
+            f"--target {target} has another ending than what is written: use .ckpt for MindSpore, .safetensors for PyTorch"
+        )
     if to_mindspore and how.dtype != "float32":
         raise WeightsError(f"--dtype {how.dtype} cannot be written as .ckpt: leave it out")
     config, known = _config(kind, source, target, how.model_config)
@@ -80,7 +87,11 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
     try:
         tensors = KINDS[kind].open(source, config)
     except WeightsError as error:
-        raise (error if known else WeightsError(f"{error}, or name the folder of its config.json with --model_config")) from None
+        raise (
+            error
+            if known
+            else WeightsError(f"{error}, or name the folder of its config.json with --model_config")
+        ) from None
     weights: Weights = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
     path.parent.mkdir(parents=True, exist_ok=True)
     if to_mindspore:
@@ -111,7 +122,9 @@ def _config(kind: str, source: Path, target: Path, model_config: str | None) -> 
     if model_config is not None:
         path = Path(model_config)
         if (target / "config.json").is_file():
-            raise WeightsError(f"{target} has a config.json already: leave --model_config out, or choose another --target")
+            raise WeightsError(
+                f"{target} has a config.json already: leave --model_config out, or choose another --target"
+            )
         return (load_config(path) if not path.is_file() else read_object(path)), True
     for folder in (target, source if source.is_dir() else source.parent):
         if (folder / "config.json").is_file():

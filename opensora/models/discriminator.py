@@ -39,7 +39,11 @@ def _layout(w: Any, video: Any, volumes: bool) -> Any:
 def _convolution(w: Any, x: Any, batch: int, time_stride: int, stride: int, bends: bool) -> Any:
     """x (N, C, H, W), or of a video (T*B, C, H, W) with time outermost, between two frames of zeros."""
     weight = w["weight"]
-    y = _convolution_3d(x, weight, batch, time_stride, stride) if len(weight.shape) == 5 else _convolution_2d(x, weight, stride)
+    y = (
+        _convolution_3d(x, weight, batch, time_stride, stride)
+        if len(weight.shape) == 5
+        else _convolution_2d(x, weight, stride)
+    )
     if "bias" in w:
         y = ops.bias_add(y, w["bias"])
     return _leaky(y) if bends else y
@@ -106,13 +110,27 @@ class Discriminator:
         """From arrays or tensors under the release's names. Raises ValueError where they are not those of such a discriminator."""
         kernels = sorted(name for name, value in weights.items() if len(value.shape) > 1)
         expected = sorted(f"main.{name}.weight" for name in convolution_names(len(kernels)))
-        if kernels != expected or len(kernels) < 3 or any(len(weights[name].shape) != dims + 2 for name in kernels):
+        if (
+            kernels != expected
+            or len(kernels) < 3
+            or any(len(weights[name].shape) != dims + 2 for name in kernels)
+        ):
             shapes = ", ".join(f"{name} {list(weights[name].shape)}" for name in kernels)
-            raise ValueError(f"these are not the convolutions of a {dims}-D discriminator: {shapes}; check dims and the file")
-        return cls({name: value if isinstance(value, ms.Tensor) else ms.Tensor(value) for name, value in weights.items()}, dims)
+            raise ValueError(
+                f"these are not the convolutions of a {dims}-D discriminator: {shapes}; check dims and the file"
+            )
+        return cls(
+            {
+                name: value if isinstance(value, ms.Tensor) else ms.Tensor(value)
+                for name, value in weights.items()
+            },
+            dims,
+        )
 
     @classmethod
-    def initialise(cls, dims: int, rng: np.random.Generator, layers: int = 3, width: int = 64) -> "Discriminator":
+    def initialise(
+        cls, dims: int, rng: np.random.Generator, layers: int = 3, width: int = 64
+    ) -> "Discriminator":
         """Fresh weights as PatchGAN's: normal, of deviation 0.02 around 0 (convolutions) or 1 (norms).
 
         layers: how many convolutions halve the size. width: channels of the first, doubled by the next up to eightfold.
@@ -179,9 +197,14 @@ class Discriminator:
         variance = self._mean_everywhere(run, square)
         count = self.devices * x.shape[0] * x.shape[2] * x.shape[3]
         moments = {"running_mean": mean, "running_var": variance * (count / (count - 1))}
-        moved = {buffer: running[buffer] + MOMENTUM * (value - running[buffer]) for buffer, value in moments.items()}
+        moved = {
+            buffer: running[buffer] + MOMENTUM * (value - running[buffer])
+            for buffer, value in moments.items()
+        }
         moved["num_batches_tracked"] = running["num_batches_tracked"] + 1
-        return run(SCALE, name, centred, variance), {f"{name}.{buffer}": value for buffer, value in moved.items()}
+        return run(SCALE, name, centred, variance), {
+            f"{name}.{buffer}": value for buffer, value in moved.items()
+        }
 
     def _mean_everywhere(self, run: Forward, value: Any) -> Any:
         return value if self.everywhere is None else run(self.everywhere, "", value)

@@ -5,9 +5,9 @@ Norms, activations and softmax are left out: they are a few per mille of the ope
 
 from typing import NamedTuple
 
-from opensora.models.causal_vae_config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
-from opensora.models.latte_config import TIMESTEP_CHANNELS, LatteConfig
-from opensora.models.t5_config import T5Config
+from opensora.models.causal_vae.config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
+from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig
+from opensora.models.t5.config import T5Config
 
 Size = tuple[int, int, int]
 """Frames, height, width."""
@@ -17,7 +17,13 @@ STEP_FORWARDS = 4
 backward pass repeats, but for layers that keep what they computed."""
 
 # Weights per pair of channels. The first is the tap in time, of which a single frame needs one only.
-KERNELS = {"Conv2d": (1, 9), "CausalConv3d": (3, 9), "quant_conv": (1, 1), "ResnetBlock2D": (1, 9), "ResnetBlock3D": (3, 9)}
+KERNELS = {
+    "Conv2d": (1, 9),
+    "CausalConv3d": (3, 9),
+    "quant_conv": (1, 1),
+    "ResnetBlock2D": (1, 9),
+    "ResnetBlock3D": (3, 9),
+}
 KERNELS |= {"Downsample": (1, 9), "SpatialDownsample2x": (1, 9), "SpatialUpsample2x": (1, 9)}
 KERNELS |= {"TimeDownsampleRes2x": (3, 9), "TimeUpsampleRes2x": (3, 9)}
 
@@ -43,12 +49,16 @@ def latte_forward(
     tokens, images = _tokens(config, latent_size, text_length, num_images, ranks), -(-num_images // ranks)
     texts = 1 + images if texts is None else texts
     width, patch = config.width, config.patch_size**2
-    total = linear(tokens.here, config.in_channels * patch, width) + linear(tokens.here, width, config.out_channels * patch)
+    total = linear(tokens.here, config.in_channels * patch, width) + linear(
+        tokens.here, width, config.out_channels * patch
+    )
     total += linear(1, TIMESTEP_CHANNELS + 7 * width, width)
     if texts:
         total += (1 + images) * linear(tokens.text, config.caption_channels + width, width)
         total += config.num_layers * texts * linear(tokens.text, 2 * width, width)
-    return batch * (total + sum(_layer_of_latte(config, layer, tokens, temporal) for layer in range(config.num_layers)))
+    return batch * (
+        total + sum(_layer_of_latte(config, layer, tokens, temporal) for layer in range(config.num_layers))
+    )
 
 
 def latte_step(
@@ -67,11 +77,19 @@ def latte_step(
     num_no_recompute: how many of the layers, the last ones, keep what they compute.
     """
     forward = latte_forward(
-        config, latent_size, batch=batch, text_length=text_length, num_images=num_images, temporal=temporal, ranks=ranks
+        config,
+        latent_size,
+        batch=batch,
+        text_length=text_length,
+        num_images=num_images,
+        temporal=temporal,
+        ranks=ranks,
     )
     tokens = _tokens(config, latent_size, text_length, num_images, ranks)
     keeping = range(max(0, config.num_layers - num_no_recompute), config.num_layers)
-    return STEP_FORWARDS * forward - batch * sum(_layer_of_latte(config, layer, tokens, temporal) for layer in keeping)
+    return STEP_FORWARDS * forward - batch * sum(
+        _layer_of_latte(config, layer, tokens, temporal) for layer in keeping
+    )
 
 
 class _Tokens(NamedTuple):
@@ -89,10 +107,18 @@ class _Tokens(NamedTuple):
     """Of a text."""
 
 
-def _tokens(config: LatteConfig, latent_size: Size, text_length: int | None, num_images: int, ranks: int) -> _Tokens:
+def _tokens(
+    config: LatteConfig, latent_size: Size, text_length: int | None, num_images: int, ranks: int
+) -> _Tokens:
     frames, patches = latent_size[0], latent_size[1] * latent_size[2] // config.patch_size**2
     length = config.model_max_length if text_length is None else text_length
-    return _Tokens((-(-frames // ranks) - (-num_images // ranks)) * patches, patches, frames * -(-patches // ranks), frames, length)
+    return _Tokens(
+        (-(-frames // ranks) - (-num_images // ranks)) * patches,
+        patches,
+        frames * -(-patches // ranks),
+        frames,
+        length,
+    )
 
 
 def _layer_of_latte(config: LatteConfig, layer: int, tokens: _Tokens, temporal: bool) -> int:
@@ -100,7 +126,9 @@ def _layer_of_latte(config: LatteConfig, layer: int, tokens: _Tokens, temporal: 
     width = config.width
     factor = config.compress_kv_factor if config.compresses(layer) else 1
     total = _attention(tokens.here, tokens.here // factor**2, tokens.patches // factor**2, width)
-    total += linear(tokens.here, 2 * width, width) + _scores(tokens.here, tokens.text, width)  # queries and output of the text's attention
+    total += linear(tokens.here, 2 * width, width) + _scores(
+        tokens.here, tokens.text, width
+    )  # queries and output of the text's attention
     total += linear(tokens.here, 8 * width, width)
     if temporal:
         total += _attention(tokens.moving, tokens.moving // factor, tokens.frames // factor, width) + linear(
@@ -122,7 +150,11 @@ def vae_decode(config: CausalVAEConfig, latent_size: Size) -> int:
 def t5_encode(config: T5Config, length: int) -> int:
     """Operations of encoding one text of `length` tokens, padding included."""
     inner = config.num_heads * config.d_kv
-    layer = linear(length, 4 * inner, config.d_model) + _scores(length, length, inner) + linear(length, 3 * config.d_ff, config.d_model)
+    layer = (
+        linear(length, 4 * inner, config.d_model)
+        + _scores(length, length, inner)
+        + linear(length, 3 * config.d_ff, config.d_model)
+    )
     return config.num_layers * layer
 
 

@@ -69,7 +69,10 @@ def _head(w: Any, x: Any) -> Any:
     frames = ops.mean(x, (3, 4))  # (B, C, T)
     windows = 0.5 * (frames[:, :, 1:] + frames[:, :, :-1])
     weight = w["conv3d.weight"]
-    return ops.matmul(ops.mean(windows, 2), ops.transpose(ops.reshape(weight, weight.shape[:2]), (1, 0))) + w["conv3d.bias"]
+    return (
+        ops.matmul(ops.mean(windows, 2), ops.transpose(ops.reshape(weight, weight.shape[:2]), (1, 0)))
+        + w["conv3d.bias"]
+    )
 
 
 CONVOLUTION, INCEPTION, POOL, HEAD = Block(_convolution), Block(_inception), Block(_pool), Block(_head)
@@ -90,12 +93,21 @@ class I3D:
         expected = dict(_kernels())
         missing = [name for name in expected if name not in weights]
         if missing:
-            raise ValueError(f"the weights of I3D lack {len(missing)} tensors ({', '.join(missing[:10])}): use i3d_pretrained_400")
+            raise ValueError(
+                f"the weights of I3D lack {len(missing)} tensors ({', '.join(missing[:10])}): use i3d_pretrained_400"
+            )
         for name, kernel in expected.items():
             shape = tuple(weights[name].shape)
             if shape[2:] != kernel or (name == "Conv3d_1a_7x7.conv3d.weight" and shape[1] != 3):
-                raise ValueError(f"{name} of I3D has the shape {list(shape)}: use weights for RGB frames, i3d_pretrained_400")
-        return cls({name: value if isinstance(value := weights[name], ms.Tensor) else ms.Tensor(value) for name in expected})
+                raise ValueError(
+                    f"{name} of I3D has the shape {list(shape)}: use weights for RGB frames, i3d_pretrained_400"
+                )
+        return cls(
+            {
+                name: value if isinstance(value := weights[name], ms.Tensor) else ms.Tensor(value)
+                for name in expected
+            }
+        )
 
     def __call__(self, video: Any) -> Any:
         """Videos (B, 3, T, H, W) in [-1, 1], of at least 9 frames and usually 224x224 -> class scores (B, classes)."""

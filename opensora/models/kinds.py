@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from opensora.models.causal_vae_config import CausalVAEConfig
-from opensora.models.latte_config import LatteConfig, open_latte
-from opensora.models.latte_config import weight_shapes as latte_shapes
-from opensora.models.t5_config import T5Config, open_t5
-from opensora.models.t5_config import weight_shapes as t5_shapes
+from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.latte.config import LatteConfig, open_latte
+from opensora.models.latte.config import weight_shapes as latte_shapes
+from opensora.models.t5.config import T5Config, open_t5
+from opensora.models.t5.config import weight_shapes as t5_shapes
 from opensora.weights import TensorSource, WeightsError, open_file, open_weights, weight_files
 from opensora.weights.vae_2d import is_vae_2d, open_vae_2d
 
@@ -32,7 +32,7 @@ class Kind:
 
 
 def _vae_shapes(config: Config) -> Shapes:
-    from opensora.models.causal_vae import weight_shapes  # brings MindSpore in
+    from opensora.models.causal_vae.model import weight_shapes  # brings MindSpore in
 
     return weight_shapes(CausalVAEConfig.from_dict(config))
 
@@ -40,14 +40,21 @@ def _vae_shapes(config: Config) -> Shapes:
 def _open_vae(source: Path, config: Config) -> TensorSource:
     """With the weights of the training loss, where there are any: the original cannot load strictly without them."""
     files = [open_file(path) for path in weight_files(source)]
-    loss = {name: file.entries[name].shape for file in files for name in file.entries if name.startswith(LOSS)}
+    loss = {
+        name: file.entries[name].shape for file in files for name in file.entries if name.startswith(LOSS)
+    }
     return open_weights(source, expected=_vae_shapes(config) | loss)
 
 
 def _open_lpips(source: Path, config: Config) -> TensorSource:
     files = [open_file(path) for path in weight_files(source)]
     # VGG16's classifier is most of its file, and no distance needs it.
-    where = {name: (file, name, file.entries[name].shape) for file in files for name in file.entries if not name.startswith("classifier.")}
+    where = {
+        name: (file, name, file.entries[name].shape)
+        for file in files
+        for name in file.entries
+        if not name.startswith("classifier.")
+    }
     return TensorSource(where)
 
 
@@ -72,7 +79,9 @@ KINDS = {
         shapes=lambda config: t5_shapes(T5Config.from_dict(config)),
         open=lambda source, config: open_t5(source, T5Config.from_dict(config)),
     ),
-    "vae_2d": Kind("autoencoder of images", DIFFUSERS, _no_config, _no_config, lambda source, config: open_vae_2d(source)),
+    "vae_2d": Kind(
+        "autoencoder of images", DIFFUSERS, _no_config, _no_config, lambda source, config: open_vae_2d(source)
+    ),
     "lpips": Kind("LPIPS", DIFFUSERS, _no_config, _no_config, _open_lpips),
 }
 WITHOUT_CONFIG = ("vae_2d", "lpips")
@@ -94,4 +103,6 @@ def find_kind(source: Path) -> str:
         return "vae_2d"
     if any("encoder.mid.block_1." in name for name in names):
         return "vae"
-    raise WeightsError(f"{source} holds none of the known models ({', '.join(kind.title for kind in KINDS.values())}): check the file")
+    raise WeightsError(
+        f"{source} holds none of the known models ({', '.join(kind.title for kind in KINDS.values())}): check the file"
+    )

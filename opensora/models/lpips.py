@@ -77,7 +77,9 @@ class LPIPS:
             else:
                 tensors[name] = value if isinstance(value, ms.Tensor) else ms.Tensor(value)
         if missing:
-            raise ValueError(f"the weights of LPIPS lack {', '.join(missing[:10])}: join the files of VGG16 and of the heads")
+            raise ValueError(
+                f"the weights of LPIPS lack {', '.join(missing[:10])}: join the files of VGG16 and of the heads"
+            )
         return cls(tensors)
 
     @classmethod

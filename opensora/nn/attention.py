@@ -73,9 +73,15 @@ def flash_attention(query: Any, key: Any, value: Any, bias: Any, scale: float) -
     # The operator wants a head size that sixteen divides; LatteT2V-XL has 72. Zeros change neither scores nor results.
     missing = -depth % 16
     if missing:
-        query, key, value = ops.pad(query, (0, missing)), ops.pad(key, (0, missing)), ops.pad(value, (0, missing))
+        query, key, value = (
+            ops.pad(query, (0, missing)),
+            ops.pad(key, (0, missing)),
+            ops.pad(value, (0, missing)),
+        )
     discard = None if bias is None else _discarded(bias, query.shape[0], query.shape[2])
-    out = ops.flash_attention_score(query, key, value, heads, attn_mask=discard, scalar_value=scale, input_layout="BNSD")
+    out = ops.flash_attention_score(
+        query, key, value, heads, attn_mask=discard, scalar_value=scale, input_layout="BNSD"
+    )
     return out[..., :depth] if missing else out
 
 

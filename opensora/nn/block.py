@@ -54,11 +54,15 @@ class Block:
             return self.function(weights, *inputs)
         return self._forward(ms.mutable(dict(weights)) if weights else (), *inputs)
 
-    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+    def gradient(
+        self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
+    ) -> tuple[dict[str, Any], list[Any]]:
         """(gradients by weight name, gradients of the inputs with None for constants), given the gradient of the output."""
         if _settings["jit"]:
             if isinstance(output_gradient, tuple):
-                output_gradient = ms.mutable(output_gradient)  # a plain tuple of tensors is compiled in, at every call
+                output_gradient = ms.mutable(
+                    output_gradient
+                )  # a plain tuple of tensors is compiled in, at every call
             result = self._backward(output_gradient, ms.mutable(dict(weights)) if weights else (), *inputs)
             weight_gradients = dict(result[0]) if weights else {}
             tensors = iter(result[1:] if weights else result)
@@ -84,7 +88,9 @@ class Block:
         def pullback(output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
             result = pull(*output_gradient) if isinstance(output_gradient, tuple) else pull(output_gradient)
             result = result if isinstance(result, tuple) else (result,)
-            return dict(zip(names, result, strict=False)), _filled([None] * len(inputs), copies, result[len(names) :])
+            return dict(zip(names, result, strict=False)), _filled(
+                [None] * len(inputs), copies, result[len(names) :]
+            )
 
         return output, pullback
 
@@ -118,18 +124,26 @@ def _filled(inputs: Sequence[Any], places: Iterable[int], tensors: Sequence[Any]
 
 def _backward_of(function: Callable[..., Any]) -> Callable[..., Any]:
     def backward(output_gradient: Any, weights: Any, *inputs: Any) -> Any:
-        return ms.ops.GradOperation(get_all=True, sens_param=True)(function)(weights, *inputs, output_gradient)
+        return ms.ops.GradOperation(get_all=True, sens_param=True)(function)(
+            weights, *inputs, output_gradient
+        )
 
     return backward
 
 
-def _eager_gradient(function: Callable[..., Any], weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[Any, ...]:
+def _eager_gradient(
+    function: Callable[..., Any], weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
+) -> tuple[Any, ...]:
     names, copies = list(weights), _copies(inputs)
 
     def flat(*tensors: Any) -> Any:
-        return function(dict(zip(names, tensors, strict=False)), *_filled(inputs, copies, tensors[len(names) :]))
+        return function(
+            dict(zip(names, tensors, strict=False)), *_filled(inputs, copies, tensors[len(names) :])
+        )
 
-    return ms.ops.GradOperation(get_all=True, sens_param=True)(flat)(*weights.values(), *copies.values(), output_gradient)
+    return ms.ops.GradOperation(get_all=True, sens_param=True)(flat)(
+        *weights.values(), *copies.values(), output_gradient
+    )
 
 
 class Forward:
@@ -155,7 +169,10 @@ class Tape(Forward):
         if prefix in self._keeps:
             output, pullback = block.keeping(subset(self.weights, prefix), *inputs)
         else:
-            output, pullback = super().__call__(block, prefix, *inputs), partial(self._recomputed, block, prefix, inputs)
+            output, pullback = (
+                super().__call__(block, prefix, *inputs),
+                partial(self._recomputed, block, prefix, inputs),
+            )
         self._records.append((pullback, prefix, inputs, output if isinstance(output, tuple) else (output,)))
         return output
 
@@ -164,7 +181,9 @@ class Tape(Forward):
     ) -> tuple[dict[str, Any], list[Any]]:
         return block.gradient(subset(self.weights, prefix), inputs, output_gradient)
 
-    def gradients(self, outputs: Sequence[tuple[Any, Any]], wanted: Sequence[Any] = ()) -> tuple[dict[str, Any], list[Any]]:
+    def gradients(
+        self, outputs: Sequence[tuple[Any, Any]], wanted: Sequence[Any] = ()
+    ) -> tuple[dict[str, Any], list[Any]]:
         """Walk back from `outputs`, pairs of (a tensor that a block returned, the gradient of the loss by it).
 
         Returns (gradients by weight name, gradients of the `wanted` tensors, None where none flows). The tape is used up:
@@ -177,11 +196,16 @@ class Tape(Forward):
         keep = {id(tensor) for tensor in wanted}
         while self._records:
             pullback, prefix, inputs, results = self._records.pop()
-            arriving = [by_tensor.get(id(result)) if id(result) in keep else by_tensor.pop(id(result), None) for result in results]
+            arriving = [
+                by_tensor.get(id(result)) if id(result) in keep else by_tensor.pop(id(result), None)
+                for result in results
+            ]
             idle = all(gradient is None for gradient in arriving)
             if idle and prefix not in self._keeps:
                 continue
-            filled = tuple(ms.ops.zeros_like(r) if g is None else g for r, g in zip(results, arriving, strict=True))
+            filled = tuple(
+                ms.ops.zeros_like(r) if g is None else g for r, g in zip(results, arriving, strict=True)
+            )
             weights, tensors = pullback(filled if len(filled) > 1 else filled[0])
             if idle:  # The framework's records are a stack: this one had to be taken off.
                 continue

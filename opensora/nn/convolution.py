@@ -22,7 +22,9 @@ def _convolve(x: Any, weight: Any, stride: int, padding: Padding) -> Any:
     return ops.Conv2D(weight.shape[0], weight.shape[2:], 1, "pad", padding, stride)(x, weight)
 
 
-def causal_conv3d(x: Any, weight: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: Padding = SAME) -> Any:
+def causal_conv3d(
+    x: Any, weight: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: Padding = SAME
+) -> Any:
     """3-D convolution that sees no later frame: the first frame is repeated before the video, and T becomes ceil(T / time_stride).
 
     weight (out, in, taps, kh, kw). Computed as the sum over the time taps of 2-D convolutions, the faster form on a CPU.
@@ -32,10 +34,20 @@ def causal_conv3d(x: Any, weight: Any, bias: Any, batch: int, time_stride: int =
     if x.shape[0] == batch:
         # With one frame every tap sees the same pixels.
         return conv2d(x, ops.sum(kernel, 0), bias, stride, padding)
-    return sum_over_taps(repeat_first_frame(x, batch, taps - 1), kernel, bias, batch, time_stride, stride, padding)
+    return sum_over_taps(
+        repeat_first_frame(x, batch, taps - 1), kernel, bias, batch, time_stride, stride, padding
+    )
 
 
-def sum_over_taps(padded: Any, kernel: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: Padding = SAME) -> Any:
+def sum_over_taps(
+    padded: Any,
+    kernel: Any,
+    bias: Any,
+    batch: int,
+    time_stride: int = 1,
+    stride: int = 1,
+    padding: Padding = SAME,
+) -> Any:
     """3-D convolution of a video that brings the frames before it along; kernel (taps, out, in, kh, kw), the weight with time first."""
     taps = kernel.shape[0]
     y = conv2d(time_tap(padded, batch, 0, taps, time_stride), kernel[0], bias, stride, padding)
@@ -57,7 +69,10 @@ def time_tap(padded: Any, batch: int, tap: int, taps: int, time_stride: int) -> 
     if time_stride == 1:
         return padded[tap * batch : (tap + outputs) * batch]
     by_frame = ops.reshape(padded, (frames, batch * padded.shape[1], *padded.shape[2:]))
-    return ops.reshape(by_frame[tap : tap + time_stride * (outputs - 1) + 1 : time_stride], (outputs * batch, *padded.shape[1:]))
+    return ops.reshape(
+        by_frame[tap : tap + time_stride * (outputs - 1) + 1 : time_stride],
+        (outputs * batch, *padded.shape[1:]),
+    )
 
 
 def to_frames(video: Any) -> Any:

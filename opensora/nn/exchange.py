@@ -29,7 +29,9 @@ class Alone:
 class Turns:
     """Who computes which of many pieces: one device all of them, one after the other."""
 
-    def compute(self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
+    def compute(
+        self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]
+    ) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
         """Every item with what the function makes of it, in their order. The results of all items have the same shapes."""
         for item in items:
             yield item, function(item)

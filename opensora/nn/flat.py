@@ -43,12 +43,17 @@ class Layout:
     def unpack(self, vector: Any) -> dict[str, Any]:
         """The tensors of a vector."""
         parts = ops.split(vector, self.sizes)
-        return {name: ops.reshape(part, shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
+        return {
+            name: ops.reshape(part, shape)
+            for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
+        }
 
     def unpack_arrays(self, vector: Any) -> dict[str, np.ndarray]:
         """The same on the host."""
         parts = np.split(vector.asnumpy(), np.cumsum(self.sizes)[:-1])
-        return {name: part.reshape(shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
+        return {
+            name: part.reshape(shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
+        }
 
 
 class Whole:

@@ -37,9 +37,13 @@ def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps
     mean = ops.mean(ops.reshape(ops.matmul(y, ones), shape), (0, 3), True)  # (1, B, groups, 1)
     y = y - expand(_per_row(mean, shape), height * width)
     variance = ops.mean(ops.reshape(ops.matmul(y * y, ones), shape), (0, 3), True)
-    scale = ops.rsqrt(variance + eps) * ops.reshape(weight.astype(ms.float32), (1, 1, groups, -1))  # (1, B, groups, C/groups)
+    scale = ops.rsqrt(variance + eps) * ops.reshape(
+        weight.astype(ms.float32), (1, 1, groups, -1)
+    )  # (1, B, groups, C/groups)
     shift = ops.reshape(ops.tile(bias.astype(ms.float32), (rows,)), (rows * channels, 1))
-    return ops.reshape(y * expand(_per_row(scale, shape), height * width) + expand(shift, height * width), x.shape).astype(x.dtype)
+    return ops.reshape(
+        y * expand(_per_row(scale, shape), height * width) + expand(shift, height * width), x.shape
+    ).astype(x.dtype)
 
 
 def normalise_channels(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float = 1e-6) -> Any:

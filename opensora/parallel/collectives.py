@@ -20,7 +20,9 @@ ON_ASCEND = runtime.device() == "Ascend"
 class Group:
     """Some ranks of a job, in their order; `index` is this rank's place. A group of one needs no job: its collectives change nothing."""
 
-    def __init__(self, ranks: Sequence[int] = (0,), rank: int = 0, name: str = "", control: Control | None = None) -> None:
+    def __init__(
+        self, ranks: Sequence[int] = (0,), rank: int = 0, name: str = "", control: Control | None = None
+    ) -> None:
         """name: that of the framework's communication group, which exists already."""
         self.ranks = tuple(ranks)
         self.index = self.ranks.index(rank)
@@ -59,7 +61,9 @@ class Group:
         if ON_ASCEND:
             return self._run(_native_all_to_all, x, share)
         everything = self._run(_all_gather, x, share)
-        everything = ops.reshape(everything, (self.size, self.size, x.shape[0] // self.size, *x.shape[1:]))  # (from, to, L, ...)
+        everything = ops.reshape(
+            everything, (self.size, self.size, x.shape[0] // self.size, *x.shape[1:])
+        )  # (from, to, L, ...)
         return ops.reshape(everything[:, self.index], x.shape)
 
     def agree(self, value: Any = None) -> list[Any]:
@@ -117,7 +121,9 @@ class LinearMap(Block):
     def __call__(self, weights: Weights, *inputs: Any) -> Any:
         return self._map(inputs[0])
 
-    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+    def gradient(
+        self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
+    ) -> tuple[dict[str, Any], list[Any]]:
         return {}, [self._transpose(output_gradient)]
 
 

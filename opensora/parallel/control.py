@@ -41,7 +41,9 @@ class Hub:
         self._rounds: dict[str, dict[int, Any]] = {}
         self._over = False
         self._listeners: list[threading.Thread] = []
-        self._server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._server = socket.create_server(
+            (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -83,14 +85,18 @@ class Hub:
                 values[rank] = message["value"]
                 if len(values) == len(message["members"]):
                     del self._rounds[message["round"]]
-                    self._send(message["members"], {"values": [values[member] for member in message["members"]]})
+                    self._send(
+                        message["members"], {"values": [values[member] for member in message["members"]]}
+                    )
 
     def _fail(self, rank: int, reason: str, code: int) -> None:
         with self._lock:
             if not self._over:
                 self._over = True
                 # Rank 0 last: it takes the hub with it.
-                self._send(sorted(self._connections, reverse=True), {"failed": reason, "rank": rank, "code": code})
+                self._send(
+                    sorted(self._connections, reverse=True), {"failed": reason, "rank": rank, "code": code}
+                )
 
     def _send(self, ranks: Sequence[int], message: dict[str, Any]) -> None:
         for rank in ranks:
@@ -111,7 +117,12 @@ class Control:
     """A rank's end of the line."""
 
     def __init__(
-        self, rank: int, size: int, address: tuple[str, int], token: str, on_failure: Callable[[int, str, int], None] = stop_process
+        self,
+        rank: int,
+        size: int,
+        address: tuple[str, int],
+        token: str,
+        on_failure: Callable[[int, str, int], None] = stop_process,
     ) -> None:
         self.rank, self.size = rank, size
         self._on_failure = on_failure
@@ -124,7 +135,9 @@ class Control:
         self._send({"rank": rank, "token": token})
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def agree(self, value: Any = None, group: str = "world", members: Sequence[int] | None = None) -> list[Any]:
+    def agree(
+        self, value: Any = None, group: str = "world", members: Sequence[int] | None = None
+    ) -> list[Any]:
         """Every member's value, in the order of the members (default: all ranks); waits for the last of them, however long it takes.
 
         Ranks meet in the order of their calls, for each group by itself. Values are what JSON can hold.

@@ -80,7 +80,9 @@ def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) 
     try:
         team = sequence * guidance
         if sequence < 1 or size % team:
-            raise ValueError(f"a job of {size} processes cannot be split into teams of {team}: choose sp_size so that it divides")
+            raise ValueError(
+                f"a job of {size} processes cannot be split into teams of {team}: choose sp_size so that it divides"
+            )
         yield _mesh(rank, size, sequence, team, control)
         control.leave()
     except BaseException as error:
@@ -111,7 +113,9 @@ def _join_cluster() -> tuple[int, int]:
         ms.communication.init()
     except RuntimeError as error:
         if is_scheduler and "timed out node" in str(error):
-            sys.exit("opensora: a process of the job was lost: its log, worker_<rank>.log beside this file, says why")
+            sys.exit(
+                "opensora: a process of the job was lost: its log, worker_<rank>.log beside this file, says why"
+            )
         if any(words in str(error) for words in PORT_IN_USE):
             raise ValueError(
                 f"port {os.environ.get('MS_SCHED_PORT')} of {os.environ.get('MS_SCHED_HOST')} is used by another job: choose another "

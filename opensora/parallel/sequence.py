@@ -93,7 +93,9 @@ class SharedTurns(Turns):
     def __init__(self, group: Group) -> None:
         self._group = group
 
-    def compute(self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
+    def compute(
+        self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]
+    ) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
         waiting, size = list(items), self._group.size
         for first in range(0, len(waiting), size):
             turn = waiting[first : first + size]
@@ -104,7 +106,9 @@ class SharedTurns(Turns):
                 yield item, tuple(parts[i] for parts in results)
 
     def _gather(self, array: np.ndarray) -> np.ndarray:
-        return np.asarray(self._group.all_gather(runtime.mindspore().Tensor(np.ascontiguousarray(array))).asnumpy())
+        return np.asarray(
+            self._group.all_gather(runtime.mindspore().Tensor(np.ascontiguousarray(array))).asnumpy()
+        )
 
 
 class FrameExchange(Alone):
@@ -132,7 +136,9 @@ class FrameExchange(Alone):
         batch, _, patches, width = x.shape
         n, t, s = self.group.size, self.own_frames, share_of(patches, self.group.size)
         video = _pad(x[:, :t], 2, n * s)
-        parts = ops.transpose(ops.reshape(video, (batch, t, n, s, width)), (2, 0, 1, 3, 4))  # (to, B, t, s, D)
+        parts = ops.transpose(
+            ops.reshape(video, (batch, t, n, s, width)), (2, 0, 1, 3, 4)
+        )  # (to, B, t, s, D)
         parts = self.group.all_to_all(parts)  # (from, B, t, s, D)
         return ops.reshape(ops.transpose(parts, (1, 0, 2, 3, 4)), (batch, n * t, s, width))[:, : self.frames]
 
@@ -140,7 +146,9 @@ class FrameExchange(Alone):
         """(B, T, s, D) -> (B, t, S, D), the inverse and the transpose of `to_time` on frames that are no padding."""
         batch, _, s, width = video.shape
         n, t = self.group.size, self.own_frames
-        parts = ops.transpose(ops.reshape(_pad(video, 1, n * t), (batch, n, t, s, width)), (1, 0, 2, 3, 4))  # (to, B, t, s, D)
+        parts = ops.transpose(
+            ops.reshape(_pad(video, 1, n * t), (batch, n, t, s, width)), (1, 0, 2, 3, 4)
+        )  # (to, B, t, s, D)
         parts = self.group.all_to_all(parts)  # (from, B, t, s, D)
         return ops.reshape(ops.transpose(parts, (1, 2, 0, 3, 4)), (batch, t, n * s, width))[:, :, :patches]
 
@@ -156,10 +164,14 @@ class _OverTime(Block):
         video = self._block(weights, self._exchange.to_time(x), *rest)
         return self._with_images(self._exchange.to_space(video, x.shape[2]), x)
 
-    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+    def gradient(
+        self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
+    ) -> tuple[dict[str, Any], list[Any]]:
         x, *rest = inputs
         outward = self._exchange.to_time(output_gradient)
-        by_weight, (by_video, *by_rest) = self._block.gradient(weights, (self._exchange.to_time(x), *rest), outward)
+        by_weight, (by_video, *by_rest) = self._block.gradient(
+            weights, (self._exchange.to_time(x), *rest), outward
+        )
         by_x = self._with_images(self._exchange.to_space(by_video, x.shape[2]), output_gradient)
         return by_weight, [by_x, *by_rest]
 
@@ -170,7 +182,10 @@ class _OverTime(Block):
 
         def pullback(output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
             by_weight, (by_video, *by_rest) = pull(self._exchange.to_time(output_gradient))
-            return by_weight, [self._with_images(self._exchange.to_space(by_video, patches), output_gradient), *by_rest]
+            return by_weight, [
+                self._with_images(self._exchange.to_space(by_video, patches), output_gradient),
+                *by_rest,
+            ]
 
         return self._with_images(self._exchange.to_space(video, patches), x), pullback
 

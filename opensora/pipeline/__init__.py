@@ -1,21 +1,12 @@
-"""Text to video: encode the prompt, denoise, decode. `Pipeline` is for Python, `generate` for the command line."""
+"""Text to video as a library: encode the prompt, denoise, decode."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from opensora.lazy import lazy
 
 if TYPE_CHECKING:
-    from opensora.pipeline.command import generate
     from opensora.pipeline.core import Pipeline
 
-__all__ = ["Pipeline", "generate"]
+__all__ = ["Pipeline"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "Pipeline":
-        from opensora.pipeline.core import Pipeline
-
-        return Pipeline
-    if name == "generate":
-        from opensora.pipeline.command import generate
-
-        return generate
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, {"Pipeline": "core"})

@@ -10,17 +10,17 @@ import numpy as np
 
 from opensora import runtime
 from opensora.data.tokenizer import Tokenizer
-from opensora.data.video import write_video
 from opensora.diffusion import make_sampler
 from opensora.diffusion.guidance import is_guided
+from opensora.media.writer import write_video
 from opensora.models import CausalVAE, LatteT2V, T5Encoder, Tiling
-from opensora.models.causal_vae import CausalVAEConfig
-from opensora.models.latte import LatteConfig
-from opensora.options import Sampling, complete_sampling
+from opensora.models.causal_vae.model import CausalVAEConfig
+from opensora.models.latte.model import LatteConfig
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import SharedTurns
 from opensora.pipeline.memory import estimate, free_memory, weights_size
 from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
+from opensora.pipeline.settings import Sampling, complete_sampling
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
 from opensora.weights import ModelFolder, WeightsError, find_model, load_config
 
@@ -128,7 +128,13 @@ class Pipeline:
         if weights_dtype != "fp32":
             needed -= weights_size(model.transformer) // 2
         resident = needed <= (free_memory() if memory is None else memory)
-        pipe = cls(model, pretrained_ckpt=pretrained_ckpt, precision=precision, weights_dtype=weights_dtype, resident=resident)
+        pipe = cls(
+            model,
+            pretrained_ckpt=pretrained_ckpt,
+            precision=precision,
+            weights_dtype=weights_dtype,
+            resident=resident,
+        )
         parts: list[Part[Any]] = [pipe.transformer, pipe.vae]
         pipe.load([*parts, pipe.text] if model.text_encoder else parts)
         return pipe
@@ -165,15 +171,28 @@ class Pipeline:
         seed: of a numpy Generator, which draws the initial noise and then what the sampler adds. upstream: as the published script
         samples, see `denoise`. Raises ValueError for values that this model cannot sample.
         """
-        chosen = {"num_sampling_steps": steps, "guidance_scale": guidance_scale, "sample_method": sampler, "seed": seed, "fps": fps}
+        chosen = {
+            "num_sampling_steps": steps,
+            "guidance_scale": guidance_scale,
+            "sample_method": sampler,
+            "seed": seed,
+            "fps": fps,
+        }
         sampling = complete_sampling(self.model, **chosen, num_frames=num_frames, height=height, width=width)
         embeds, mask = self.encode([negative_prompt, prompt])
         self.release(self.text)
-        latents = self.sample(sampling, (embeds[1:], mask[1:]), (embeds[:1], mask[:1]), [sampling.seed], upstream, after_step)
+        latents = self.sample(
+            sampling, (embeds[1:], mask[1:]), (embeds[:1], mask[:1]), [sampling.seed], upstream, after_step
+        )
         self.release(self.transformer)
         frames = self.decode(latents).asnumpy()[0, : sampling.num_frames]
         self.release(self.vae)
-        metadata = {"prompt": prompt, "negative_prompt": negative_prompt, **asdict(sampling), "upstream": upstream}
+        metadata = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            **asdict(sampling),
+            "upstream": upstream,
+        }
         return Video(frames, sampling.fps, {**metadata, "model": str(self.model.transformer)})
 
     def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -232,9 +251,13 @@ class Pipeline:
         cut to the prompt's length (one prompt) or with zeros that are attended to (several).
         """
         x, embeds, mask = _host(latents), _host(text_embeds), _host(text_mask)
-        negative, negative_mask = (_host(negative_embeds), _host(negative_mask)) if is_guided(guidance_scale) else (None, None)
+        negative, negative_mask = (
+            (_host(negative_embeds), _host(negative_mask)) if is_guided(guidance_scale) else (None, None)
+        )
         if negative is None and is_guided(guidance_scale):
-            raise ValueError(f"guidance_scale {guidance_scale} needs negative_embeds: pass those of an empty prompt, or guidance_scale=1")
+            raise ValueError(
+                f"guidance_scale {guidance_scale} needs negative_embeds: pass those of an empty prompt, or guidance_scale=1"
+            )
         if upstream:
             embeds, negative = upstream_text(embeds, mask, negative)
             mask = negative_mask = None
@@ -244,7 +267,9 @@ class Pipeline:
         network = Denoiser(transformer, texts, masks, temporal, self.mesh)
         chosen = make_sampler(sampler, steps, upstream)
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
-        return ms.Tensor(sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None)))
+        return ms.Tensor(
+            sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
+        )
 
     def decode(self, latents: Array) -> Any:
         """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected.
@@ -268,14 +293,20 @@ class Pipeline:
     def _load_text(self) -> tuple[Tokenizer, T5Encoder]:
         folder = self.model.text_encoder
         if folder is None:
-            raise WeightsError(f"{self.model.path} was opened without a text encoder: name the folder of T5 with text_encoder=")
-        return Tokenizer.from_folder(folder), T5Encoder.from_pretrained(folder) if self.resident else T5Encoder.streamed(folder)
+            raise WeightsError(
+                f"{self.model.path} was opened without a text encoder: name the folder of T5 with text_encoder="
+            )
+        return Tokenizer.from_folder(folder), T5Encoder.from_pretrained(
+            folder
+        ) if self.resident else T5Encoder.streamed(folder)
 
     def _load_transformer(self, pretrained_ckpt: str | Path | None) -> LatteT2V:
         transformer = LatteT2V(LatteConfig.from_dict(load_config(self.model.transformer)), {})
         transformer.load_weights(pretrained_ckpt or self.model.transformer, self._weights_dtype)
         if self._dtype != ms.float32:
-            transformer.weights = {name: value.astype(self._dtype) for name, value in transformer.weights.items()}
+            transformer.weights = {
+                name: value.astype(self._dtype) for name, value in transformer.weights.items()
+            }
         return transformer
 
     def _announce(self, stage: str, *shape: Any) -> None:
@@ -294,14 +325,22 @@ def _stack(negative: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
     if negative is None:
         return positive[None]
     if negative.shape[1:] != positive.shape[1:]:
-        raise ValueError(f"negative_embeds are {negative.shape[1:]} and text_embeds {positive.shape[1:]}: pad them to one length")
+        raise ValueError(
+            f"negative_embeds are {negative.shape[1:]} and text_embeds {positive.shape[1:]}: pad them to one length"
+        )
     return np.stack([np.broadcast_to(negative, positive.shape), positive])
 
 
 def _stack_masks(
-    negative: np.ndarray | None, negative_mask: np.ndarray | None, positive: np.ndarray, mask: np.ndarray | None
+    negative: np.ndarray | None,
+    negative_mask: np.ndarray | None,
+    positive: np.ndarray,
+    mask: np.ndarray | None,
 ) -> np.ndarray | None:
     if mask is None and negative_mask is None:
         return None
     ones = np.ones(positive.shape[:2], np.float32)
-    return _stack(None if negative is None else (ones if negative_mask is None else negative_mask), ones if mask is None else mask)
+    return _stack(
+        None if negative is None else (ones if negative_mask is None else negative_mask),
+        ones if mask is None else mask,
+    )

@@ -4,15 +4,15 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opensora.models.causal_vae_config import CausalVAEConfig
-from opensora.models.causal_vae_memory import SHARE, choose, chunked, whole
+from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.memory import SHARE, choose, chunked, whole
 from opensora.runtime import UNKNOWN as UNKNOWN
 from opensora.runtime import free_memory as free_memory
 from opensora.weights import ModelFolder, load_config
 from opensora.weights.sources import folder_files
 
 if TYPE_CHECKING:
-    from opensora.models.tiling import Tiling
+    from opensora.models.causal_vae.tiling import Tiling
 
 FLOAT = 4
 FRAMEWORK = 2**30  # the process itself: libraries, compiled code, the allocator's slack
@@ -21,7 +21,9 @@ TRANSFORMER_ACTIVATIONS = 110
 XL_WIDTH = 1152
 
 
-def estimate(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, device: str = "CPU") -> int:
+def estimate(
+    model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, device: str = "CPU"
+) -> int:
     """Bytes that encoding, denoising and decoding one video need with all parts loaded.
 
     latent_size: (T, h, w) of the latents. Weights are counted in float32 from the files' headers; of the activations, the larger
@@ -39,16 +41,24 @@ def denoising(model: ModelFolder, latent_size: tuple[int, int, int]) -> int:
     """Bytes of the transformer's activations for both halves of the guidance."""
     transformer = load_config(model.transformer)
     tokens = prod(latent_size) // int(transformer.get("patch_size", 2)) ** 2
-    return TRANSFORMER_ACTIVATIONS * 2 * tokens * int(transformer.get("cross_attention_dim", XL_WIDTH)) * FLOAT
+    return (
+        TRANSFORMER_ACTIVATIONS * 2 * tokens * int(transformer.get("cross_attention_dim", XL_WIDTH)) * FLOAT
+    )
 
 
-def decoding(model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, way: str = "exact") -> int:
+def decoding(
+    model: ModelFolder, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, way: str = "exact"
+) -> int:
     """Bytes of the decoder's activations; way: "exact" or "chunked"."""
     return vae_activations(CausalVAEConfig.from_dict(load_config(model.vae)), latent_size, tiling, way)
 
 
 def vae_activations(
-    config: CausalVAEConfig, latent_size: tuple[int, int, int], tiling: "Tiling | None" = None, way: str = "exact", batch: int = 1
+    config: CausalVAEConfig,
+    latent_size: tuple[int, int, int],
+    tiling: "Tiling | None" = None,
+    way: str = "exact",
+    batch: int = 1,
 ) -> int:
     """Bytes of the decoder's activations, which are more than the encoder's; way: "exact" or "chunked"."""
     if tiling is None and way == "chunked":
@@ -61,7 +71,11 @@ def vae_activations(
             min(height, tiling.latent_size),
             min(width, tiling.latent_size),
         )
-    pixels = (config.time_stride * (frames - 1) + 1, config.space_stride * height, config.space_stride * width)
+    pixels = (
+        config.time_stride * (frames - 1) + 1,
+        config.space_stride * height,
+        config.space_stride * width,
+    )
     return whole(config, pixels, batch)
 
 

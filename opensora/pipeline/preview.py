@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from opensora.data.prompts import read_prompts
 from opensora.data.tokenizer import Tokenizer
-from opensora.data.video import contact_sheet, safe_name, write_video
+from opensora.media.names import safe_name
+from opensora.media.sheets import contact_sheet
+from opensora.media.writer import write_video
 from opensora.models import LatteT2V, T5Encoder
 from opensora.pipeline.core import Part, Pipeline
-from opensora.prompts import read_prompts
 from opensora.weights import ModelFolder, WeightsError, weight_files
 
 FRAMES_SHOWN = 8
@@ -28,10 +30,14 @@ class Preview:
         self.prompts = read_prompts(prompts)
         weight_files(model.vae)
         if model.text_encoder is None:
-            raise WeightsError("validation_prompts needs the text encoder: name its folder with --text_encoder_name, or leave it out")
+            raise WeightsError(
+                "validation_prompts needs the text encoder: name its folder with --text_encoder_name, or leave it out"
+            )
         self.model, self.text_folder = model, model.text_encoder
 
-    def __call__(self, transformer: LatteT2V, text_encoder: T5Encoder | None, folder: Path, step: int) -> None:
+    def __call__(
+        self, transformer: LatteT2V, text_encoder: T5Encoder | None, folder: Path, step: int
+    ) -> None:
         """Write `folder`/step-<step>/<prompt>.mp4 (.png for a picture) and step-<step>.png. text_encoder: None for the folder's own."""
         pipe = Pipeline(self.model, resident=False)
         pipe.transformer = Part(lambda: transformer)
@@ -47,7 +53,11 @@ class Preview:
                 continue
             suffix = ".mp4" if len(video.frames) > 1 else ".png"
             video.save(folder / f"step-{step:08d}" / f"{safe_name(prompt, number)}{suffix}")
-            rows.append(video.frames[np.linspace(0, len(video.frames) - 1, min(FRAMES_SHOWN, len(video.frames))).astype(int)])
+            rows.append(
+                video.frames[
+                    np.linspace(0, len(video.frames) - 1, min(FRAMES_SHOWN, len(video.frames))).astype(int)
+                ]
+            )
         if not rows:
             return
         sheet = contact_sheet(np.concatenate(rows), columns=len(rows[0]))

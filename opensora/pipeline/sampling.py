@@ -32,7 +32,9 @@ def sample(
         x = sampler.step(eps, i, x, noise)
         after_step(x)
     if not np.isfinite(x).all():
-        raise ValueError(f"sampling with guidance_scale {guidance_scale} left the range of numbers: use a smaller one, such as 7.5")
+        raise ValueError(
+            f"sampling with guidance_scale {guidance_scale} left the range of numbers: use a smaller one, such as 7.5"
+        )
     return x
 
 
@@ -51,7 +53,9 @@ def latent_frames(num_frames: int, stride: int, upstream: bool = False) -> int:
     return -(-(num_frames - 1) // stride) + 1
 
 
-def upstream_text(embeds: np.ndarray, mask: np.ndarray | None, negative: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def upstream_text(
+    embeds: np.ndarray, mask: np.ndarray | None, negative: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """(embeds, negative) as upstream hands them to the network, which then gets no mask. All (B, L, D), mask (B, L).
 
     One prompt: both lose what lies beyond the prompt's own length. Several: padding of the prompts becomes zero and is

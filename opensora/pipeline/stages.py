@@ -9,7 +9,7 @@ from opensora import runtime
 from opensora.data.latents import LATENT_SCALE
 from opensora.data.text import clean_caption
 from opensora.data.tokenizer import Tokenizer
-from opensora.data.video import to_bytes
+from opensora.media.pixels import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.parallel.collectives import Group
 from opensora.parallel.mesh import Mesh
@@ -18,7 +18,9 @@ from opensora.parallel.sequence import FrameExchange, all_frames, own_part
 ms = runtime.mindspore()
 
 
-def encode_text(tokenizer: Tokenizer, encoder: T5Encoder, prompts: Sequence[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_text(
+    tokenizer: Tokenizer, encoder: T5Encoder, prompts: Sequence[str], max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings float32 (B, L, D) and masks float32 (B, L), 1 for tokens, of cleaned prompts; L is max_length.
 
     One prompt at a time: the rounding of a matrix product depends on its number of rows, and the same prompt shall give the
@@ -55,7 +57,10 @@ class Denoiser:
         self.repeats, videos = text_embeds.shape[:2]
         size = 1 if runtime.device() == "CPU" else videos
         self.groups = [slice(start, start + size) for start in range(0, videos, size)]
-        self.texts = [self._text(text_embeds[:, group], None if text_mask is None else text_mask[:, group]) for group in self.groups]
+        self.texts = [
+            self._text(text_embeds[:, group], None if text_mask is None else text_mask[:, group])
+            for group in self.groups
+        ]
 
     def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Any, Any]:
         keys_values = self.transformer.text_keys_values(ms.Tensor(_flat(embeds)))
@@ -69,7 +74,15 @@ class Denoiser:
         for group, (keys_values, mask) in zip(self.groups, self.texts, strict=True):
             part = np.concatenate([own[group]] * self.repeats)
             times = np.full(len(part), timestep, np.float32)
-            output = self.transformer(ms.Tensor(part), times, None, mask, temporal=self.temporal, text_kv=keys_values, exchange=exchange)
+            output = self.transformer(
+                ms.Tensor(part),
+                times,
+                None,
+                mask,
+                temporal=self.temporal,
+                text_kv=keys_values,
+                exchange=exchange,
+            )
             outputs.append(output.asnumpy().reshape(self.repeats, -1, *output.shape[1:]))
         whole = _flat(all_frames(np.concatenate(outputs, axis=1), 3, frames, sequence))
         return self.halves.all_gather(ms.Tensor(whole)).asnumpy() if self.halves.size > 1 else whole
@@ -82,7 +95,9 @@ def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
     """
     videos = []
     for i in range(len(latents)):
-        videos.append(to_bytes(vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy()))
+        videos.append(
+            to_bytes(vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy())
+        )
     return np.concatenate(videos)
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from opensora.files import sync_folder, write_atomic
 from opensora.parallel.collectives import Group
-from opensora.weights import WeightsError, latest_checkpoint, sync_folder, write_atomic
+from opensora.weights import WeightsError, latest_checkpoint
 from opensora.weights.shards import ShardedState, sharded_states
 
 __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_manifest"]
@@ -71,7 +72,9 @@ def save_checkpoint(
     return final
 
 
-def _complete(building: Path, final: Path, step: int, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
+def _complete(
+    building: Path, final: Path, step: int, groups: Mapping[str, Arrays], state: Mapping[str, Any]
+) -> None:
     """Write all that is missing in `building`, rename it, and move LATEST."""
     root = final.parent
     for name, arrays in groups.items():
@@ -90,7 +93,9 @@ def _complete(building: Path, final: Path, step: int, groups: Mapping[str, Array
 def _remove_older(root: Path, keep: int, keep_every: int) -> None:
     for old in sorted(root.glob("step-*"))[:-keep]:
         if not keep_every or int(old.name.removeprefix("step-")) % keep_every:
-            (old / "manifest.json").unlink(missing_ok=True)  # first, so that what a kill leaves is not taken for complete
+            (old / "manifest.json").unlink(
+                missing_ok=True
+            )  # first, so that what a kill leaves is not taken for complete
             shutil.rmtree(old)
 
 
@@ -106,7 +111,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
     An optimizer's state in several files, one of each process, is put together as the group that one process would have written.
     """
     if not (folder / "manifest.json").is_file():
-        raise WeightsError(f"{folder} is not a complete checkpoint: it has no manifest.json; name another step's folder")
+        raise WeightsError(
+            f"{folder} is not a complete checkpoint: it has no manifest.json; name another step's folder"
+        )
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, facts in manifest.items():
         path = folder / name
@@ -114,7 +121,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
             raise WeightsError(
                 f"{path} is missing or was changed after it was saved: move {folder.name} away, and the run continues from the one before"
             )
-    groups: dict[str, Arrays] = {whose + ONE_SHARD: ShardedState(folder, whose) for whose in sharded_states(manifest)}
+    groups: dict[str, Arrays] = {
+        whose + ONE_SHARD: ShardedState(folder, whose) for whose in sharded_states(manifest)
+    }
     for name in manifest:
         if name.endswith(".safetensors") and not sharded_states([name]):
             groups[name.removesuffix(".safetensors")] = load_file(folder / name)

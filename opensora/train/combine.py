@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from opensora.files import sync_folder, write_atomic
 from opensora.models.kinds import KINDS, find_kind
 from opensora.train.checkpoint import write_manifest
-from opensora.weights import WeightsError, latest_checkpoint, load_config, save_tensors, sync_folder, write_atomic
+from opensora.weights import WeightsError, latest_checkpoint, load_config, save_tensors
 from opensora.weights.files import WeightsFile
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import release_name
@@ -32,14 +33,18 @@ def combine(source: Path, target: Path, model_config: str | None = None) -> Path
     Returns what was written: the folder `target`, or `target`/rank_0/full_0.ckpt. Raises WeightsError.
     """
     if source.name == "ckpt" and not source.is_dir() and (source.parent / "checkpoints").is_dir():
-        raise WeightsError(f"{source.parent} is a run whose checkpoints hold the whole model: name it where weights are asked for")
+        raise WeightsError(
+            f"{source.parent} is a run whose checkpoints hold the whole model: name it where weights are asked for"
+        )
     if not source.is_dir():
         raise WeightsError(f"folder {source} does not exist: check the path after --src")
     if any(RANK.fullmatch(path.name) for path in source.iterdir()):
         return _combine_ranks(source, target, model_config)
     checkpoint = latest_checkpoint(source) if (source / "checkpoints").is_dir() else source
     if checkpoint is None or not (checkpoint / "manifest.json").is_file():
-        raise WeightsError(f"{source} holds neither a complete checkpoint nor folders rank_0, rank_1, ...: check the path after --src")
+        raise WeightsError(
+            f"{source} holds neither a complete checkpoint nor folders rank_0, rank_1, ...: check the path after --src"
+        )
     return _combine_checkpoint(checkpoint, target)
 
 
@@ -89,11 +94,17 @@ def _rank_files(source: Path) -> list[Path]:
     folders = {int(match[1]): path for path in source.iterdir() if (match := RANK.fullmatch(path.name))}
     missing = sorted(set(range(max(folders) + 1)) - set(folders))
     if missing:
-        raise WeightsError(f"{source} lacks rank_{missing[0]}: copy the folders of all {max(folders) + 1} ranks into it")
-    names = [{path.name for path in folders[rank].glob("*.ckpt") if path.name != FULL} for rank in sorted(folders)]
+        raise WeightsError(
+            f"{source} lacks rank_{missing[0]}: copy the folders of all {max(folders) + 1} ranks into it"
+        )
+    names = [
+        {path.name for path in folders[rank].glob("*.ckpt") if path.name != FULL} for rank in sorted(folders)
+    ]
     common = set.intersection(*names)
     if not common:
-        raise WeightsError(f"the ranks in {source} have no .ckpt file of the same name: copy the files of one step into all of them")
+        raise WeightsError(
+            f"the ranks in {source} have no .ckpt file of the same name: copy the files of one step into all of them"
+        )
     newest = max(common, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
     if len(common) > 1:
         log.info("%s: of %d checkpoints, %s is combined", source, len(common), newest)
@@ -117,7 +128,9 @@ class _JoinedRanks(Mapping[str, np.ndarray]):
         same = all(name in file.entries and file.entries[name].shape == part for file in files[:count])
         if not 0 < count <= len(files) or (part[0] * count, *part[1:]) != full or not same:
             remedy = "copy all ranks again, or name the right --model_config"
-            raise WeightsError(f"{files[0].path}: {name} has shape {list(part)}, which cannot make {list(full)}: {remedy}")
+            raise WeightsError(
+                f"{files[0].path}: {name} has shape {list(part)}, which cannot make {list(full)}: {remedy}"
+            )
         return count
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -17,7 +17,9 @@ class EMA:
     The decay of step n is at most (1 + n) / (10 + n), so that the average of a young run is not its random start.
     """
 
-    def __init__(self, weights: Mapping[str, Any], decay: float = 0.9999, shares: Whole | None = None) -> None:
+    def __init__(
+        self, weights: Mapping[str, Any], decay: float = 0.9999, shares: Whole | None = None
+    ) -> None:
         """shares: which part of the average this device holds. Raises ValueError for a decay outside [0, 1)."""
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"ema_decay {decay} is not in [0, 1)")
@@ -45,7 +47,9 @@ class EMA:
     def update(self, weights: Mapping[str, Any], step: int) -> None:
         """Take in the weights after optimizer step `step`, counted from 1."""
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        self._vector = _blend(self._vector, self._shares.part(self._layout.pack(weights)), ms.Tensor(np.float32(share)))
+        self._vector = _blend(
+            self._vector, self._shares.part(self._layout.pack(weights)), ms.Tensor(np.float32(share))
+        )
 
 
 @ms.jit

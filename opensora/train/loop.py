@@ -56,7 +56,9 @@ def train(task: Task, options: LoopOptions, mesh: Mesh | None = None) -> int:
     run = Path(options.output_dir)
     first, state = _resume(task, run, options.resume_from_checkpoint)
     if len(set(mesh.world.agree(first))) > 1:
-        raise ValueError(f"the processes do not see the same checkpoints in {run}: output_dir must be a folder that all machines share")
+        raise ValueError(
+            f"the processes do not see the same checkpoints in {run}: output_dir must be a folder that all machines share"
+        )
     stopping = False
     skips = Skips(options.max_skipped_steps, **state.get("skips", {}))
     with (
@@ -150,7 +152,9 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._restore()
 
 
@@ -174,5 +178,7 @@ class Prefetch:
     def __enter__(self) -> "Prefetch":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -12,8 +12,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from opensora.files import write_atomic
 from opensora.train.options import LoopOptions
-from opensora.weights import write_atomic
 
 SECONDS = "seconds_"
 
@@ -65,7 +65,12 @@ class Monitor:
     """
 
     def __init__(
-        self, run: Path, first_step: int, options: LoopOptions, state: Mapping[str, Any] | None = None, processes: tuple[int, int] = (0, 1)
+        self,
+        run: Path,
+        first_step: int,
+        options: LoopOptions,
+        state: Mapping[str, Any] | None = None,
+        processes: tuple[int, int] = (0, 1),
     ) -> None:
         """processes: (which, of how many); the first alone writes into the run folder."""
         self.path = run / "metrics.jsonl"
@@ -85,7 +90,10 @@ class Monitor:
     def state(self) -> dict[str, Any]:
         """What the next line will be made of, without times."""
         names = [name for name in self._sums if not name.startswith(SECONDS)]
-        return {"sums": {name: self._sums[name] for name in names}, "counts": {name: self._counts[name] for name in names}}
+        return {
+            "sums": {name: self._sums[name] for name in names},
+            "counts": {name: self._counts[name] for name in names},
+        }
 
     def step(self, step: int, terms: Mapping[str, float]) -> None:
         """Take in the terms of one finished step, counted from 1. A term may be absent from some steps."""
@@ -102,7 +110,9 @@ class Monitor:
         if self.options.peak_flops and "flops" in means:
             speed["share_of_peak"] = means["flops"] / seconds / self.options.peak_flops
         self.write(step, {**means, **speed})
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if not name.startswith(SECONDS))
+        shown = "  ".join(
+            f"{name} {value:.4g}" for name, value in means.items() if not name.startswith(SECONDS)
+        )
         left = _duration(seconds * (last - step))
         print(f"step {step}/{last}  {shown}  {seconds:.2f} s/step  left {left}", file=sys.stderr, flush=True)
         self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()

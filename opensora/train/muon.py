@@ -33,7 +33,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd polynomial whose iteration takes singular values above 0.01 into [0.68, 1.13]."""
 
 
-def optimizer_of(options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None, masters: bool = False) -> AdamW:
+def optimizer_of(
+    options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None, masters: bool = False
+) -> AdamW:
     """What `options.optim` names."""
     kind = Muon if options.optim == "muon" else AdamW
     return kind(options, max_steps, shares, masters)
@@ -48,7 +50,9 @@ class Muon(AdamW):
     def _is_hidden(self, name: str, shape: Sequence[int]) -> bool:
         return len(shape) > 1 and HIDDEN.search(name) is not None and not name.endswith(TABLES)
 
-    def _moved(self, group: Group, own: Any, gradient: Any, moments: Sequence[Any], scale: float, rate: float) -> tuple[Any, ...]:
+    def _moved(
+        self, group: Group, own: Any, gradient: Any, moments: Sequence[Any], scale: float, rate: float
+    ) -> tuple[Any, ...]:
         if not group.hidden:
             return super()._moved(group, own, gradient, moments, scale, rate)
         direction, momentum = _nesterov(gradient, *moments, ms.Tensor(np.float32(scale)))

@@ -50,7 +50,13 @@ class AdamW:
     The weights of each decay group are one vector during the update, and so are their moments.
     """
 
-    def __init__(self, options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None, masters: bool = False) -> None:
+    def __init__(
+        self,
+        options: OptimizerOptions,
+        max_steps: int = 1,
+        shares: Whole | None = None,
+        masters: bool = False,
+    ) -> None:
         """shares: which part of the vectors this device updates, and how it hears of the others' gradients and parts.
 
         masters: keep this device's part of the weights in float32 from the first step on, so that the caller may round them after each.
@@ -63,7 +69,9 @@ class AdamW:
         self._moments: list[list[Any]] = []
         self._keeps_masters, self._masters = masters, dict[int, Any]()
 
-    def update(self, weights: dict[str, Any], gradients: Mapping[str, Any], loss_scale: float = 1.0) -> tuple[float, float]:
+    def update(
+        self, weights: dict[str, Any], gradients: Mapping[str, Any], loss_scale: float = 1.0
+    ) -> tuple[float, float]:
         """One step in place: each weight with a gradient is replaced in `weights`. Returns (norm before clipping, learning rate).
 
         loss_scale: what the loss was multiplied with; norm and update are those of gradients divided by it. Where the norm is
@@ -86,11 +94,21 @@ class AdamW:
             weights.update(group.layout.unpack(self.shares.whole(updated, group.layout.length)))
         return norm, rate
 
-    def _moved(self, group: Group, own: Any, gradient: Any, moments: Sequence[Any], scale: float, rate: float) -> tuple[Any, ...]:
+    def _moved(
+        self, group: Group, own: Any, gradient: Any, moments: Sequence[Any], scale: float, rate: float
+    ) -> tuple[Any, ...]:
         """This device's part of a group's weights after the step, and its moments. scale: what the gradient is to be multiplied with."""
         beta1, beta2 = self.options.betas
         correction1, correction2 = 1 - beta1**self.step, 1 - beta2**self.step
-        numbers = (1 - rate * group.decay, scale, rate / correction1, 1 / correction2, self.options.optim_eps, 1 - beta1, 1 - beta2)
+        numbers = (
+            1 - rate * group.decay,
+            scale,
+            rate / correction1,
+            1 / correction2,
+            self.options.optim_eps,
+            1 - beta1,
+            1 - beta2,
+        )
         return tuple(_adamw(own, gradient, *moments, ms.Tensor(np.array(numbers, np.float32))))
 
     def _is_hidden(self, name: str, shape: Sequence[int]) -> bool:
@@ -102,12 +120,16 @@ class AdamW:
         if self._groups:
             return
         decays = {
-            name: 0.0 if self.options.group_strategy == "norm_and_bias" and len(value.shape) <= 1 else self.options.weight_decay
+            name: 0.0
+            if self.options.group_strategy == "norm_and_bias" and len(value.shape) <= 1
+            else self.options.weight_decay
             for name, value in tensors.items()
         }
         kinds = {name: (decay, self._is_hidden(name, tensors[name].shape)) for name, decay in decays.items()}
         for kind in sorted(set(kinds.values())):
-            group = Group(*kind, Layout({name: tensors[name] for name in sorted(kinds) if kinds[name] == kind}))
+            group = Group(
+                *kind, Layout({name: tensors[name] for name in sorted(kinds) if kinds[name] == kind})
+            )
             self._groups.append(group)
             length = self.shares.length(group.layout.length)
             self._moments.append([ops.zeros(length, ms.float32) for _ in self._moments_of(group)])
@@ -125,16 +147,29 @@ class AdamW:
 
     def write_shard(self, folder: Path, whose: str = "") -> None:
         """Write this device's part of the moments, as `ShardedState` reads it under the same `whose`."""
-        parts = [dict(zip(MOMENTS, (moment.asnumpy() for moment in moments), strict=False)) for moments in self._moments]
+        parts = [
+            dict(zip(MOMENTS, (moment.asnumpy() for moment in moments), strict=False))
+            for moments in self._moments
+        ]
         shapes = [group.layout.shapes for group in self._groups]
-        save_shard(folder, self.shares.rank, self.shares.ranks, shapes, parts, {"step": np.array(self.step, np.int64)}, whose)
+        save_shard(
+            folder,
+            self.shares.rank,
+            self.shares.ranks,
+            shapes,
+            parts,
+            {"step": np.array(self.step, np.int64)},
+            whose,
+        )
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`, and the number of steps that were taken, `step`."""
         arrays = {"step": np.array(self.step, np.int64)}
         for group, moments in zip(self._groups, self._moments, strict=True):
             for kind, vector in zip(self._moments_of(group), moments, strict=True):
-                arrays.update({f"{name}.{kind}": value for name, value in group.layout.unpack_arrays(vector).items()})
+                arrays.update(
+                    {f"{name}.{kind}": value for name, value in group.layout.unpack_arrays(vector).items()}
+                )
         return arrays
 
     def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -144,7 +179,10 @@ class AdamW:
         """
         self.step = int(arrays["step"])
         self._groups, self._moments, self._masters = [], [], {}
-        by_kind = [{name.removesuffix(f".{kind}"): arrays[name] for name in arrays if name.endswith(f".{kind}")} for kind in MOMENTS]
+        by_kind = [
+            {name.removesuffix(f".{kind}"): arrays[name] for name in arrays if name.endswith(f".{kind}")}
+            for kind in MOMENTS
+        ]
         self._arrange(by_kind[0])
         for i, group in enumerate(self._groups):
             kinds = by_kind[: len(self._moments_of(group))]
@@ -153,7 +191,9 @@ class AdamW:
                 raise ValueError(
                     f"the saved optimizer has no {MOMENTS[1]} of {lacking[0]}: it was of another kind, continue with its --optim"
                 )
-            self._moments[i] = [ms.Tensor(self.shares.part(group.layout.pack_arrays(moments))) for moments in kinds]
+            self._moments[i] = [
+                ms.Tensor(self.shares.part(group.layout.pack_arrays(moments))) for moments in kinds
+            ]
 
 
 @ms.jit

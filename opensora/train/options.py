@@ -1,10 +1,7 @@
-"""What the training commands are asked for; checked before MindSpore is imported."""
+"""Options that both training commands share; checked before MindSpore is imported."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args, get_type_hints
-
-from opensora.data.options import DataOptions
-from opensora.published import TRAIN, Answers
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +37,23 @@ class OptimizerOptions:
         for name in ("lr_scheduler", "optim", "group_strategy"):
             choices = get_args(get_type_hints(OptimizerOptions)[name])
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}")
-        for name in ("learning_rate", "end_learning_rate", "lr_warmup_steps", "optim_eps", "weight_decay", "max_grad_norm"):
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}"
+                )
+        for name in (
+            "learning_rate",
+            "end_learning_rate",
+            "lr_warmup_steps",
+            "optim_eps",
+            "weight_decay",
+            "max_grad_norm",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if self.lr_decay_steps is not None and self.lr_decay_steps < 1:
-            raise ValueError(f"lr_decay_steps {self.lr_decay_steps} must be at least 1: leave it out to decay until the end")
+            raise ValueError(
+                f"lr_decay_steps {self.lr_decay_steps} must be at least 1: leave it out to decay until the end"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +101,13 @@ class LoopOptions:
         for options in (OptimizerOptions, PrecisionOptions):
             if isinstance(self, options):
                 options.__post_init__(self)
-        counts = ("max_train_steps", "checkpointing_steps", "log_interval", "dataloader_prefetch_size", "batch_size")
+        counts = (
+            "max_train_steps",
+            "checkpointing_steps",
+            "log_interval",
+            "dataloader_prefetch_size",
+            "batch_size",
+        )
         for name in (*counts, "gradient_accumulation_steps", "max_skipped_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
@@ -142,59 +156,3 @@ class PrecisionOptions:
     @property
     def level(self) -> str:
         return "O2" if self.global_bf16 else self.amp_level
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(LoopOptions, OptimizerOptions, PrecisionOptions, DataOptions):
-    """Options of `opensora train`."""
-
-    ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
-    REPLACED: ClassVar[Answers] = TRAIN
-
-    model_path: str
-    """Model folder whose config.json files and tokenizer describe the networks."""
-    version: str | None = None
-    """Folder of the transformer inside model_path; default: the only one, or the one for num_frames frames."""
-    text_encoder_name: str | None = None
-    """Folder of the text encoder; default: model_path/text_encoder."""
-    ae_path: str | None = None
-    """Folder of the autoencoder, or a model folder that has it; default: model_path/vae."""
-    validation_latent_folder: str | None = None
-    """Latents and captions to validate on, made by `opensora encode-latents`."""
-    num_validation_samples: int = 256
-    """Samples of a validation."""
-    validation_prompts: list[str] = field(default_factory=list)
-    """Sentences, or .txt and .csv files of them, that every validation makes videos of, with the moving average; default: none."""
-    pretrained: str | None = None
-    """Weights to start from: another run or a checkpoint of it (its moving average), or a file such as t2v.pt; default: fresh ones."""
-    snr_gamma: float | None = None
-    """Min-SNR weights of the timesteps: the smaller, the more the noisy ones count; default: all losses count the same."""
-    sp_size: int = 1
-    """Devices that share the frames of a sample; it divides their number."""
-    num_no_recompute: int = 0
-    """Layers of the transformer, the last ones, that keep what the backward pass needs: a step takes less time and more memory."""
-    train_text_encoder: bool = False
-    """Train the text encoder too, from fresh weights or those of the checkpoint in pretrained; otherwise it stays as it is."""
-    enable_tiling: bool = False
-    """Encode videos in tiles of 256 pixels and chunks of 65 frames as the reference does."""
-    tile_overlap_factor: float = 0.25
-    """Part of a tile that overlaps its neighbour."""
-    use_rope: bool | None = None
-    """Rotary positions in addition to the others; default: the model's."""
-    compress_kv_factor: int | None = None
-    """Compression of keys and values in the second half of the layers; default: the model's."""
-    scale_lr: bool = False
-    """Multiply learning_rate by the number of samples of a step."""
-
-    def __post_init__(self) -> None:
-        LoopOptions.__post_init__(self)
-        DataOptions.__post_init__(self)
-        if self.snr_gamma is not None and not self.snr_gamma > 0:
-            raise ValueError(f"snr_gamma {self.snr_gamma} must be above 0: use 5, or leave it out")
-        for name, least in (("sp_size", 1), ("num_no_recompute", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} is too small: use {least} or more")
-        if self.train_text_encoder and self.text_embed_cache:
-            raise ValueError("train_text_encoder and text_embed_cache exclude each other: cached embeddings cannot be trained")
-        if not 0 <= self.tile_overlap_factor < 1:
-            raise ValueError(f"tile_overlap_factor {self.tile_overlap_factor} is outside 0 to 1: use 0.25")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opensora.weights import atomic_path
+from opensora.files import atomic_path
 
 COLUMNS = 3
 
@@ -26,7 +26,9 @@ class PlotOptions:
         if not self.runs:
             raise ValueError("there is no run to draw: name run folders, as in `opensora plot runs/a runs/b`")
         if Path(self.output).suffix not in (".png", ".svg", ".pdf"):
-            raise ValueError(f"output {self.output} is not a picture that can be written: end it with .png, .svg or .pdf")
+            raise ValueError(
+                f"output {self.output} is not a picture that can be written: end it with .png, .svg or .pdf"
+            )
 
 
 Curves = dict[str, tuple[list[int], list[float]]]

@@ -18,7 +18,10 @@ def compute_weights(weights: Mapping[str, Any], dtype: Any, level: str) -> dict[
     """What the network computes with: level O2 casts all weights to `dtype`, O1 the matrices of linear maps only, O0 none."""
     if level == "O0" or dtype == ms.float32:
         return dict(weights)
-    return {name: value.astype(dtype) if level == "O2" or _is_matrix(name, value) else value for name, value in weights.items()}
+    return {
+        name: value.astype(dtype) if level == "O2" or _is_matrix(name, value) else value
+        for name, value in weights.items()
+    }
 
 
 def _is_matrix(name: str, value: Any) -> bool:
@@ -32,7 +35,9 @@ class LossScaler:
         """Without init_loss_scale the scale is 65536 for fp16, whose small numbers vanish, and a constant 1 otherwise."""
         self.scale = options.init_loss_scale or (65536.0 if options.number_format == "fp16" else 1.0)
         self.factor, self.window = options.loss_scale_factor, options.scale_window
-        self.dynamic = options.loss_scaler_type == "dynamic" and bool(options.init_loss_scale or options.number_format == "fp16")
+        self.dynamic = options.loss_scaler_type == "dynamic" and bool(
+            options.init_loss_scale or options.number_format == "fp16"
+        )
         self.finite_steps = 0
 
     def update(self, finite: bool) -> None:

@@ -4,7 +4,7 @@ from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
 from opensora.weights.release import TensorSource, check_types, load_config, open_weights
-from opensora.weights.saving import atomic_path, save_config, save_tensors, save_weights, sync_folder, write_atomic
+from opensora.weights.saving import save_config, save_tensors, save_weights
 from opensora.weights.sources import latest_checkpoint, open_file, weight_files
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "TensorSource",
     "WeightsError",
     "WeightsFile",
-    "atomic_path",
     "check_types",
     "did_you_mean",
     "find_model",
@@ -25,7 +24,5 @@ __all__ = [
     "save_config",
     "save_tensors",
     "save_weights",
-    "sync_folder",
     "weight_files",
-    "write_atomic",
 ]

@@ -77,7 +77,9 @@ class WeightsFile:
     def _dtype(self, name: str) -> np.dtype[Any]:
         stored = self.entries[name].dtype
         if stored not in DTYPES:
-            raise WeightsError(f"{self.path}: {name} is stored as {stored}, which cannot be read: save it as F32, F16 or BF16")
+            raise WeightsError(
+                f"{self.path}: {name} is stored as {stored}, which cannot be read: save it as F32, F16 or BF16"
+            )
         return np.dtype(DTYPES[stored])
 
     def _converted(self, name: str, values: np.ndarray) -> np.ndarray:
@@ -87,7 +89,9 @@ class WeightsFile:
             with np.errstate(over="ignore", invalid="ignore"):
                 values = values.astype(np.float32, copy=False)
             if not is_finite(values):
-                raise WeightsError(f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again")
+                raise WeightsError(
+                    f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again"
+                )
         return values
 
 
@@ -101,13 +105,18 @@ class TensorFile(WeightsFile):
             with safe_open(self.path, framework="np"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{self.path} is truncated or damaged ({error}): download or save it again") from error
+            raise WeightsError(
+                f"{self.path} is truncated or damaged ({error}): download or save it again"
+            ) from error
         with open(self.path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
         header.pop("__metadata__", None)
         start = 8 + size
-        self.entries = {name: Entry(item["dtype"], tuple(item["shape"]), start + item["data_offsets"][0]) for name, item in header.items()}
+        self.entries = {
+            name: Entry(item["dtype"], tuple(item["shape"]), start + item["data_offsets"][0])
+            for name, item in header.items()
+        }
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:

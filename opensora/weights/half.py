@@ -17,7 +17,10 @@ class HalfStorage(Mapping[str, np.ndarray]):
 
     def __init__(self, arrays: Mapping[str, np.ndarray], dtype: str) -> None:
         assert dtype in ("fp16", "bf16")
-        self._halves = {name: to_bfloat16(arrays[name]) if dtype == "bf16" else _to_half(name, arrays[name]) for name in arrays}
+        self._halves = {
+            name: to_bfloat16(arrays[name]) if dtype == "bf16" else _to_half(name, arrays[name])
+            for name in arrays
+        }
 
     def __getitem__(self, name: str) -> np.ndarray:
         value = self._halves[name]
@@ -32,5 +35,7 @@ class HalfStorage(Mapping[str, np.ndarray]):
 
 def _to_half(name: str, value: np.ndarray) -> np.ndarray:
     if value.size and max(value.max(), -value.min()) > LARGEST_HALF:
-        raise WeightsError(f"{name} has values beyond {LARGEST_HALF:g}, which fp16 cannot hold: keep the weights as bf16")
+        raise WeightsError(
+            f"{name} has values beyond {LARGEST_HALF:g}, which fp16 cannot hold: keep the weights as bf16"
+        )
     return value.astype(np.float16)

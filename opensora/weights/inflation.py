@@ -79,7 +79,9 @@ def collapse_time(weights: Arrays, rng: np.random.Generator) -> dict[str, np.nda
     return collapsed
 
 
-def _take_over(kernel: np.ndarray, bias: np.ndarray, mix_factor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _take_over(
+    kernel: np.ndarray, bias: np.ndarray, mix_factor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Kernel (out, in, kh, kw), bias and factor of a mix whose interpolation has the share MIX_OF_CLIPS, the same where nothing moves."""
     share = 1 / (1 + np.exp(-mix_factor))
     kernel, bias = (share - MIX_OF_CLIPS) * _identity(kernel.shape) + (1 - share) * kernel, (1 - share) * bias

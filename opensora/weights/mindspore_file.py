@@ -47,7 +47,9 @@ class MindSporeFile(WeightsFile):
             raise self._damaged() from error
         for name, entry in self.entries.items():
             # A type that cannot be read is an error only where that tensor is wanted.
-            if entry.dtype in DTYPES and sum(length for _, length in self._parts[name]) != prod(entry.shape) * _item_size(entry.dtype):
+            if entry.dtype in DTYPES and sum(length for _, length in self._parts[name]) != prod(
+                entry.shape
+            ) * _item_size(entry.dtype):
                 raise self._damaged()
 
     def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
@@ -109,10 +111,14 @@ class MindSporeFile(WeightsFile):
         self._parts.setdefault(name, []).append((content.start, length))
 
     def _damaged(self) -> WeightsError:
-        return WeightsError(f"{self.path} is truncated, damaged, encrypted, or not a checkpoint of MindSpore or PyTorch: download it again")
+        return WeightsError(
+            f"{self.path} is truncated, damaged, encrypted, or not a checkpoint of MindSpore or PyTorch: download it again"
+        )
 
 
-def write_checkpoint(file: BinaryIO, weights: Mapping[str, np.ndarray], rename: Callable[[str], str] = str) -> None:
+def write_checkpoint(
+    file: BinaryIO, weights: Mapping[str, np.ndarray], rename: Callable[[str], str] = str
+) -> None:
     """Write `weights`, each asked for once, as a .ckpt that MindSpore's load_checkpoint reads, under the names of `rename`.
 
     They are float32 there, or int64 where they are whole numbers.

@@ -56,7 +56,9 @@ class _Mark:
 
 
 def _whole_numbers(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or not all(type(value) is int and 0 <= value < LARGEST for value in values):
+    if not isinstance(values, tuple) or not all(
+        type(value) is int and 0 <= value < LARGEST for value in values
+    ):
         raise _Refused("a tensor with a size that is not one")
     return values
 
@@ -69,9 +71,15 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Des
     if len(shape) != len(strides) or len(shape) > 16:
         raise _Refused("a tensor whose strides do not fit its shape")
     count = prod(shape)
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if count else offset
+    last = (
+        offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if count
+        else offset
+    )
     if last >= storage.items + (not count) or count > storage.items:
-        raise _Refused(f"a tensor of shape {list(shape)} that reaches beyond its storage of {storage.items} items")
+        raise _Refused(
+            f"a tensor of shape {list(shape)} that reaches beyond its storage of {storage.items} items"
+        )
     return Described(storage, offset, shape, strides)
 
 
@@ -103,7 +111,21 @@ CALLABLES: dict[str, Callable[..., Any]] = {
     "torch.Size": _size,
     "torch.device": _device,
 }
-CONSTANTS = {f"torch.{name}" for name in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")}
+CONSTANTS = {
+    f"torch.{name}"
+    for name in (
+        "float32",
+        "float16",
+        "bfloat16",
+        "float64",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+    )
+}
 
 
 class _Global(NamedTuple):
@@ -139,9 +161,13 @@ class Machine:
             return self._pop()
         except _Refused as error:
             what = f"it holds {error}, which is not read because only tensors and plain containers are safe"
-            raise WeightsError(f"{where} cannot be used: {what}; save the weights alone as .safetensors") from None
+            raise WeightsError(
+                f"{where} cannot be used: {what}; save the weights alone as .safetensors"
+            ) from None
         except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
-            raise WeightsError(f"{where} is truncated or damaged (its pickle cannot be followed): download it again") from error
+            raise WeightsError(
+                f"{where} is truncated or damaged (its pickle cannot be followed): download it again"
+            ) from error
 
     def _take(self, count: int) -> bytes:
         start, self.position = self.position, self.position + count
@@ -204,7 +230,11 @@ class Machine:
 
     def _call(self) -> None:
         arguments, function = self._pop(), self._pop()
-        if not isinstance(function, _Global) or function.name not in CALLABLES or not isinstance(arguments, tuple):
+        if (
+            not isinstance(function, _Global)
+            or function.name not in CALLABLES
+            or not isinstance(arguments, tuple)
+        ):
             raise _Refused(f"a call of {_describe(function)}")
         self._push(CALLABLES[function.name](*arguments))
 
@@ -214,8 +244,15 @@ class Machine:
         self._top(dict)
 
     def _storage(self) -> None:
-        kind, dtype, key, _, count, *view = self._pop()  # the fourth is the device, the last a part of a storage in older files
-        if kind != "storage" or not isinstance(dtype, _Global) or dtype.name not in STORAGES or any(part is not None for part in view):
+        kind, dtype, key, _, count, *view = (
+            self._pop()
+        )  # the fourth is the device, the last a part of a storage in older files
+        if (
+            kind != "storage"
+            or not isinstance(dtype, _Global)
+            or dtype.name not in STORAGES
+            or any(part is not None for part in view)
+        ):
             raise _Refused(f"a storage of {_describe(dtype)}")
         if not isinstance(key, str):
             raise TypeError

@@ -28,7 +28,11 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     require_folder(folder)
     if not path.is_file():
         inside = sorted(item.parent.name for item in folder.glob("*/config.json"))
-        remedy = f"name one of the folders inside it: {', '.join(inside)}" if inside else "check the path, or download the folder again"
+        remedy = (
+            f"name one of the folders inside it: {', '.join(inside)}"
+            if inside
+            else "check the path, or download the folder again"
+        )
         raise WeightsError(f"{folder} has no config.json: {remedy}")
     return read_object(path)
 
@@ -39,8 +43,12 @@ def check_types(defaults: object, values: Mapping[str, Any]) -> None:
         default = getattr(defaults, name)
         example = default[0] if isinstance(default, tuple) and default else default
         items = value if isinstance(value, list | tuple) and isinstance(default, tuple) else [value]
-        if isinstance(default, tuple) != isinstance(value, list | tuple) or not all(_is_like(item, example) for item in items):
-            raise WeightsError(f"config.json says {name} = {value!r:.80}, where something like {default!r} belongs: correct it")
+        if isinstance(default, tuple) != isinstance(value, list | tuple) or not all(
+            _is_like(item, example) for item in items
+        ):
+            raise WeightsError(
+                f"config.json says {name} = {value!r:.80}, where something like {default!r} belongs: correct it"
+            )
 
 
 def _is_like(value: Any, example: Any) -> bool:
@@ -55,7 +63,10 @@ class TensorSource(Mapping[str, np.ndarray]):
     def __init__(self, where: Mapping[str, tuple[WeightsFile | None, str, tuple[int, ...]]]) -> None:
         """where: for every tensor its file (None for one of zeros), its name there, and its shape."""
         self._where = where
-        self.dtypes = {name: "F32" if file is None else file.entries[stored].dtype for name, (file, stored, _) in where.items()}
+        self.dtypes = {
+            name: "F32" if file is None else file.entries[stored].dtype
+            for name, (file, stored, _) in where.items()
+        }
         self.shapes = {name: tuple(shape) for name, (_, _, shape) in where.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -95,18 +106,31 @@ def open_weights(
     files = [open_file(path) for path in weight_files(source, stem)]
     place = files[0].path if len(files) == 1 else Path(source)
     held = _by_release_name(files, place, set(expected) | set(aliases.values()))
-    chosen = {name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected}
+    chosen = {
+        name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected
+    }
     found = {name: held[chosen[name]] for name in expected if chosen[name] in held}
     left = sorted(set(held) - set(chosen.values()))
-    ignored = [name for name in left if name.startswith(tuple(ignore)) or (not _is_release(held[name][0]) and lies_beside(name))]
+    ignored = [
+        name
+        for name in left
+        if name.startswith(tuple(ignore)) or (not _is_release(held[name][0]) and lies_beside(name))
+    ]
     unexpected = [name for name in left if name not in ignored]
     if ignored:
-        log.info("%s: %d tensors that this model does not use were left out (%s)", place, len(ignored), _some(ignored))
+        log.info(
+            "%s: %d tensors that this model does not use were left out (%s)",
+            place,
+            len(ignored),
+            _some(ignored),
+        )
     zeros = [] if all(map(_is_release, files)) else [name for name in unused if name not in found]
     missing = [name for name in expected if name not in found and name not in zeros]
     if faults := _faults(found, expected, missing, unexpected):
         remedy = "use the file that belongs to config.json"
-        raise WeightsError(f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}")
+        raise WeightsError(
+            f"the tensors in {place} are not those of the model ({'; '.join(faults)}): {remedy}"
+        )
     return TensorSource({name: (*found.get(name, (None, "")), shape) for name, shape in expected.items()})
 
 
@@ -114,7 +138,9 @@ def _is_release(file: WeightsFile) -> bool:
     return isinstance(file, TensorFile)
 
 
-def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> dict[str, tuple[WeightsFile, str]]:
+def _by_release_name(
+    files: list[WeightsFile], place: Path, known: set[str]
+) -> dict[str, tuple[WeightsFile, str]]:
     """File and name there of every tensor. A name that occurred twice would make the result depend on the order."""
     held: dict[str, tuple[WeightsFile, str]] = {}
     twice = []
@@ -130,7 +156,10 @@ def _by_release_name(files: list[WeightsFile], place: Path, known: set[str]) -> 
 
 
 def _faults(
-    found: Mapping[str, tuple[WeightsFile, str]], expected: Mapping[str, tuple[int, ...]], missing: list[str], unexpected: list[str]
+    found: Mapping[str, tuple[WeightsFile, str]],
+    expected: Mapping[str, tuple[int, ...]],
+    missing: list[str],
+    unexpected: list[str],
 ) -> list[str]:
     misshapen, mistyped = [], []
     for name, (file, stored) in found.items():

@@ -1,42 +1,20 @@
-"""Saving that is complete or absent: written under a temporary name, synced to the disk, then renamed."""
+"""Saving configurations and weights in the layout of the release."""
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from opensora.files import write_atomic
 from opensora.weights.files import DTYPES, WeightsError, is_finite, to_bfloat16
 from opensora.weights.release import FLOATING, TensorSource
 
 STORAGE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 LARGEST = {"F32": 3.4028234e38, "F16": 65504.0, "BF16": 3.3895313e38}
 CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items() if code != "BF16"}
-
-
-def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Make `path` what `write` puts into the binary file it is given. An error or a power cut leaves the old file or none."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        write(file)
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name, with the same ending, for code that opens its file by name; it becomes `path` when the block succeeds."""
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def save_weights(
@@ -55,7 +33,9 @@ def save_weights(
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write `folder`/config.json."""
-    write_atomic(folder / "config.json", lambda file: file.write((json.dumps(dict(config), indent=2) + "\n").encode()))
+    write_atomic(
+        folder / "config.json", lambda file: file.write((json.dumps(dict(config), indent=2) + "\n").encode())
+    )
 
 
 def save_tensors(path: Path, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> None:
@@ -70,11 +50,16 @@ def save_tensors(path: Path, weights: Mapping[str, np.ndarray], dtype: str = "fl
         kinds = {name: STORAGE[dtype] if kind in FLOATING else kind for name, kind in weights.dtypes.items()}
         entries = {name: (kinds[name], shape) for name, shape in weights.shapes.items()}
     else:
-        entries = {name: (STORAGE[dtype] if a.dtype.kind == "f" else CODES[a.dtype], a.shape) for name, a in weights.items()}
+        entries = {
+            name: (STORAGE[dtype] if a.dtype.kind == "f" else CODES[a.dtype], a.shape)
+            for name, a in weights.items()
+        }
     write_atomic(path, lambda file: _write_tensors(file, entries, weights))
 
 
-def _write_tensors(file: BinaryIO, entries: Mapping[str, tuple[str, tuple[int, ...]]], weights: Mapping[str, np.ndarray]) -> None:
+def _write_tensors(
+    file: BinaryIO, entries: Mapping[str, tuple[str, tuple[int, ...]]], weights: Mapping[str, np.ndarray]
+) -> None:
     """The safetensors format: length of the header, header padded to eight bytes, then each tensor's bytes."""
     item_sizes = {name: np.dtype(DTYPES[kind]).itemsize for name, (kind, _) in entries.items()}
     # Wide types first, so that every tensor is aligned to its own item size.
@@ -98,16 +83,11 @@ def _stored(name: str, value: np.ndarray, kind: str) -> np.ndarray:
     if value.dtype.kind != "f":
         return np.ascontiguousarray(value)
     if not is_finite(value):
-        raise WeightsError(f"{name} holds NaN or infinite values and was not saved: go back to an earlier checkpoint")
+        raise WeightsError(
+            f"{name} holds NaN or infinite values and was not saved: go back to an earlier checkpoint"
+        )
     if value.size and max(value.max(), -value.min()) > LARGEST[kind]:
-        raise WeightsError(f"{name} has values beyond {LARGEST[kind]:g}, which {kind} cannot hold: save it as float32")
+        raise WeightsError(
+            f"{name} has values beyond {LARGEST[kind]:g}, which {kind} cannot hold: save it as float32"
+        )
     return to_bfloat16(value) if kind == "BF16" else np.ascontiguousarray(value, DTYPES[kind])
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder as durable as the files they name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,9 +15,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from opensora.files import write_atomic
 from opensora.weights.files import TensorFile, WeightsError
 from opensora.weights.release import TensorSource
-from opensora.weights.saving import write_atomic
 
 PATTERN = re.compile(r"((?:\w+-)?)optimizer-(\d+)-of-(\d+)\.safetensors")
 VECTOR = re.compile(r"(\w+)\.\d+")
@@ -38,7 +38,11 @@ def save_shard(
     numbers: what every rank holds alike, such as the count of steps. whose: what the file's name begins with.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in numbers.items()}
-    arrays |= {f"{moment}.{i}": np.ascontiguousarray(part) for i, moments in enumerate(parts) for moment, part in moments.items()}
+    arrays |= {
+        f"{moment}.{i}": np.ascontiguousarray(part)
+        for i, moments in enumerate(parts)
+        for moment, part in moments.items()
+    }
     layout = json.dumps([[[name, list(shape)] for name, shape in shapes.items()] for shapes in groups])
     content = save(arrays, {"layout": layout})
     write_atomic(folder / f"{whose}optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content))
@@ -54,8 +58,16 @@ class ShardedState(TensorSource):
         self.files, groups = _open_shards(folder, whose)
         first = self.files[0]
         # Numbers such as the count of steps are the same in every file.
-        super().__init__({name: (first, name, entry.shape) for name, entry in first.entries.items() if not VECTOR.fullmatch(name)})
-        self._vectors: dict[str, tuple[str, int]] = {}  # for every tensor the vector that it is part of, and where it starts
+        super().__init__(
+            {
+                name: (first, name, entry.shape)
+                for name, entry in first.entries.items()
+                if not VECTOR.fullmatch(name)
+            }
+        )
+        self._vectors: dict[
+            str, tuple[str, int]
+        ] = {}  # for every tensor the vector that it is part of, and where it starts
         moments = sorted({match[1] for name in first.entries if (match := VECTOR.fullmatch(name))})
         for i, shapes in enumerate(groups):
             for moment in moments:
@@ -66,9 +78,13 @@ class ShardedState(TensorSource):
                     self.shapes[f"{name}.{moment}"] = shape
                     self._vectors[f"{name}.{moment}"] = vector, start
                     start += prod(shape)
-                lengths = [prod(file.entries[vector].shape) if vector in file.entries else 0 for file in self.files]
+                lengths = [
+                    prod(file.entries[vector].shape) if vector in file.entries else 0 for file in self.files
+                ]
                 if sum(lengths) < start:
-                    raise WeightsError(f"{folder}: the parts of {vector} hold {sum(lengths)} of {start} values: copy all again")
+                    raise WeightsError(
+                        f"{folder}: the parts of {vector} hold {sum(lengths)} of {start} values: copy all again"
+                    )
         self.dtypes |= dict.fromkeys(self._vectors, "F32")
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -97,10 +113,16 @@ def sharded_states(names: Iterable[str]) -> set[str]:
 
 
 def _open_shards(folder: Path, whose: str) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
-    found = [match for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name)) and match[1] == whose]
+    found = [
+        match for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name)) and match[1] == whose
+    ]
     counts = {int(match[3]) for match in found}
     if len(counts) != 1:
-        what = f"no {whose}optimizer-<rank>-of-<ranks>.safetensors" if not counts else f"files of runs with {sorted(counts)} ranks"
+        what = (
+            f"no {whose}optimizer-<rank>-of-<ranks>.safetensors"
+            if not counts
+            else f"files of runs with {sorted(counts)} ranks"
+        )
         raise WeightsError(f"{folder} holds {what}: name the folder of one checkpoint")
     ranks = counts.pop()
     missing = sorted(set(range(ranks)) - {int(match[2]) for match in found})
@@ -113,8 +135,14 @@ def _open_shards(folder: Path, whose: str) -> tuple[list[TensorFile], list[dict[
         with safe_open(file.path, framework="np") as opened:
             layouts.append((opened.metadata() or {}).get("layout"))
     if layouts[0] is None or any(layout != layouts[0] for layout in layouts):
-        raise WeightsError(f"{folder}: the optimizer's files do not say the same layout of weights: copy the checkpoint again")
+        raise WeightsError(
+            f"{folder}: the optimizer's files do not say the same layout of weights: copy the checkpoint again"
+        )
     try:
-        return files, [{str(name): tuple(map(int, shape)) for name, shape in group} for group in json.loads(layouts[0])]
+        return files, [
+            {str(name): tuple(map(int, shape)) for name, shape in group} for group in json.loads(layouts[0])
+        ]
     except (ValueError, TypeError) as error:
-        raise WeightsError(f"{files[0].path} is damaged (its layout cannot be read): copy the checkpoint again") from error
+        raise WeightsError(
+            f"{files[0].path} is damaged (its layout cannot be read): copy the checkpoint again"
+        ) from error

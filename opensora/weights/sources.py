@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from opensora.files import hash_file
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.mindspore_file import MindSporeFile
 from opensora.weights.torch_file import LEGACY, ZIP, TorchFile
@@ -23,7 +24,9 @@ def open_file(path: str | Path) -> WeightsFile:
     with open(path, "rb") as file:
         start = file.read(len(LEGACY))
     # PyTorch and MindSpore share the ending .ckpt.
-    return TorchFile(path) if path.suffix != ".ckpt" or start.startswith((ZIP, LEGACY)) else MindSporeFile(path)
+    return (
+        TorchFile(path) if path.suffix != ".ckpt" or start.startswith((ZIP, LEGACY)) else MindSporeFile(path)
+    )
 
 
 def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> list[Path]:
@@ -39,7 +42,9 @@ def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> l
     if (source / "checkpoints").is_dir():
         checkpoint = latest_checkpoint(source)
         if checkpoint is None:
-            raise WeightsError(f"run folder {source} has no complete checkpoint: train until it has one, or check the path")
+            raise WeightsError(
+                f"run folder {source} has no complete checkpoint: train until it has one, or check the path"
+            )
         source = checkpoint
     if (source / "manifest.json").is_file():
         average = source / "ema.safetensors"
@@ -79,14 +84,18 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not valid JSON ({error}): download or save it again") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__} instead of an object: download or save it again")
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__} instead of an object: download or save it again"
+        )
     return content
 
 
 def require_folder(folder: Path) -> None:
     """Raises WeightsError where there is no such folder."""
     if not folder.is_dir():
-        raise WeightsError(f"model folder {folder} does not exist: check the path, or download the model first")
+        raise WeightsError(
+            f"model folder {folder} does not exist: check the path, or download the model first"
+        )
 
 
 def _shards(index: Path, suffix: str) -> list[Path]:
@@ -99,3 +108,9 @@ def _shards(index: Path, suffix: str) -> list[Path]:
                 f"{index} names {name!r:.80}, which is not a file of its own folder: download it again from a place you trust"
             )
     return [index.parent / name for name in sorted(set(names.values()))]
+
+
+def hash_folder(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, str]:
+    """sha256 of every file in a model's folder that determines it, by name."""
+    files = folder / "config.json", folder / "spiece.model", *weight_files(folder, stem)
+    return {path.name: hash_file(path) for path in files if path.is_file()}

@@ -39,7 +39,9 @@ class TorchFile(WeightsFile):
         elif start == LEGACY:
             content, stored = self._open_legacy()
         else:
-            raise WeightsError(f"{self.path} is not a file of PyTorch that can be read: save the weights again as .safetensors")
+            raise WeightsError(
+                f"{self.path} is not a file of PyTorch that can be read: save the weights again as .safetensors"
+            )
         self.entries = {}
         self._views: dict[str, Described] = {}
         for name, tensor in self._state_dict(content).items():
@@ -61,28 +63,46 @@ class TorchFile(WeightsFile):
         span = 1 + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
         values = np.fromfile(self.path, dtype, span, offset=self.entries[name].offset)
         strides = [stride * dtype.itemsize for stride in view.strides]
-        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(values, view.shape, strides, writeable=False))
+        return np.ascontiguousarray(
+            np.lib.stride_tricks.as_strided(values, view.shape, strides, writeable=False)
+        )
 
     def _is_contiguous(self, name: str) -> bool:
         shape, strides = self._views[name].shape, self._views[name].strides
         plain = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-        return not prod(shape) or all(size == 1 or stride == step for size, stride, step in zip(shape, strides, plain, strict=True))
+        return not prod(shape) or all(
+            size == 1 or stride == step for size, stride, step in zip(shape, strides, plain, strict=True)
+        )
 
     def _open_zip(self) -> tuple[Any, Stored]:
         try:
             members = self._members()
-        except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, OSError, EOFError, OverflowError) as error:
+        except (
+            zipfile.BadZipFile,
+            struct.error,
+            NotImplementedError,
+            ValueError,
+            OSError,
+            EOFError,
+            OverflowError,
+        ) as error:
             if isinstance(error, WeightsError):
                 raise
             raise self._damaged(str(error)) from error
         root = next(iter(members), "").partition("/")[0]
         if f"{root}/data.pkl" not in members:
-            raise WeightsError(f"{self.path} has no data.pkl and is not a file of PyTorch: save the weights again as .safetensors")
+            raise WeightsError(
+                f"{self.path} has no data.pkl and is not a file of PyTorch: save the weights again as .safetensors"
+            )
         pickled = self._bytes(*members[f"{root}/data.pkl"])
         if self._bytes(*members.get(f"{root}/byteorder", (0, 0))) not in (b"", b"little"):
-            raise WeightsError(f"{self.path} was saved on a big-endian machine: save the weights again as .safetensors")
+            raise WeightsError(
+                f"{self.path} was saved on a big-endian machine: save the weights again as .safetensors"
+            )
         prefix = f"{root}/data/"
-        stored = {name.removeprefix(prefix): where for name, where in members.items() if name.startswith(prefix)}
+        stored = {
+            name.removeprefix(prefix): where for name, where in members.items() if name.startswith(prefix)
+        }
         return Machine(pickled).run(self.path), stored
 
     def _members(self) -> Stored:
@@ -91,10 +111,23 @@ class TorchFile(WeightsFile):
         with zipfile.ZipFile(self.path) as archive, open(self.path, "rb") as file:
             end = 0
             for info in sorted(archive.infolist(), key=lambda item: item.header_offset):
-                if info.filename.startswith("/") or ".." in info.filename.split("/") or "\\" in info.filename or "\0" in info.orig_filename:
-                    raise WeightsError(f"{self.path} names {info.orig_filename[:80]!r}, a path outside of it: do not use this file")
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
-                    raise WeightsError(f"{self.path} is compressed or encrypted, which PyTorch's files never are: do not use this file")
+                if (
+                    info.filename.startswith("/")
+                    or ".." in info.filename.split("/")
+                    or "\\" in info.filename
+                    or "\0" in info.orig_filename
+                ):
+                    raise WeightsError(
+                        f"{self.path} names {info.orig_filename[:80]!r}, a path outside of it: do not use this file"
+                    )
+                if (
+                    info.compress_type != zipfile.ZIP_STORED
+                    or info.file_size != info.compress_size
+                    or info.flag_bits & 1
+                ):
+                    raise WeightsError(
+                        f"{self.path} is compressed or encrypted, which PyTorch's files never are: do not use this file"
+                    )
                 file.seek(info.header_offset)
                 magic, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
                 start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
@@ -118,12 +151,19 @@ class TorchFile(WeightsFile):
                 position = machine.position
                 storages |= machine.storages
             machine_facts, content, keys = results[2:]
-            if not isinstance(machine_facts, dict) or machine_facts.get("little_endian") is not True or not isinstance(keys, list):
+            if (
+                not isinstance(machine_facts, dict)
+                or machine_facts.get("little_endian") is not True
+                or not isinstance(keys, list)
+            ):
                 raise self._damaged("it does not say how it was written")
             for key in keys:
                 if key not in storages or key in stored or position + 8 > len(data):
                     raise self._damaged("its list of storages is wrong")
-                length = int.from_bytes(data[position : position + 8], "little") * np.dtype(DTYPES[storages[key].dtype]).itemsize
+                length = (
+                    int.from_bytes(data[position : position + 8], "little")
+                    * np.dtype(DTYPES[storages[key].dtype]).itemsize
+                )
                 stored[key] = position + 8, length
                 position += 8 + length
             if position > len(data):
@@ -132,15 +172,23 @@ class TorchFile(WeightsFile):
 
     def _state_dict(self, content: Any) -> dict[str, Described]:
         taken: list[str] = []
-        while isinstance(content, dict) and not any(isinstance(value, Described) for value in content.values()):
+        while isinstance(content, dict) and not any(
+            isinstance(value, Described) for value in content.values()
+        ):
             inner = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)
             if inner is None or len(taken) == len(WRAPPERS):
                 break
             taken.append(inner)
             content = content[inner]
-        found = {name: value for name, value in content.items() if isinstance(value, Described)} if isinstance(content, dict) else {}
+        found = (
+            {name: value for name, value in content.items() if isinstance(value, Described)}
+            if isinstance(content, dict)
+            else {}
+        )
         if not found or not all(isinstance(name, str) for name in found):
-            raise WeightsError(f"{self.path} holds no tensors under names: save the model's state_dict, or use another file")
+            raise WeightsError(
+                f"{self.path} holds no tensors under names: save the model's state_dict, or use another file"
+            )
         if taken:
             log.info("%s: the weights were taken from %s in it", self.path, "/".join(taken))
         return found

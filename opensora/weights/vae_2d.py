@@ -34,7 +34,11 @@ UP = re.compile(r"^decoder\.up\.(\d+)\.")
 
 def is_vae_2d(file: WeightsFile) -> bool:
     """Whether a file holds an image autoencoder: its convolutions are two-dimensional."""
-    shapes = [entry.shape for name, entry in file.entries.items() if re.search(r"(^|\.)quant_conv\.", name) and name.endswith("weight")]
+    shapes = [
+        entry.shape
+        for name, entry in file.entries.items()
+        if re.search(r"(^|\.)quant_conv\.", name) and name.endswith("weight")
+    ]
     return bool(shapes) and all(len(shape) == 4 for shape in shapes)
 
 
@@ -43,9 +47,14 @@ def open_vae_2d(source: str | Path) -> TensorSource:
     paths = weight_files(source)
     files = [open_file(path) for path in paths]
     if not any(map(is_vae_2d, files)):
-        raise WeightsError(f"{source} holds no autoencoder of images: name the file of one, such as sd-vae-ft-mse's")
+        raise WeightsError(
+            f"{source} holds no autoencoder of images: name the file of one, such as sd-vae-ft-mse's"
+        )
     names = [(file, stored) for file in files for stored in file.entries]
-    last_level = max((int(found[1]) for _, stored in names if (found := re.search(r"up_blocks\.(\d+)\.", stored))), default=0)
+    last_level = max(
+        (int(found[1]) for _, stored in names if (found := re.search(r"up_blocks\.(\d+)\.", stored))),
+        default=0,
+    )
     where, left = {}, 0
     for file, stored in names:
         name, shape = _latent_diffusion_name(stored, last_level), file.entries[stored].shape
@@ -55,7 +64,9 @@ def open_vae_2d(source: str | Path) -> TensorSource:
         if ".attn_1." in name and len(shape) == 2:
             shape = (*shape, 1, 1)
         if file.entries[stored].dtype not in FLOATING:
-            raise WeightsError(f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: use a file with weights in F32 or F16")
+            raise WeightsError(
+                f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: use a file with weights in F32 or F16"
+            )
         where[name] = file, stored, shape
     if left:
         log.info("%s: %d tensors that are not the autoencoder's were left out", source, left)
@@ -72,4 +83,6 @@ def _latent_diffusion_name(stored: str, last_level: int) -> str:
         layer, _, last = part.rpartition(".")
         name = f"{start}.mid.attn_1.{ATTENTION.get(layer, layer)}.{last}"
     # One library counts the decoder's levels from the latents, the other from the pixels.
-    return name if name == published else UP.sub(lambda found: f"decoder.up.{last_level - int(found[1])}.", name)
+    return (
+        name if name == published else UP.sub(lambda found: f"decoder.up.{last_level - int(found[1])}.", name)
+    )

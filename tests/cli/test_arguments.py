@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from opensora.cli.arguments import PRESETS, parse
-from opensora.published import Answers, Ignored
+from opensora.cli.published import Answers, Ignored
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,19 @@ def test_defaults() -> None:
 
 def test_values_of_every_kind() -> None:
     options = read(
-        "--seed", "3", "--guidance_scale=1e-1", "--format", "gif", "--optimizer.learning_rate", "2e-5", "--negative_prompt", "a: [b]"
+        "--seed",
+        "3",
+        "--guidance_scale=1e-1",
+        "--format",
+        "gif",
+        "--optimizer.learning_rate",
+        "2e-5",
+        "--negative_prompt",
+        "a: [b]",
     )
-    assert options == Options(seed=3, guidance_scale=0.1, format="gif", optimizer=Optimizer(2e-5), negative_prompt="a: [b]")
+    assert options == Options(
+        seed=3, guidance_scale=0.1, format="gif", optimizer=Optimizer(2e-5), negative_prompt="a: [b]"
+    )
     assert read("--seed", "-1").seed == -1
     assert read("--negative_prompt=--really").negative_prompt == "--really"
     assert read("--sizes", "2", "3").sizes == [2, 3]
@@ -64,10 +74,17 @@ def test_lists_and_positional_words() -> None:
     prompts = ["null", "1", "a: [b] # c", "emoji \U0001f418 \x07", "x" * 10_000]
     assert read(*prompts).text_prompt == prompts
     assert read("--text_prompt", *prompts).text_prompt == prompts
-    assert read("first", "--text_prompt", "second", "--seed", "1", "third").text_prompt == ["first", "second", "third"]
+    assert read("first", "--text_prompt", "second", "--seed", "1", "third").text_prompt == [
+        "first",
+        "second",
+        "third",
+    ]
 
 
-@pytest.mark.parametrize("form", [["--enable_tiling"], ["--enable_tiling", "True"], ["--enable_tiling=true"], ["--enable_tiling", "1"]])
+@pytest.mark.parametrize(
+    "form",
+    [["--enable_tiling"], ["--enable_tiling", "True"], ["--enable_tiling=true"], ["--enable_tiling", "1"]],
+)
 def test_truth_values_take_both_forms(form: list[str]) -> None:
     assert read(*form, "--seed", "1") == Options(enable_tiling=True, seed=1)
     assert read(*form[:1], "a cat") == Options(enable_tiling=True, text_prompt=["a cat"])
@@ -76,10 +93,22 @@ def test_truth_values_take_both_forms(form: list[str]) -> None:
 
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     config = tmp_path / "options.yaml"
-    config.write_text("seed: 3\nguidance_scale: 1e-3\ntext_prompt: a cat\nenable_tiling: true\noptimizer:\n  learning_rate: 0.5\n")
+    config.write_text(
+        "seed: 3\nguidance_scale: 1e-3\ntext_prompt: a cat\nenable_tiling: true\noptimizer:\n  learning_rate: 0.5\n"
+    )
     from_file = Options(["a cat"], seed=3, guidance_scale=1e-3, enable_tiling=True, optimizer=Optimizer(0.5))
     assert read("--config", str(config)) == from_file
-    options = read("--config", str(config), "a dog", "--seed", "4", "--enable_tiling", "false", "--optimizer.learning_rate", "1")
+    options = read(
+        "--config",
+        str(config),
+        "a dog",
+        "--seed",
+        "4",
+        "--enable_tiling",
+        "false",
+        "--optimizer.learning_rate",
+        "1",
+    )
     assert options == Options(["a dog"], seed=4, guidance_scale=1e-3, optimizer=Optimizer(1.0))
     config.write_text("")
     assert read("--config", str(config)) == Options()
@@ -95,32 +124,46 @@ def test_the_command_that_opens_a_preset_gives_its_options(preset: Path) -> None
         assert getattr(options, option) == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_published_names_are_taken_ignored_or_answered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_published_names_are_taken_ignored_or_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Renamed(Optimizer):
         ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
-        REPLACED: ClassVar[Answers] = {
-            "epochs": "say how long with --max_train_steps",
-            "learning_rate": "an option of the command comes first",
-            "clip_grad": Ignored("they are clipped to max_grad_norm", bool, ("true",)),
-            "jit_level": Ignored("blocks are compiled"),
-        }
 
-    assert parse(Renamed, ["--start_learning_rate=0.5"], "name", "test") == Renamed(learning_rate=0.5)
+    answers: Answers = {
+        "epochs": "say how long with --max_train_steps",
+        "learning_rate": "an option of the command comes first",
+        "clip_grad": Ignored("they are clipped to max_grad_norm", bool, ("true",)),
+        "jit_level": Ignored("blocks are compiled"),
+    }
+
+    def parse_renamed(words: list[str]) -> Renamed | None:
+        return parse(Renamed, words, "name", "test", answers=answers)
+
+    assert parse_renamed(["--start_learning_rate=0.5"]) == Renamed(learning_rate=0.5)
     (tmp_path / "a.yaml").write_text("start_learning_rate: 0.25")
-    assert parse(Renamed, ["--config", str(tmp_path / "a.yaml")], "name", "test") == Renamed(learning_rate=0.25)
-    with pytest.raises(ValueError, match="option --epochs is the published version's: say how long with --max_train_steps"):
-        parse(Renamed, ["--epochs=3"], "name", "test")
+    assert parse_renamed(["--config", str(tmp_path / "a.yaml")]) == Renamed(learning_rate=0.25)
+    with pytest.raises(
+        ValueError, match="option --epochs is the published version's: say how long with --max_train_steps"
+    ):
+        parse_renamed(["--epochs=3"])
 
     caplog.set_level("INFO", "opensora")
     words = ["--jit_level", "O1", "--clip_grad", "--learning_rate", "0.5"]
-    assert parse(Renamed, words, "name", "test") == Renamed(learning_rate=0.5)
-    lines = ["--jit_level changes nothing here: blocks are compiled", "--clip_grad changes nothing here: they are clipped to max_grad_norm"]
+    assert parse_renamed(words) == Renamed(learning_rate=0.5)
+    lines = [
+        "--jit_level changes nothing here: blocks are compiled",
+        "--clip_grad changes nothing here: they are clipped to max_grad_norm",
+    ]
     assert [record.getMessage() for record in caplog.records] == lines
     (tmp_path / "a.yaml").write_text("clip_grad: true\njit_level: 1")
-    assert parse(Renamed, ["--config", str(tmp_path / "a.yaml")], "name", "test") == Renamed()
-    with pytest.raises(ValueError, match="option clip_grad False is the published version's: they are clipped to max_grad_norm"):
-        parse(Renamed, ["--clip_grad", "False"], "name", "test")
+    assert parse_renamed(["--config", str(tmp_path / "a.yaml")]) == Renamed()
+    with pytest.raises(
+        ValueError,
+        match="option clip_grad False is the published version's: they are clipped to max_grad_norm",
+    ):
+        parse_renamed(["--clip_grad", "False"])
 
 
 def test_of_several_files_the_later_wins(tmp_path: Path) -> None:
@@ -130,7 +173,9 @@ def test_of_several_files_the_later_wins(tmp_path: Path) -> None:
     assert options == Options(seed=3, guidance_scale=2.0, sizes=[5])
 
 
-def test_a_file_comes_before_a_preset_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_comes_before_a_preset_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train").mkdir()
     Path("train/demo").write_text("seed: 3")
@@ -149,10 +194,19 @@ def test_a_file_comes_before_a_preset_of_the_same_name(tmp_path: Path, monkeypat
         (["--guidance_scale", "high"], "option guidance_scale is 'high', but it must be a number"),
         (["--format", "avi"], "option format is 'avi', but it must be one of mp4, gif"),
         (["--enable_tiling=maybe"], "option enable_tiling is 'maybe', but it must be true or false"),
-        (["--optimizer.learning_rate", "x"], "option optimizer.learning_rate is 'x', but it must be a number"),
+        (
+            ["--optimizer.learning_rate", "x"],
+            "option optimizer.learning_rate is 'x', but it must be a number",
+        ),
         (["--sizes", "2", "x"], "option sizes is ['2', 'x'], but it must be a list"),
-        (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist: check the path after --config"),
-        (["--config", "train/vae-8"], "configuration file train/vae-8 does not exist (did you mean 'train/vae-9'?)"),
+        (
+            ["--config", "nowhere.yaml"],
+            "configuration file nowhere.yaml does not exist: check the path after --config",
+        ),
+        (
+            ["--config", "train/vae-8"],
+            "configuration file train/vae-8 does not exist (did you mean 'train/vae-9'?)",
+        ),
     ],
 )
 def test_faults_in_words(words: list[str], message: str) -> None:
@@ -187,5 +241,12 @@ def test_a_command_without_positional_words() -> None:
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(Options, ["--seed", "1", "--help"], "opensora test", "test", "text_prompt") is None
     shown = capsys.readouterr().out
-    for name in ("--config", "--text_prompt A B ...", "--seed", "--enable_tiling {true,false}", "--optimizer.learning_rate", "Step size."):
+    for name in (
+        "--config",
+        "--text_prompt A B ...",
+        "--seed",
+        "--enable_tiling {true,false}",
+        "--optimizer.learning_rate",
+        "Step size.",
+    ):
         assert name in shown

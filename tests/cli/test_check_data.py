@@ -18,13 +18,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("check")
     write_set(place, 5, broken=(1,))
     records = json.loads((place / "videos.json").read_text())
-    (place / "videos.json").write_text(json.dumps([*records, {"path": "x.mp4"}, {"path": "../y.mp4", "cap": "y"}]))
+    (place / "videos.json").write_text(
+        json.dumps([*records, {"path": "x.mp4"}, {"path": "../y.mp4", "cap": "y"}])
+    )
     write_set(place, 4, "pictures")
     return place
 
 
 def test_everything_is_opened_and_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--video_data", str(place / "videos.txt"), "--image_data", str(place / "pictures.txt"), "--use_image_num", "2", *CUT]
+    words = [
+        "--video_data",
+        str(place / "videos.txt"),
+        "--image_data",
+        str(place / "pictures.txt"),
+        "--use_image_num",
+        "2",
+        *CUT,
+    ]
     assert main(["check-data", *words, "--all", "--batch_size", "2", "--contact_sheet", "sheet.png"]) == 0
     report = capsys.readouterr().out
     for line in (
@@ -46,9 +56,26 @@ def test_everything_is_opened_and_told(place: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_sample_of_a_long_list(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check-data", "--image_data", str(place / "pictures.txt"), "--num_frames", "1", "--num_samples", "2"]) == 0
+    assert (
+        main(
+            [
+                "check-data",
+                "--image_data",
+                str(place / "pictures.txt"),
+                "--num_frames",
+                "1",
+                "--num_samples",
+                "2",
+            ]
+        )
+        == 0
+    )
     report = capsys.readouterr().out
-    assert "  opened 2, 0 cannot be used\n" in report and "videos" not in report and "an epoch: 4 samples, 4 steps of 1\n" in report
+    assert (
+        "  opened 2, 0 cannot be used\n" in report
+        and "videos" not in report
+        and "an epoch: 4 samples, 4 steps of 1\n" in report
+    )
 
 
 def test_cached_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,14 +91,22 @@ def test_a_list_that_a_run_would_refuse(place: Path, capsys: pytest.CaptureFixtu
     for words, message in (
         (["--video_data", "nowhere.txt"], "data list nowhere.txt does not exist"),
         ([], "there is no data"),
-        (["--video_data", str(place / "videos.txt"), "--text_embed_cache"], "has no folder of text embeddings"),
-        (["--video_data", str(place / "videos.txt"), "--contact_sheet", "sheet.png"], "sheet.png is there already and stays"),
+        (
+            ["--video_data", str(place / "videos.txt"), "--text_embed_cache"],
+            "has no folder of text embeddings",
+        ),
+        (
+            ["--video_data", str(place / "videos.txt"), "--contact_sheet", "sheet.png"],
+            "sheet.png is there already and stays",
+        ),
     ):
         assert main(["check-data", *words]) == 2
         assert message in capsys.readouterr().err
 
 
-def test_a_list_of_which_nothing_can_be_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_of_which_nothing_can_be_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_set(tmp_path / "bad", 2, broken=(0, 1))
     assert main(["check-data", "--video_data", "bad/videos.txt", *CUT]) == 0
     assert "a run would stop at once: 16 samples in a row could not be read" in capsys.readouterr().out

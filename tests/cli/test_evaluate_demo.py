@@ -10,11 +10,19 @@ from opensora.cli import main
     [
         (["--clips_per_pair", "-1"], "opensora: clips_per_pair -1 is too small"),
         (["--output", "nowhere/figures.json"], "opensora: output nowhere/figures.json cannot be written"),
-        (["--contact_sheet", "sheet.mp4"], "opensora: contact_sheet sheet.mp4 cannot be written: name a .png file"),
-        (["--demo_data", "nowhere"], "opensora: nowhere holds no demo data set: make it first with `opensora prepare-data demo nowhere`"),
+        (
+            ["--contact_sheet", "sheet.mp4"],
+            "opensora: contact_sheet sheet.mp4 cannot be written: name a .png file",
+        ),
+        (
+            ["--demo_data", "nowhere"],
+            "opensora: nowhere holds no demo data set: make it first with `opensora prepare-data demo nowhere`",
+        ),
     ],
 )
-def test_bad_input_is_one_sentence_and_code_2(words: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_sentence_and_code_2(
+    words: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate-demo", *words]) == 2
     output = capfd.readouterr()
     assert output.err.startswith(message) and output.err.count("\n") == 1 and output.out == ""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from opensora.cli import main
-from opensora.models.latte_config import LatteConfig, weight_shapes
+from opensora.models.latte.config import LatteConfig, weight_shapes
 from opensora.weights.folder import DEMO
 from opensora.weights.sources import folder_files
 
@@ -25,18 +25,34 @@ def test_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None:
     content = told(capsys, "demo", "--guidance_scale", "4", "--num_sampling_steps", "20")
     parts = {part["folder"].rsplit("/", 1)[1]: part for part in content["parts"]}
     (file,) = folder_files(DEMO / "17x64x64")
-    assert parts["17x64x64"]["tensors"] == len(file.entries) and set(parts) == {"17x64x64", "vae", "text_encoder"}
+    assert parts["17x64x64"]["tensors"] == len(file.entries) and set(parts) == {
+        "17x64x64",
+        "vae",
+        "text_encoder",
+    }
     (video,) = content["videos"]
     assert (video["num_frames"], video["height"], video["evaluations"], video["guided"]) == (17, 64, 20, True)
-    assert 0 < video["evaluation"] < video["forward"] and video["seconds"] > 0 and video["apart"] <= video["together"]
+    assert (
+        0 < video["evaluation"] < video["forward"]
+        and video["seconds"] > 0
+        and video["apart"] <= video["together"]
+    )
     assert "elephant" in content["subjects"]
 
-    longer = told(capsys, "demo", "--num_frames", "33", "--num_sampling_steps", "40", "--guidance_scale", "1")["videos"][0]
-    assert longer["evaluations"] == 40 and longer["num_frames"] == 33 and longer["evaluation"] > 1.7 * video["evaluation"]
+    longer = told(
+        capsys, "demo", "--num_frames", "33", "--num_sampling_steps", "40", "--guidance_scale", "1"
+    )["videos"][0]
+    assert (
+        longer["evaluations"] == 40
+        and longer["num_frames"] == 33
+        and longer["evaluation"] > 1.7 * video["evaluation"]
+    )
 
     assert main(["info", "demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("  one forward: ") for line in lines) and any("an estimate" in line for line in lines)
+    assert any(line.startswith("  one forward: ") for line in lines) and any(
+        "an estimate" in line for line in lines
+    )
     assert main(["info", "demo", "--device", "Ascend"]) == 0
     assert "  time: not measured on this device" in capsys.readouterr().out.splitlines()
 
@@ -52,7 +68,9 @@ def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> 
     assert set(videos) == {"65x512x512", "17x256x256"}
     assert videos["65x512x512"]["forward"] / 1e12 == pytest.approx(37.4, abs=0.05)
     assert (videos["65x512x512"]["evaluations"], videos["65x512x512"]["text_encoder"]) == (159, False)
-    assert [video["version"] for video in told(capsys, "release", "--version", "17x256x256")["videos"]] == ["17x256x256"]
+    assert [video["version"] for video in told(capsys, "release", "--version", "17x256x256")["videos"]] == [
+        "17x256x256"
+    ]
     assert main(["info", "release", "--version", "17x256"]) == 2
     assert "did you mean '17x256x256'?" in capsys.readouterr().err
     shared = ("--version", "65x512x512", "--num_frames", "221", "--use_image_num", "4", "--sp_size", "8")
@@ -62,7 +80,9 @@ def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> 
     assert "transformer 65.9 TFLOP on each process that shares it, " in capsys.readouterr().out
     assert main(["info", "release", *shared, "--num_no_recompute", "28"]) == 0
     assert "transformer 49.5 TFLOP on each process that shares it, " in capsys.readouterr().out
-    beside = told(capsys, "release", "--text_encoder_name", str(DEMO / "text_encoder"), "--version", "17x256x256")
+    beside = told(
+        capsys, "release", "--text_encoder_name", str(DEMO / "text_encoder"), "--version", "17x256x256"
+    )
     assert beside["parts"][-1]["kind"] == "T5EncoderModel" and beside["videos"][0]["text_encoder"]
     # A part by itself has no videos.
     assert told(capsys, "release/vae")["videos"] == []
@@ -83,9 +103,16 @@ def test_the_release_s_parameters_are_counted(capsys: pytest.CaptureFixture[str]
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         file.truncate(8 + len(encoded) + offset)
     (part,) = told(capsys, "latte")["parts"]
-    assert (part["kind"], part["parameters"], part["tensors"], part["stored"]) == ("LatteT2V", 1_057_246_880, 968, ["F32"])
+    assert (part["kind"], part["parameters"], part["tensors"], part["stored"]) == (
+        "LatteT2V",
+        1_057_246_880,
+        968,
+        ["F32"],
+    )
 
 
 def test_nothing_is_loaded() -> None:
     code = "import sys; from opensora.cli import main; code = main(['info', 'demo']); sys.exit(code or 'mindspore' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+    )

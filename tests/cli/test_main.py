@@ -32,12 +32,17 @@ def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) ->
         (["genrate"], "opensora: command 'genrate' is unknown (did you mean 'generate'?): choose one of "),
         (["generate", "x", "--sede", "1"], "opensora: option --sede is unknown (did you mean 'seed'?)"),
         (["generate", "x", "--model_path", "nowhere"], "opensora: model folder nowhere does not exist"),
-        (["generate", "x", "--guidance_scale", "strong"], "opensora: option guidance_scale is 'strong', but it must be a number"),
+        (
+            ["generate", "x", "--guidance_scale", "strong"],
+            "opensora: option guidance_scale is 'strong', but it must be a number",
+        ),
         (["generate"], "opensora: there is no prompt"),
         (["info", "nowhere"], "opensora: nowhere is no model folder"),
     ],
 )
-def test_bad_input_is_one_sentence_and_code_2(words: list[str], message: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_code_2(
+    words: list[str], message: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(words) == 2
     output = capfd.readouterr()
     assert output.err.startswith(message)
@@ -61,7 +66,11 @@ def raising(error: BaseException) -> object:
     ],
 )
 def test_errors_while_running(
-    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(cli, "_dispatch", raising(error))
     assert main([]) == code
@@ -82,11 +91,21 @@ def test_help_and_mistakes_do_not_import_the_framework() -> None:
         assert main(["generate", "x", "--seed", "x"]) == 2 and main(["generate", "x", "--model_path", "/nowhere"]) == 2
         assert "mindspore" not in sys.modules
     """
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, capture_output=True, cwd=Path(cli.__file__).parents[2])
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        check=True,
+        capture_output=True,
+        cwd=Path(cli.__file__).parents[2],
+    )
 
 
 def test_info_describes_the_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_weights(tmp_path / "m" / "vae", {"_class_name": "CausalVAEModel"}, {"a": np.ones((10, 200)), "b": np.ones(3)}, dtype="float16")
+    save_weights(
+        tmp_path / "m" / "vae",
+        {"_class_name": "CausalVAEModel"},
+        {"a": np.ones((10, 200)), "b": np.ones(3)},
+        dtype="float16",
+    )
     (tmp_path / "m" / "text_encoder").mkdir()
     (tmp_path / "m" / "text_encoder" / "config.json").write_text('{"architectures": ["T5EncoderModel"]}')
     assert main(["info", "m"]) == 0

@@ -9,7 +9,7 @@ import numpy as np
 from opensora.data.cache import CacheWriter, Fingerprint
 from opensora.data.latents import LatentCache
 from opensora.data.options import ClipOptions
-from opensora.data.video import write_video
+from opensora.media.writer import write_video
 
 
 def grey(length: int, height: int = 32, width: int = 48, first: int = 0) -> np.ndarray:
@@ -18,7 +18,9 @@ def grey(length: int, height: int = 32, width: int = 48, first: int = 0) -> np.n
     return np.broadcast_to(levels[:, None, None, None], (length, height, width, 3)).copy()
 
 
-def write_set(folder: Path, count: int, kind: str = "videos", broken: tuple[int, ...] = (), length: int = 12) -> Path:
+def write_set(
+    folder: Path, count: int, kind: str = "videos", broken: tuple[int, ...] = (), length: int = 12
+) -> Path:
     """`folder`/<kind>.txt, a data list of files with commas and spaces in their names; captions "clip 0", "clip 1"... Returns the list."""
     place = folder / f"{kind}, all of them"
     place.mkdir(parents=True)
@@ -35,7 +37,11 @@ def write_set(folder: Path, count: int, kind: str = "videos", broken: tuple[int,
 
 
 def latent_cache(
-    folder: Path, captions: list[str], moments: np.ndarray, encoder: str = "an encoder", dtype: str = "float16"
+    folder: Path,
+    captions: list[str],
+    moments: np.ndarray,
+    encoder: str = "an encoder",
+    dtype: str = "float16",
 ) -> LatentCache:
     """A cache of given moments (N, 2*C, t, h, w), in blocks of 4, as if made by the autoencoder of this digest."""
     clip = ClipOptions(num_frames=4 * moments.shape[2] - 3, max_image_size=8 * moments.shape[3])
@@ -43,6 +49,8 @@ def latent_cache(
     writer = CacheWriter(folder, fingerprint, dtype)
     for block in range(fingerprint.blocks):
         numbers = range(4 * block, min(4 * block + 4, len(captions)))
-        items = [{"key": str(n), "path": f"clip {n}", "captions": [captions[n]], "source": 0} for n in numbers]
+        items = [
+            {"key": str(n), "path": f"clip {n}", "captions": [captions[n]], "source": 0} for n in numbers
+        ]
         writer.write(block, items, {str(n): moments[n] for n in numbers})
     return LatentCache(folder)

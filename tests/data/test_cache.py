@@ -15,7 +15,10 @@ PRINT = Fingerprint("text", "encoder one", {"model_max_length": 8}, "captions on
 
 
 def arrays(block: int) -> dict[str, np.ndarray]:
-    return {str(key): np.full((key + 1, 3), key / 7, np.float32) for key in range(2 * block, min(2 * block + 2, 5))}
+    return {
+        str(key): np.full((key + 1, 3), key / 7, np.float32)
+        for key in range(2 * block, min(2 * block + 2, 5))
+    }
 
 
 def fill(writer: CacheWriter, blocks: range = range(3)) -> list[int]:
@@ -32,7 +35,9 @@ def test_what_is_read_is_what_was_written(tmp_path, dtype):
     cache = Cache(tmp_path / "cache", "text")
     assert [item["key"] for item in cache.items] == list("01234") and "4" in cache and "5" not in cache
     for key, value in (arrays(0) | arrays(1) | arrays(2)).items():
-        assert cache.read(key).dtype == np.float32 and np.array_equal(cache.read(key), value.astype(dtype).astype(np.float32))
+        assert cache.read(key).dtype == np.float32 and np.array_equal(
+            cache.read(key), value.astype(dtype).astype(np.float32)
+        )
 
 
 def test_processes_share_the_blocks_and_a_stopped_one_continues(tmp_path):
@@ -41,7 +46,9 @@ def test_processes_share_the_blocks_and_a_stopped_one_continues(tmp_path):
     with pytest.raises(ValueError, match="not complete, 2 of 3 blocks are missing: run its command again"):
         Cache(tmp_path / "cache", "text")
     assert fill(first, range(1)) == [0]
-    assert fill(CacheWriter(tmp_path / "cache", PRINT, "float16")) == [2]  # another number of processes finishes it
+    assert fill(CacheWriter(tmp_path / "cache", PRINT, "float16")) == [
+        2
+    ]  # another number of processes finishes it
     assert len(Cache(tmp_path / "cache", "text").items) == 5
 
 
@@ -87,7 +94,9 @@ def test_items_without_an_array_are_told(tmp_path):
     writer = CacheWriter(tmp_path / "cache", replace(PRINT, count=1), "float16")
     writer.write(0, [{"key": "0", "path": "\ud800.mp4", "rejected": "it is broken"}], {})
     cache = Cache(tmp_path / "cache", "text")
-    assert not cache.items and cache.rejected == [{"key": "0", "path": "\ud800.mp4", "rejected": "it is broken"}]
+    assert not cache.items and cache.rejected == [
+        {"key": "0", "path": "\ud800.mp4", "rejected": "it is broken"}
+    ]
 
 
 def test_other_folders_are_refused(tmp_path):
@@ -138,4 +147,8 @@ def test_an_encoders_digest_follows_weights_and_tokenizer(tmp_path):
     content = bytearray((tmp_path / "other" / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "other" / "model.safetensors").write_bytes(content)
-    assert encoder_digest(DEMO / "text_encoder") == encoder_digest(tmp_path / "same") != encoder_digest(tmp_path / "other")
+    assert (
+        encoder_digest(DEMO / "text_encoder")
+        == encoder_digest(tmp_path / "same")
+        != encoder_digest(tmp_path / "other")
+    )

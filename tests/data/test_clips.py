@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from opensora.data.clips import ClipShape, listed_files, media_files, read_ahead
-from opensora.data.video import write_video
+from opensora.media.writer import write_video
 
 
 def ramp(length: int, height: int, width: int) -> np.ndarray:
@@ -24,7 +24,9 @@ def test_frames_stay_as_they_are_but_for_the_edges(picture: Path) -> None:
     assert np.array_equal(ClipShape(num_frames=3).read(picture), ramp(1, 21, 35))
     # 5 rows and 3 columns are too many: of the odd margins the smaller half is above and the larger to the left (2.5 and 1.5 to even).
     assert np.array_equal(ClipShape(num_frames=1, multiple=8).read(picture), ramp(1, 21, 35)[:, 2:18, 2:34])
-    assert np.array_equal(ClipShape(num_frames=1, multiple=8, crop_size=8).read(picture), ramp(1, 21, 35)[:, 6:14, 14:22])
+    assert np.array_equal(
+        ClipShape(num_frames=1, multiple=8, crop_size=8).read(picture), ramp(1, 21, 35)[:, 6:14, 14:22]
+    )
 
 
 def test_the_shorter_side_is_resized_then_the_middle_cut_out(picture: Path) -> None:
@@ -52,7 +54,10 @@ def test_long_clips_are_read_in_parts_and_short_ones_as_far_as_they_go() -> None
     [
         ({"num_frames": 0}, "num_frames 0 is too small"),
         ({"sample_rate": 0}, "sample_rate 0 is too small"),
-        ({"crop_size": 100, "multiple": 8}, "crop_size 100 is not a multiple of 8, the autoencoder's stride: use 96"),
+        (
+            {"crop_size": 100, "multiple": 8},
+            "crop_size 100 is not a multiple of 8, the autoencoder's stride: use 96",
+        ),
         ({"crop_size": 3, "multiple": 8}, "use 8"),
         ({"crop_size": 64, "resolution": 32}, "crop_size 64 is larger than resolution 32"),
     ],
@@ -74,7 +79,9 @@ def test_files_of_a_folder() -> None:
         Path(name).touch()
     Path("folder.mp4").mkdir()
     assert media_files(Path()) == [Path("a.webm"), Path("b.MP4"), Path("d.jpg")]
-    with pytest.raises(ValueError, match=r"folder folder\.mp4 has no video or picture: files that end in \.mp4"):
+    with pytest.raises(
+        ValueError, match=r"folder folder\.mp4 has no video or picture: files that end in \.mp4"
+    ):
         media_files(Path("folder.mp4"))
     with pytest.raises(ValueError, match="folder nowhere does not exist"):
         media_files(Path("nowhere"))

@@ -4,7 +4,14 @@ import pytest
 from opensora.data.dataset import collate
 from tests.reference import load
 
-SETTINGS = {"max_image_size": 32, "ae_stride": 8, "ae_stride_t": 4, "patch_size": 2, "num_frames": 9, "use_image_num": 2}
+SETTINGS = {
+    "max_image_size": 32,
+    "ae_stride": 8,
+    "ae_stride_t": 4,
+    "patch_size": 2,
+    "num_frames": 9,
+    "use_image_num": 2,
+}
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from opensora.data.options import ClipOptions, DataOptions
 from opensora.data.stock import make_source
 from opensora.data.tokenizer import Tokenizer
 from opensora.models import CausalVAE, T5Encoder
-from opensora.models.causal_vae import CausalVAEConfig
-from opensora.models.t5 import T5Config
+from opensora.models.causal_vae.model import CausalVAEConfig
+from opensora.models.t5.model import T5Config
 from opensora.runtime import mindspore
 from opensora.weights.folder import DEMO
 from tests.data.material import write_set
@@ -42,13 +42,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_set(place, COUNT, broken=(3,))
     write_set(place, 3, "pictures")
     config = CausalVAEConfig(
-        hidden_size=8, hidden_size_mult=(1, 1, 1, 1), num_res_blocks=1, norm_num_groups=4, decoder_resnet_blocks=("ResnetBlock2D",) * 4
+        hidden_size=8,
+        hidden_size_mult=(1, 1, 1, 1),
+        num_res_blocks=1,
+        norm_num_groups=4,
+        decoder_resnet_blocks=("ResnetBlock2D",) * 4,
     )
     rng = np.random.default_rng(0)
     CausalVAE.initialise(config, rng).save_pretrained(place / "vae")
-    T5Encoder.initialise(T5Config(vocab_size=32128, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2), rng).save_pretrained(
-        place / "t5"
-    )
+    T5Encoder.initialise(
+        T5Config(vocab_size=32128, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2), rng
+    ).save_pretrained(place / "t5")
     shutil.copy(DEMO / "text_encoder" / "spiece.model", place / "t5")
     for kind in ("videos", "pictures"):
         (folder,) = (source.folder for source in read_data_list(place / f"{kind}.txt"))
@@ -65,8 +69,23 @@ def command(name: str, **options: object) -> int:
 
 
 def embed(place: Path, kind: str, **changes: object) -> None:
-    settings = {"text_encoder_name": place / "t5", "model_max_length": 8, "dtype": "float32", "batch_size": 2, "block_size": 3, **changes}
-    assert command("embed-text", data_file_path=place / f"{kind}.json", output_path=place / f"text of {kind}", **settings) == 0
+    settings = {
+        "text_encoder_name": place / "t5",
+        "model_max_length": 8,
+        "dtype": "float32",
+        "batch_size": 2,
+        "block_size": 3,
+        **changes,
+    }
+    assert (
+        command(
+            "embed-text",
+            data_file_path=place / f"{kind}.json",
+            output_path=place / f"text of {kind}",
+            **settings,
+        )
+        == 0
+    )
 
 
 def encode(place: Path, name: str, **changes: object) -> None:
@@ -75,7 +94,13 @@ def encode(place: Path, name: str, **changes: object) -> None:
 
 
 def source(place: Path, **changes: object):
-    settings = {**CUT, "video_data": str(place / "videos.txt"), "model_max_length": 8, "caption_dropout": 0.3, **changes}
+    settings = {
+        **CUT,
+        "video_data": str(place / "videos.txt"),
+        "model_max_length": 8,
+        "caption_dropout": 0.3,
+        **changes,
+    }
     return make_source(DataOptions(**settings), 0, place / "t5", place / "vae")
 
 
@@ -93,7 +118,9 @@ def test_cached_latents_are_what_the_autoencoder_says(place: Path) -> None:
     cache, vae = LatentCache(place / "latents"), CausalVAE.from_pretrained(place / "vae")
     entries = Entries(read_data_list(place / "videos.txt"))
     assert [item["key"] for item in cache.items] == list("0124")
-    assert cache.rejected[0]["key"] == "3" and cache.rejected[0]["rejected"].endswith("clip, 3.mp4 holds no video")
+    assert cache.rejected[0]["key"] == "3" and cache.rejected[0]["rejected"].endswith(
+        "clip, 3.mp4 holds no video"
+    )
     for index, item in enumerate(cache.items):
         number = int(item["key"])
         assert tuple(item["captions"]) == entries[number].captions
@@ -109,9 +136,16 @@ def test_cached_latents_are_what_the_autoencoder_says(place: Path) -> None:
 @pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("latents", [False, True])
 def test_a_run_uses_either_cache_both_or_none(place: Path, text: bool, latents: bool) -> None:
-    changes: dict[str, object] = {"text_embed_cache": text, "image_data": str(place / "pictures.txt"), "use_image_num": 2}
+    changes: dict[str, object] = {
+        "text_embed_cache": text,
+        "image_data": str(place / "pictures.txt"),
+        "use_image_num": 2,
+    }
     if latents:
-        changes |= {"vae_latent_folder": str(place / "latents"), "image_latent_folder": str(place / "pictures")}
+        changes |= {
+            "vae_latent_folder": str(place / "latents"),
+            "image_latent_folder": str(place / "pictures"),
+        }
     made = source(place, **changes)
     batch = made.join([made.draw(number) for number in range(4)])
     assert batch["cond_mask"].shape == (4, 3, 8) and batch["attention_mask"].shape == (4, 4, 2, 2)
@@ -131,8 +165,13 @@ def test_captions_do_not_depend_on_the_text_cache(place: Path) -> None:
     encoder = T5Encoder.from_pretrained(place / "t5")
     for number in range(6):
         ids, embeds = plain.draw(number)["video_data"], cached.draw(number)["video_data"]
-        assert np.array_equal(ids["cond_mask"], embeds["cond_mask"]) and np.array_equal(ids["video"], embeds["video"])
-        expected = encoder(ms.Tensor(ids["input_ids"]), ms.Tensor(ids["cond_mask"])).asnumpy() * ids["cond_mask"][..., None]
+        assert np.array_equal(ids["cond_mask"], embeds["cond_mask"]) and np.array_equal(
+            ids["video"], embeds["video"]
+        )
+        expected = (
+            encoder(ms.Tensor(ids["input_ids"]), ms.Tensor(ids["cond_mask"])).asnumpy()
+            * ids["cond_mask"][..., None]
+        )
         np.testing.assert_allclose(embeds["text_embeds"], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -148,22 +187,33 @@ def test_pixels_and_ids_become_what_the_caches_hold(place: Path) -> None:
 
     latents = batch_latents(batch, 2, vae, np.random.default_rng(0))
     rng = np.random.default_rng(0)
-    for frames, places, length in ((slice(0, 5), slice(0, 2), 2), (slice(5, 6), slice(2, 3), 1), (slice(6, 7), slice(3, 4), 1)):
+    for frames, places, length in (
+        (slice(0, 5), slice(0, 2), 2),
+        (slice(5, 6), slice(2, 3), 1),
+        (slice(6, 7), slice(3, 4), 1),
+    ):
         posterior = vae.encode(ms.Tensor(np.ascontiguousarray(batch["pixels"][:, :, frames])))
         noise = rng.standard_normal((2, 4, length, 2, 2), np.float32)
         expected = posterior.mean.asnumpy() + np.exp(posterior.logvar.asnumpy() / 2) * noise
         np.testing.assert_allclose(latents[:, :, places], expected * LATENT_SCALE, rtol=1e-4, atol=1e-5)
     assert batch_latents({"latents": latents}, 2, None, rng) is latents
     mean = vae.encode(ms.Tensor(np.ascontiguousarray(batch["pixels"][:, :, :5]))).mean.asnumpy()
-    np.testing.assert_allclose(batch_latents(batch, 2, vae, None)[:, :, :2], mean * LATENT_SCALE, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        batch_latents(batch, 2, vae, None)[:, :, :2], mean * LATENT_SCALE, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_cache_alone_is_a_data_set(place: Path) -> None:
-    made = make_source(DataOptions(vae_latent_folder=str(place / "latents"), model_max_length=8), 0, place / "t5")
+    made = make_source(
+        DataOptions(vae_latent_folder=str(place / "latents"), model_max_length=8), 0, place / "t5"
+    )
     assert len(made) == 4 and made.clip == ClipOptions(**CUT)
     assert made.join([made.draw(0)])["latents"].shape == (1, 4, 2, 2, 2)
     options = DataOptions(
-        vae_latent_folder=str(place / "latents"), image_latent_folder=str(place / "pictures"), use_image_num=2, model_max_length=8
+        vae_latent_folder=str(place / "latents"),
+        image_latent_folder=str(place / "pictures"),
+        use_image_num=2,
+        model_max_length=8,
     )
     made = make_source(options, 0, place / "t5")
     assert made.join([made.draw(0)])["latents"].shape == (1, 4, 2 + 2, 2, 2)
@@ -176,7 +226,9 @@ def test_pictures_cut_from_videos_are_cached_behind_them(place: Path) -> None:
     entry = Entries(read_data_list(place / "videos.txt"))[0]
     video = read_clip(entry, 5, ClipOptions(**CUT), np.random.default_rng([0, 0]))
     expected = vae.encode(ms.Tensor(np.stack([video[:, :1], video[:, 4:]]))).moments.asnumpy()
-    np.testing.assert_allclose(cache.moments(0)[:, 2:], np.concatenate(list(expected), 1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        cache.moments(0)[:, 2:], np.concatenate(list(expected), 1), rtol=1e-4, atol=1e-4
+    )
     made = source(place, vae_latent_folder=str(place / "cut"), **setting)
     sample = made.draw(0)
     assert sample["video_data"]["latents"].shape == (4, 2, 2, 2) and len(sample["image_data"]["latents"]) == 2
@@ -187,8 +239,16 @@ def test_sizes_that_differ_are_encoded_as_a_run_would_pad_them(place: Path) -> N
     encode(place, "scaled", video_data=place / "videos.txt", num_frames=5, multi_scale=True)
     made = source(place, vae_latent_folder=str(place / "scaled"), multi_scale=True)
     batch = made.join([made.draw(0)])
-    assert batch["latents"].shape == (1, 4, 2, 2, 2) and batch["attention_mask"][0, 0].tolist() == [[1, 1], [1, 1]]
-    assert LatentCache(place / "scaled").moments(0).shape == (8, 2, 2, 2)  # 10x16 pixels fill two rows of latents in part
+    assert batch["latents"].shape == (1, 4, 2, 2, 2) and batch["attention_mask"][0, 0].tolist() == [
+        [1, 1],
+        [1, 1],
+    ]
+    assert LatentCache(place / "scaled").moments(0).shape == (
+        8,
+        2,
+        2,
+        2,
+    )  # 10x16 pixels fill two rows of latents in part
 
 
 @pytest.mark.parametrize(
@@ -196,7 +256,10 @@ def test_sizes_that_differ_are_encoded_as_a_run_would_pad_them(place: Path) -> N
     [
         ({"num_frames": 9}, r"other settings \(num_frames 5, not 9\)"),
         ({"enable_flip": True}, r"other settings \(enable_flip False, not True\)"),
-        ({"model_max_length": 9, "text_embed_cache": True, "vae_latent_folder": None}, r"other settings \(model_max_length 8, not 9\)"),
+        (
+            {"model_max_length": 9, "text_embed_cache": True, "vae_latent_folder": None},
+            r"other settings \(model_max_length 8, not 9\)",
+        ),
         ({"video_data": "changed captions"}, "was made with other captions"),
         (
             {"video_data": "changed captions", "text_embed_cache": True, "vae_latent_folder": None},
@@ -205,7 +268,9 @@ def test_sizes_that_differ_are_encoded_as_a_run_would_pad_them(place: Path) -> N
         ({"video_data": "other clips"}, r"other settings \(clips "),
     ],
 )
-def test_stale_caches_are_refused(place: Path, tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_stale_caches_are_refused(
+    place: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
     records = json.loads((place / "videos.json").read_text())
     records[0]["cap" if changes.get("video_data") == "changed captions" else "frame_idx"] = "0:7"
     (tmp_path / "changed.json").write_text(json.dumps(records))
@@ -227,17 +292,40 @@ def test_caches_of_other_weights_are_refused(place: Path, tmp_path: Path) -> Non
         path.write_bytes(content)
     options = {**CUT, "video_data": str(place / "videos.txt"), "model_max_length": 8}
     with pytest.raises(ValueError, match="latents was made with other encoder weights"):
-        make_source(DataOptions(**options, vae_latent_folder=str(place / "latents")), 0, place / "t5", tmp_path / "vae")
+        make_source(
+            DataOptions(**options, vae_latent_folder=str(place / "latents")),
+            0,
+            place / "t5",
+            tmp_path / "vae",
+        )
     with pytest.raises(ValueError, match="text of videos was made with other encoder weights"):
         make_source(DataOptions(**options, text_embed_cache=True), 0, tmp_path / "t5")
-    words = {"video_data": place / "videos.txt", "num_frames": 5, "max_image_size": 16, "dtype": "float32", "block_size": 2}
+    words = {
+        "video_data": place / "videos.txt",
+        "num_frames": 5,
+        "max_image_size": 16,
+        "dtype": "float32",
+        "block_size": 2,
+    }
     assert command("encode-latents", vae=tmp_path / "vae", output_path=place / "latents", **words) == 2
 
 
 def test_several_processes_make_one_cache(place: Path) -> None:
-    settings = {"text_encoder_name": place / "t5", "model_max_length": 8, "dtype": "float32", "batch_size": 2, "block_size": 3}
+    settings = {
+        "text_encoder_name": place / "t5",
+        "model_max_length": 8,
+        "dtype": "float32",
+        "batch_size": 2,
+        "block_size": 3,
+    }
     for rank in (1, 0):
-        words = {**settings, "rank": rank, "world_size": 2, "data_file_path": place / "videos.json", "output_path": place / "shared"}
+        words = {
+            **settings,
+            "rank": rank,
+            "world_size": 2,
+            "data_file_path": place / "videos.json",
+            "output_path": place / "shared",
+        }
         assert command("embed-text", **words) == 0
     shared, alone = Cache(place / "shared", "text"), Cache(place / "text of videos", "text")
     assert [item["key"] for item in shared.items] == [item["key"] for item in alone.items]
@@ -248,9 +336,17 @@ def test_several_processes_make_one_cache(place: Path) -> None:
 def test_a_killed_command_continues(place: Path) -> None:
     prompts = place / "prompts.txt"
     prompts.write_text("\n".join(f"prompt number {number}" for number in range(60)))
-    words = {"prompt_path": prompts, "text_encoder_name": place / "t5", "model_max_length": 8, "batch_size": 1, "block_size": 1}
+    words = {
+        "prompt_path": prompts,
+        "text_encoder_name": place / "t5",
+        "model_max_length": 8,
+        "batch_size": 1,
+        "block_size": 1,
+    }
     arguments = [f"--{key}={value}" for key, value in words.items()]
-    process = subprocess.Popen([sys.executable, "-m", "opensora", "embed-text", *arguments, f"--output_path={place / 'killed'}"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "opensora", "embed-text", *arguments, f"--output_path={place / 'killed'}"]
+    )
     deadline = time.monotonic() + 120
     while len(list((place / "killed").glob("block-*.json"))) < 4 and process.poll() is None:
         assert time.monotonic() < deadline

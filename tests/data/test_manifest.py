@@ -66,7 +66,8 @@ def test_bad_lists_are_explained(tmp_path, text, message):
 
 def test_entries_of_several_data_sets(tmp_path):
     first = data_set(
-        tmp_path / "one", [{"path": "a, b.mp4", "cap": "a cat"}, {"path": "sub/c.mp4", "cap": ["x", "y"], "frame_idx": "3:20"}]
+        tmp_path / "one",
+        [{"path": "a, b.mp4", "cap": "a cat"}, {"path": "sub/c.mp4", "cap": ["x", "y"], "frame_idx": "3:20"}],
     )
     second = data_set(tmp_path / "two", [{"path": "d.mp4", "cap": "象"}])
     entries = pickle.loads(pickle.dumps(Entries([first, second])))

@@ -8,7 +8,7 @@ import pytest
 from opensora.cli import main
 from opensora.data.manifest import Entries, read_data_list
 from opensora.data.prepare import Filters, prepare
-from opensora.data.video import write_video
+from opensora.media.writer import write_video
 from tests.data.test_scenes import pan
 
 
@@ -38,13 +38,17 @@ def films(tmp_path_factory):
 def test_lists_of_scenes_and_pictures(films, tmp_path):
     summary = prepare(films, tmp_path / "lists", Filters(min_size=32), workers=2)
     assert summary.startswith("8 files: 3 scenes of videos, 1 pictures, 5 left out")
-    videos, images = (Entries(read_data_list(tmp_path / "lists" / f"{kind}_data.txt")) for kind in ("video", "image"))
+    videos, images = (
+        Entries(read_data_list(tmp_path / "lists" / f"{kind}_data.txt")) for kind in ("video", "image")
+    )
     assert [(entry.path.relative_to(films).as_posix(), entry.captions, entry.frames) for entry in videos] == [
         ("sub/still, one.mp4", ("a still",), (0, 20)),
         ("two scenes.mp4", ("first caption", "second caption"), (0, 20)),
         ("two scenes.mp4", ("first caption", "second caption"), (20, 45)),
     ]
-    assert [(entry.path.name, entry.captions, entry.frames) for entry in images] == [("picture.png", ("a picture",), None)]
+    assert [(entry.path.name, entry.captions, entry.frames) for entry in images] == [
+        ("picture.png", ("a picture",), None)
+    ]
     record = json.loads((tmp_path / "lists" / "videos.json").read_text())[0]
     assert (record["height"], record["width"], record["fps"], record["num_frames"]) == (72, 128, 12, 20)
 
@@ -69,7 +73,10 @@ def test_what_is_left_out_is_listed_with_its_reason(films, tmp_path):
         (Filters(max_motion=0.5), {"sub/still, one.mp4": 1}),
         (Filters(max_frames=20, min_size=32), {"two scenes.mp4": 1, "sub/still, one.mp4": 1}),
         (Filters(cut_scenes=False, min_frames=45), {"two scenes.mp4": 1}),
-        (Filters(default_caption="a film", min_motion=0.5, min_size=32), {"two scenes.mp4": 2, "mute.mp4": 1}),
+        (
+            Filters(default_caption="a film", min_motion=0.5, min_size=32),
+            {"two scenes.mp4": 2, "mute.mp4": 1},
+        ),
     ],
 )
 def test_filters(films, tmp_path, filters, kept):
@@ -97,14 +104,21 @@ def test_a_stopped_command_continues_without_measuring_again(films, tmp_path, mo
     prepare(films, tmp_path / "lists", Filters(min_size=32))
     assert len(measured) - before == 8 - 2
     prepare(films, tmp_path / "other", Filters(min_size=32))
-    assert (tmp_path / "lists" / "videos.json").read_text() == (tmp_path / "other" / "videos.json").read_text()
+    assert (tmp_path / "lists" / "videos.json").read_text() == (
+        tmp_path / "other" / "videos.json"
+    ).read_text()
 
 
 def test_names_that_are_no_text_are_left_out(tmp_path):
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "bad\udce9.mp4").write_bytes(b"")
-    assert "0 scenes of videos, 0 pictures, 1 left out" in prepare(tmp_path / "films", tmp_path / "lists", Filters())
-    assert json.loads((tmp_path / "lists" / "rejected.jsonl").read_text())["reason"] == "its name is not UTF-8: rename it"
+    assert "0 scenes of videos, 0 pictures, 1 left out" in prepare(
+        tmp_path / "films", tmp_path / "lists", Filters()
+    )
+    assert (
+        json.loads((tmp_path / "lists" / "rejected.jsonl").read_text())["reason"]
+        == "its name is not UTF-8: rename it"
+    )
 
 
 def test_results_are_not_overwritten_and_mistakes_are_explained(films, tmp_path, capsys):

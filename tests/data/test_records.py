@@ -20,7 +20,9 @@ def piece(request, monkeypatch):
     monkeypatch.setattr(records, "PIECE", request.param)
 
 
-@pytest.mark.parametrize("text", [json.dumps(RECORDS), "\ufeff \n" + json.dumps(RECORDS, indent=3, ensure_ascii=False) + "\n"])
+@pytest.mark.parametrize(
+    "text", [json.dumps(RECORDS), "\ufeff \n" + json.dumps(RECORDS, indent=3, ensure_ascii=False) + "\n"]
+)
 @pytest.mark.usefixtures("piece")
 def test_json_lists_in_pieces_of_any_size(tmp_path, text):
     path = tmp_path / "a.json"
@@ -32,8 +34,12 @@ def test_json_lists_in_pieces_of_any_size(tmp_path, text):
 
 def test_lines_and_tables(tmp_path):
     lines, table = tmp_path / "a.jsonl", tmp_path / "a.csv"
-    lines.write_text("\n".join(json.dumps(record, ensure_ascii=False) + "\n" for record in RECORDS), encoding="utf-8")
-    table.write_text('\ufeffpath, cap\r\n"a, b.mp4","two\nlines, and ""quotes"""\r\n\r\né.mp4, plain\r\n', encoding="utf-8")
+    lines.write_text(
+        "\n".join(json.dumps(record, ensure_ascii=False) + "\n" for record in RECORDS), encoding="utf-8"
+    )
+    table.write_text(
+        '\ufeffpath, cap\r\n"a, b.mp4","two\nlines, and ""quotes"""\r\n\r\né.mp4, plain\r\n', encoding="utf-8"
+    )
     for path, expected in (
         (lines, RECORDS),
         (table, [{"path": "a, b.mp4", "cap": 'two\nlines, and "quotes"'}, {"path": "é.mp4", "cap": "plain"}]),
@@ -89,7 +95,9 @@ class EndlessList(io.RawIOBase):
         self.largest = max(self.largest, size) if size >= 0 else 1 << 60
         while len(self._rest) < size and self.count:
             self.count -= 1
-            self._rest += json.dumps({"path": f"{self.count}.mp4", "cap": "word " * 200}).encode() + (b", " if self.count else b"]")
+            self._rest += json.dumps({"path": f"{self.count}.mp4", "cap": "word " * 200}).encode() + (
+                b", " if self.count else b"]"
+            )
         piece, self._rest = self._rest[:size], self._rest[size:]
         self.total += len(piece)
         return piece

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from opensora.data.scenes import Scene, find_scenes
-from opensora.data.video import write_video
+from opensora.media.writer import write_video
 
 
 def picture(seed: int) -> np.ndarray:
@@ -27,7 +27,9 @@ def scenes(path, frames: np.ndarray) -> list[Scene]:
 
 @pytest.mark.parametrize("lengths", [[12, 20, 9], [30], [17, 4, 17], [1, 20], [20, 1]])
 def test_cuts_are_found_to_the_frame(tmp_path, lengths):
-    found = scenes(tmp_path / "a.mp4", np.concatenate([pan(seed, length) for seed, length in enumerate(lengths)]))
+    found = scenes(
+        tmp_path / "a.mp4", np.concatenate([pan(seed, length) for seed, length in enumerate(lengths)])
+    )
     edges = [0, *np.cumsum(lengths)]
     # A single frame at an end cannot be told from a flash; the scene goes on.
     if 1 in lengths:
@@ -48,11 +50,15 @@ def test_a_flash_of_one_frame_is_no_cut(tmp_path):
 
 def test_a_fade_is_no_cut(tmp_path):
     share = np.linspace(0, 1, 30)[:, None, None, None]
-    assert len(scenes(tmp_path / "a.mp4", (picture(0) * (1 - share) + picture(1) * share).astype(np.uint8))) == 1
+    assert (
+        len(scenes(tmp_path / "a.mp4", (picture(0) * (1 - share) + picture(1) * share).astype(np.uint8))) == 1
+    )
 
 
 def test_motion_grows_with_speed_and_is_nothing_in_a_still(tmp_path):
-    still, slow, fast = (scenes(tmp_path / f"{speed}.mp4", pan(0, 20, speed))[0].motion for speed in (0, 1, 4))
+    still, slow, fast = (
+        scenes(tmp_path / f"{speed}.mp4", pan(0, 20, speed))[0].motion for speed in (0, 1, 4)
+    )
     assert still < 0.2 and 0.5 < slow < fast / 2
 
 

@@ -9,7 +9,7 @@ from opensora.data.dataset import collate, shuffled
 from opensora.data.options import DataOptions
 from opensora.data.stock import make_source
 from opensora.data.tokenizer import Tokenizer
-from opensora.data.video import write_video
+from opensora.media.writer import write_video
 from opensora.weights.folder import DEMO
 from tests.data.material import grey, write_set
 
@@ -17,7 +17,13 @@ TOKENIZER = DEMO / "text_encoder"
 
 
 def options(**changes: object) -> DataOptions:
-    settings = {"num_frames": 5, "max_image_size": 16, "model_max_length": 8, "caption_dropout": 0.0, **changes}
+    settings = {
+        "num_frames": 5,
+        "max_image_size": 16,
+        "model_max_length": 8,
+        "caption_dropout": 0.0,
+        **changes,
+    }
     return DataOptions(**settings)  # type: ignore[arg-type]
 
 
@@ -36,7 +42,9 @@ def same(first: dict, second: dict) -> bool:
 
 
 def test_a_draw_depends_on_seed_and_number_only(lists):
-    setting = options(video_data=lists["video_data"], image_data=lists["image_data"], use_image_num=2, enable_flip=True)
+    setting = options(
+        video_data=lists["video_data"], image_data=lists["image_data"], use_image_num=2, enable_flip=True
+    )
     source, again = make_source(setting, 7, TOKENIZER), make_source(setting, 7, TOKENIZER)
     draws = [source.draw(number) for number in range(13)]
     assert all(same(again.draw(number), draws[number]) for number in reversed(range(13)))
@@ -75,7 +83,10 @@ def test_captions_are_cleaned_chosen_and_dropped(lists):
         texts[tuple(text["input_ids"][0, : text["cond_mask"].sum()])] += 1
     possible = ["", *(f"clip {i}{end}" for i in range(6) for end in ("", " again"))]
     ids, masks = Tokenizer.from_folder(TOKENIZER)(possible, 8)
-    assert set(texts) <= {tuple(row[: mask.sum()]) for row, mask in zip(ids, masks, strict=True)} and len(texts) > 8
+    assert (
+        set(texts) <= {tuple(row[: mask.sum()]) for row, mask in zip(ids, masks, strict=True)}
+        and len(texts) > 8
+    )
     assert 8 <= texts[(1,)] <= 28  # the end token alone: 0.3 of 60
 
 
@@ -84,23 +95,38 @@ def test_batches_are_what_collate_makes(lists):
     samples = [source.draw(number) for number in range(3)]
     batch = source.join(samples)
     expected = collate(samples, max_image_size=16, num_frames=5, use_image_num=2)._asdict()
-    assert all(np.array_equal(batch[name], value) for name, value in expected.items()) and batch.keys() == expected.keys()
-    assert batch["pixels"].shape == (3, 3, 5 + 2, 16, 16) and batch["attention_mask"].shape == (3, 2 + 2, 2, 2)
+    assert (
+        all(np.array_equal(batch[name], value) for name, value in expected.items())
+        and batch.keys() == expected.keys()
+    )
+    assert batch["pixels"].shape == (3, 3, 5 + 2, 16, 16) and batch["attention_mask"].shape == (
+        3,
+        2 + 2,
+        2,
+        2,
+    )
     assert samples[0]["video_data"]["video"].shape == (3, 5, 10, 16)
 
 
 def test_pictures_from_the_video(lists):
-    source = make_source(options(video_data=lists["video_data"], use_image_num=3, use_img_from_vid=True), 0, TOKENIZER)
+    source = make_source(
+        options(video_data=lists["video_data"], use_image_num=3, use_img_from_vid=True), 0, TOKENIZER
+    )
     sample = source.draw(4)
     video, pictures = sample["video_data"]["video"], sample["image_data"]["image"]
-    assert all(np.array_equal(picture[:, 0], video[:, place]) for picture, place in zip(pictures, (0, 2, 4), strict=True))
+    assert all(
+        np.array_equal(picture[:, 0], video[:, place])
+        for picture, place in zip(pictures, (0, 2, 4), strict=True)
+    )
     assert (sample["image_data"]["input_ids"] == sample["video_data"]["input_ids"]).all()
     assert source.join([sample])["input_ids"].shape == (1, 4, 8)
 
 
 @pytest.mark.parametrize("names", [("image_data",), ("video_data",), ("video_data", "image_data")])
 def test_pictures_alone(lists, names):
-    source = make_source(options(**{name: lists[name] for name in names}, num_frames=1, use_image_num=2), 0, TOKENIZER)
+    source = make_source(
+        options(**{name: lists[name] for name in names}, num_frames=1, use_image_num=2), 0, TOKENIZER
+    )
     assert len(source) == (3 if names == ("video_data",) else 2)
     assert source.join([source.draw(0), source.draw(1)])["pixels"].shape == (2, 3, 2, 16, 16)
 
@@ -108,7 +134,9 @@ def test_pictures_alone(lists, names):
 def test_flips_mirror_about_half(tmp_path, monkeypatch):
     data_list = write_set(tmp_path, 1)
     ramp = np.broadcast_to(np.arange(0, 192, 4, dtype=np.uint8)[:, None], (12, 32, 48, 3))
-    monkeypatch.setattr("opensora.data.cutting.read_video", lambda path, num_frames, rate, start: ramp[:num_frames])
+    monkeypatch.setattr(
+        "opensora.data.cutting.read_video", lambda path, num_frames, rate, start: ramp[:num_frames]
+    )
     source = make_source(options(video_data=str(data_list), enable_flip=True), 0, TOKENIZER)
     rows = [source.draw(number)["video_data"]["video"][0, 0, 0] for number in range(40)]
     assert 8 < sum(row[0] < row[-1] for row in rows) < 32
@@ -120,14 +148,18 @@ def test_what_cannot_be_read_is_replaced_the_same_way_every_time(tmp_path):
     first, again = ([source.draw(number) for number in range(6)] for _ in range(2))
     assert all(map(same, first, again))
     rejected = {path.rsplit("/", 1)[1]: reason for draw in first for path, reason in draw["rejected"]}
-    assert set(rejected) == {"clip, 2.mp4", "clip, 4.mp4"} and rejected["clip, 2.mp4"].endswith("clip, 2.mp4 holds no video")
+    assert set(rejected) == {"clip, 2.mp4", "clip, 4.mp4"} and rejected["clip, 2.mp4"].endswith(
+        "clip, 2.mp4 holds no video"
+    )
     assert all(len(draw["paths"]) == 1 and draw["paths"][0][-5] not in "24" for draw in first)
     assert len({shuffled(number, 6, 0) for number in range(6)}) == 6
 
 
 def test_nothing_readable_ends_with_the_reason(tmp_path):
     source = make_source(options(video_data=str(write_set(tmp_path, 2, broken=(0, 1)))), 0, TOKENIZER)
-    with pytest.raises(ValueError, match=r"16 samples in a row could not be read, the last was .*clip, .*check-data"):
+    with pytest.raises(
+        ValueError, match=r"16 samples in a row could not be read, the last was .*clip, .*check-data"
+    ):
         source.draw(0)
 
 
@@ -147,7 +179,10 @@ def test_short_videos_are_replaced_and_nonexistent_ones_left_out_on_request(tmp_
     [
         ({}, "there is no data"),
         ({"video_data": "list.txt", "use_image_num": 2}, "use_image_num needs pictures"),
-        ({"video_data": "list.txt", "use_image_num": 9, "use_img_from_vid": True}, "set it from 1 to 5, not 9"),
+        (
+            {"video_data": "list.txt", "use_image_num": 9, "use_img_from_vid": True},
+            "set it from 1 to 5, not 9",
+        ),
         ({"video_data": "list.txt", "caption_dropout": 1.5}, "caption_dropout 1.5 is outside 0 to 1"),
         ({"video_data": "list.txt", "num_frames": 0}, "num_frames 0 is too small"),
         ({"vae_latent_folder": "latents", "text_embed_cache": True}, "needs a data list with three columns"),
@@ -159,6 +194,10 @@ def test_options_that_do_not_go_together(changes, message):
 
 
 def test_samples_that_are_too_large_are_named(lists):
-    source = make_source(options(video_data=lists["video_data"], num_frames=12, max_image_size=512, max_rowsize=30), 0, TOKENIZER)
+    source = make_source(
+        options(video_data=lists["video_data"], num_frames=12, max_image_size=512, max_rowsize=30),
+        0,
+        TOKENIZER,
+    )
     with pytest.raises(ValueError, match=r"a sample takes 37\.7 MB, more than max_rowsize 30"):
         source.draw(0)

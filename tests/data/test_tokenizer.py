@@ -24,7 +24,10 @@ def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
     ("text", "expected"),
     [
         # The first two are examples of T5's own documentation.
-        ("translate English to German: The house is wonderful.", [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1]),
+        (
+            "translate English to German: The house is wonderful.",
+            [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1],
+        ),
         ("Hello, my dog is cute", [8774, 6, 82, 1782, 19, 5295, 1]),
         ("an elephant on a sky blue background", [46, 17926, 30, 3, 9, 5796, 1692, 2458, 1]),
         ("", [1]),

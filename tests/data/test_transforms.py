@@ -89,7 +89,10 @@ def test_crops_that_do_not_fit_are_explained():
 
 
 def test_random_crops_reach_every_place_and_follow_the_generator():
-    corners = {transforms.random_crop(ramp(4, 5), (3, 3), np.random.default_rng(seed))[0, 0, 0, 0] for seed in range(60)}
+    corners = {
+        transforms.random_crop(ramp(4, 5), (3, 3), np.random.default_rng(seed))[0, 0, 0, 0]
+        for seed in range(60)
+    }
     assert corners == {0, 1, 2, 5, 6, 7}
     first, again = (transforms.random_crop(ramp(9, 9), 3, np.random.default_rng(1)) for _ in range(2))
     assert np.array_equal(first, again)
@@ -105,7 +108,13 @@ def test_random_flips():
 
 @pytest.mark.parametrize(
     ("total", "num_frames", "rate", "expected"),
-    [(10, 3, 1, [0, 1, 2]), (10, 4, 3, [0, 3, 6, 9]), (10, 4, 5, [0, 3, 6, 9]), (3, 3, 4, [0, 1, 2]), (9, 1, 4, [0])],
+    [
+        (10, 3, 1, [0, 1, 2]),
+        (10, 4, 3, [0, 3, 6, 9]),
+        (10, 4, 5, [0, 3, 6, 9]),
+        (3, 3, 4, [0, 1, 2]),
+        (9, 1, 4, [0]),
+    ],
 )
 def test_frames_are_evenly_spaced(total, num_frames, rate, expected):
     assert transforms.frame_indices(total, num_frames, rate).tolist() == expected

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from opensora.data.vae_clips import Part, VideoClips, find_videos, listed_videos, split
-from opensora.data.video import write_video
+from opensora.media.writer import write_video
 
 
 def counting(number: int, frames: int = 20, height: int = 24, width: int = 40) -> np.ndarray:
@@ -34,7 +34,13 @@ def greys(clip: np.ndarray) -> np.ndarray:
 
 def test_clips_are_a_function_of_seed_and_number(folder: Path) -> None:
     parts = [Part(path) for path in find_videos(folder) if "broken" not in path.name]
-    settings: dict[str, Any] = {"num_frames": 5, "size": 16, "sample_rate": 3, "dynamic_sample": True, "random_crop": True}
+    settings: dict[str, Any] = {
+        "num_frames": 5,
+        "size": 16,
+        "sample_rate": 3,
+        "dynamic_sample": True,
+        "random_crop": True,
+    }
     first, second = VideoClips(parts, 1, **settings), VideoClips(parts, 1, **settings)
     backwards = {number: second.clip(number) for number in reversed(range(6))}
     for number in range(6):
@@ -42,13 +48,20 @@ def test_clips_are_a_function_of_seed_and_number(folder: Path) -> None:
         assert clip.shape == (5, 16, 16, 3) and clip.dtype == np.uint8
         np.testing.assert_array_equal(clip, backwards[number])
     for epoch in (0, 3):
-        assert sorted(first.name(number) for number in range(epoch, epoch + 3)) == [str(part.path) for part in parts]
-    assert any(not np.array_equal(VideoClips(parts, 2, **settings).clip(number), backwards[number]) for number in range(3))
+        assert sorted(first.name(number) for number in range(epoch, epoch + 3)) == [
+            str(part.path) for part in parts
+        ]
+    assert any(
+        not np.array_equal(VideoClips(parts, 2, **settings).clip(number), backwards[number])
+        for number in range(3)
+    )
 
 
 @pytest.mark.parametrize(("dynamic", "steps"), [(False, {30}), (True, {10, 20, 30})])
 def test_every_nth_frame_is_taken(folder: Path, dynamic: bool, steps: set[int]) -> None:
-    clips = VideoClips([Part(folder / "0.webp")], 0, num_frames=4, size=16, sample_rate=3, dynamic_sample=dynamic)
+    clips = VideoClips(
+        [Part(folder / "0.webp")], 0, num_frames=4, size=16, sample_rate=3, dynamic_sample=dynamic
+    )
     found = {round(float(step)) for number in range(40) for step in np.diff(greys(clips.clip(number)))}
     assert {min(steps, key=lambda step: abs(step - value)) for value in found} == steps
     assert max(found) <= max(steps) + 6 and min(found) >= min(steps) - 6  # the format loses a little
@@ -60,11 +73,16 @@ def test_the_square_is_in_the_middle_or_anywhere(tmp_path: Path) -> None:
     parts = [Part(tmp_path / "ramp.png")]
     middle = VideoClips(parts, 0, num_frames=1, size=16).clip(0)
     np.testing.assert_allclose(middle[0, 0, 2:-2, 0].mean(), ramp[0, 0, 18:30, 0].mean(), atol=6)
-    places = {round(float(VideoClips(parts, 0, 1, 16, random_crop=True).clip(number).mean())) for number in range(12)}
+    places = {
+        round(float(VideoClips(parts, 0, 1, 16, random_crop=True).clip(number).mean()))
+        for number in range(12)
+    }
     assert len(places) > 4 and min(places) >= 30 and max(places) <= 205
 
 
-def test_a_video_that_cannot_be_read_is_named_and_replaced(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_video_that_cannot_be_read_is_named_and_replaced(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     parts = [Part(path) for path in find_videos(folder)]
     clips = VideoClips(parts, 0, num_frames=5, size=16)
     found = [clips.clip(number) for number in range(8)]

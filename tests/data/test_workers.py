@@ -76,7 +76,10 @@ def test_samples_do_not_depend_on_the_number_of_workers(source, tmp_path):
             assert same(loader.samples(range(14)), expected)
             assert same(loader.sample(3), expected[3])
             batch, paths = loader.batch([2, 3])
-            assert batch["pixels"].shape == (2, 3, 5, 16, 16) and paths == [*expected[2]["paths"], *expected[3]["paths"]]
+            assert batch["pixels"].shape == (2, 3, 5, 16, 16) and paths == [
+                *expected[2]["paths"],
+                *expected[3]["paths"],
+            ]
         reports.add(quarantine.read_text())
     (report,) = reports
     (line,) = report.splitlines()  # once, though it was drawn twice
@@ -90,7 +93,10 @@ def test_threads_share_the_workers(source):
     expected = [source.draw(number) for number in range(8)]
     results: dict[int, object] = {}
     with Loader(source, 2) as loader:
-        threads = [threading.Thread(target=lambda n=n: results.update({n: loader.samples([2 * n, 2 * n + 1])})) for n in range(4)]
+        threads = [
+            threading.Thread(target=lambda n=n: results.update({n: loader.samples([2 * n, 2 * n + 1])}))
+            for n in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -106,10 +112,17 @@ def test_workers_do_not_import_the_framework_and_end_with_the_loader():
 
 
 @pytest.mark.parametrize(
-    ("action", "reason"), [("die", r"was killed by SIGKILL \(what a system does that is out of memory\)"), ("exit", "ended with code 7")]
+    ("action", "reason"),
+    [
+        ("die", r"was killed by SIGKILL \(what a system does that is out of memory\)"),
+        ("exit", "ended with code 7"),
+    ],
 )
 def test_a_worker_that_dies_is_reported_with_its_reason(action, reason):
-    with Loader(trouble(action), 1) as loader, pytest.raises(ChildProcessError, match=f"data worker 0 {reason} at sample 9"):
+    with (
+        Loader(trouble(action), 1) as loader,
+        pytest.raises(ChildProcessError, match=f"data worker 0 {reason} at sample 9"),
+    ):
         loader.sample(9)
 
 
@@ -136,7 +149,8 @@ def test_a_run_stops_above_the_rate(tmp_path, workers):
     with (
         Loader(source, workers, tmp_path / "run" / "quarantine.jsonl", max_bad_rate=0.02) as loader,
         pytest.raises(
-            ValueError, match=r"3 of \d+ samples could not be read, more than max_bad_rate 0.02 allows .*quarantine\.jsonl lists all"
+            ValueError,
+            match=r"3 of \d+ samples could not be read, more than max_bad_rate 0.02 allows .*quarantine\.jsonl lists all",
         ),
     ):
         loader.samples(range(8))
@@ -148,5 +162,8 @@ def test_a_run_stops_above_the_rate(tmp_path, workers):
 def test_a_workers_own_error_is_told(tmp_path):
     data_list = write_set(tmp_path, 1, broken=(0,))
     options = DataOptions(video_data=str(data_list), num_frames=5, max_image_size=16, model_max_length=8)
-    with Loader(make_source(options, 0, DEMO / "text_encoder"), 1) as loader, pytest.raises(ValueError, match="16 samples in a row"):
+    with (
+        Loader(make_source(options, 0, DEMO / "text_encoder"), 1) as loader,
+        pytest.raises(ValueError, match="16 samples in a row"),
+    ):
         loader.sample(0)

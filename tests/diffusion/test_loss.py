@@ -29,7 +29,9 @@ def diffusion() -> GaussianDiffusion:
 def test_loss_terms(diffusion: GaussianDiffusion, case: str, jitted: bool) -> None:
     mask = ms.ops.ones((6, 5, 8, 8), ms.float32) if case == "ones" else None
     function = ms.jit(loss_terms) if jitted else loss_terms
-    terms = function(tensor("model_output"), tensor("x_start"), tensor("noise"), diffusion.loss_coefficients(T), mask)
+    terms = function(
+        tensor("model_output"), tensor("x_start"), tensor("noise"), diffusion.loss_coefficients(T), mask
+    )
     for name, value in zip(("loss", "mse", "vb"), terms, strict=True):
         close(value, f"{case}.{name}", atol=0.0)
 
@@ -37,7 +39,9 @@ def test_loss_terms(diffusion: GaussianDiffusion, case: str, jitted: bool) -> No
 def test_padded_loss_is_the_mean_over_kept_elements(diffusion: GaussianDiffusion) -> None:
     # The reference divides the masked sum by the count of all elements.
     kept = TENSORS["mask_padded"].mean(axis=(1, 2, 3))
-    terms = diffusion.loss(tensor("model_output"), tensor("x_start"), ms.Tensor(T), tensor("noise"), tensor("mask_padded"))
+    terms = diffusion.loss(
+        tensor("model_output"), tensor("x_start"), ms.Tensor(T), tensor("noise"), tensor("mask_padded")
+    )
     for name, value in zip(("loss", "mse", "vb"), terms, strict=True):
         np.testing.assert_allclose(value.asnumpy(), TENSORS[f"padded.{name}"] / kept, rtol=1e-5)
 
@@ -45,7 +49,9 @@ def test_padded_loss_is_the_mean_over_kept_elements(diffusion: GaussianDiffusion
 def test_sample_without_kept_elements_has_no_loss(diffusion: GaussianDiffusion) -> None:
     mask = np.ones((6, 5, 8, 8), np.float32)
     mask[2] = 0.0
-    loss = diffusion.loss(tensor("model_output"), tensor("x_start"), T, tensor("noise"), ms.Tensor(mask))[0].asnumpy()
+    loss = diffusion.loss(tensor("model_output"), tensor("x_start"), T, tensor("noise"), ms.Tensor(mask))[
+        0
+    ].asnumpy()
     assert loss[2] == 0.0
     assert np.isfinite(loss).all()
 
@@ -61,7 +67,13 @@ def loss_per_element(schedule: GaussianDiffusion, output: np.ndarray, detached: 
     low, high = schedule.posterior_log_variance_clipped[t], np.log(schedule.betas[t])
     place = (output[:, 4:] + 1.0) / 2.0
     log_variance = place * high + (1.0 - place) * low
-    divergence = 0.5 * (-1.0 + log_variance - low + np.exp(low - log_variance) + (true_mean - mean) ** 2 * np.exp(-log_variance))
+    divergence = 0.5 * (
+        -1.0
+        + log_variance
+        - low
+        + np.exp(low - log_variance)
+        + (true_mean - mean) ** 2 * np.exp(-log_variance)
+    )
 
     def cdf(x: np.ndarray) -> np.ndarray:
         return 0.5 * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
@@ -69,7 +81,9 @@ def loss_per_element(schedule: GaussianDiffusion, output: np.ndarray, detached: 
     upper = cdf(np.exp(-0.5 * log_variance) * (x_start - mean + 1.0 / 255.0))
     lower = cdf(np.exp(-0.5 * log_variance) * (x_start - mean - 1.0 / 255.0))
     probability = np.where(x_start < -0.999, upper, np.where(x_start > 0.999, 1.0 - lower, upper - lower))
-    bound = np.where(t == 0, -np.log(np.where(probability.real > 1e-12, probability, 1e-12)), divergence) / np.log(2.0)
+    bound = np.where(
+        t == 0, -np.log(np.where(probability.real > 1e-12, probability, 1e-12)), divergence
+    ) / np.log(2.0)
     return (output[:, :4] - noise) ** 2 + bound
 
 
@@ -78,11 +92,15 @@ def test_gradient_of_the_loss(diffusion: GaussianDiffusion, jitted: bool) -> Non
     output = TENSORS["model_output"].astype(np.float64)
     coefficients = diffusion.loss_coefficients(T)
 
-    def total(model_output: ms.Tensor, x_start: ms.Tensor, noise: ms.Tensor, coefficients: ms.Tensor) -> ms.Tensor:
+    def total(
+        model_output: ms.Tensor, x_start: ms.Tensor, noise: ms.Tensor, coefficients: ms.Tensor
+    ) -> ms.Tensor:
         return loss_terms(model_output, x_start, noise, coefficients)[0].mean()
 
     function = ms.value_and_grad(total)
-    loss, gradient = (ms.jit(function) if jitted else function)(tensor("model_output"), tensor("x_start"), tensor("noise"), coefficients)
+    loss, gradient = (ms.jit(function) if jitted else function)(
+        tensor("model_output"), tensor("x_start"), tensor("noise"), coefficients
+    )
     np.testing.assert_allclose(loss.asnumpy(), TENSORS["nokw.loss"].mean(), rtol=1e-5)
 
     # Complex-step derivatives. Every element has a loss of its own, so all of them are moved at once, the halves of the channels in turn.
@@ -156,7 +174,9 @@ def test_p_sample(diffusion: GaussianDiffusion, mode: str, clip: bool) -> None:
 @pytest.mark.parametrize(("name", "eta"), [("eta0", 0.0), ("eta05", 0.5)])
 def test_ddim_sample(diffusion: GaussianDiffusion, mode: str, clip: bool, name: str, eta: float) -> None:
     noise = tensor(f"p_sample.{mode}.noise") if eta else None
-    out = diffusion.ddim_sample(tensor("model_output"), tensor("q_sample"), T, clip_denoised=clip, eta=eta, noise=noise)
+    out = diffusion.ddim_sample(
+        tensor("model_output"), tensor("q_sample"), T, clip_denoised=clip, eta=eta, noise=noise
+    )
     close(out["sample"], f"ddim_sample.{mode}.{name}")
 
 
@@ -176,7 +196,9 @@ def test_respaced_sampling_loop_gives_the_network_training_timesteps() -> None:
     def network(x: ms.Tensor, timesteps: ms.Tensor) -> ms.Tensor:
         seen.append(int(timesteps.asnumpy()[0]))
         x = x.asnumpy()
-        return ms.Tensor(np.concatenate([0.1 * x * np.cos(np.float32(seen[-1] / 1000)), 0.5 * np.tanh(x)], axis=1))
+        return ms.Tensor(
+            np.concatenate([0.1 * x * np.cos(np.float32(seen[-1] / 1000)), 0.5 * np.tanh(x)], axis=1)
+        )
 
     x = tensor("loop.x_T")
     for i, wanted in enumerate(TENSORS["loop.samples"]):

@@ -6,17 +6,23 @@ from tests import reference
 
 TENSORS = reference.load("diffusion/gaussian")
 TABLES = sorted(key[len("table.") : -len(".f64")] for key in TENSORS if key.startswith("table."))
-RESPACINGS = sorted(key[len("respaced.") : -len(".betas.f64")] for key in TENSORS if key.startswith("respaced."))
+RESPACINGS = sorted(
+    key[len("respaced.") : -len(".betas.f64")] for key in TENSORS if key.startswith("respaced.")
+)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_table(name: str) -> None:
-    np.testing.assert_allclose(getattr(Schedule(), name), TENSORS[f"table.{name}.f64"], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        getattr(Schedule(), name), TENSORS[f"table.{name}.f64"], rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("respacing", RESPACINGS)
 def test_respaced_betas(respacing: str) -> None:
-    np.testing.assert_allclose(Schedule(respacing).betas, TENSORS[f"respaced.{respacing}.betas.f64"], rtol=1e-12)
+    np.testing.assert_allclose(
+        Schedule(respacing).betas, TENSORS[f"respaced.{respacing}.betas.f64"], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("respacing", RESPACINGS)

@@ -10,9 +10,9 @@ def test_diagonal_covariances_have_a_closed_form() -> None:
     means, deviations = rng.normal(size=(2, 7)), rng.uniform(0, 3, (2, 7))
     deviations[0, 2] = deviations[1, 4] = 0
     expected = np.sum((means[0] - means[1]) ** 2 + (deviations[0] - deviations[1]) ** 2)
-    assert frechet_distance(means[0], np.diag(deviations[0] ** 2), means[1], np.diag(deviations[1] ** 2)) == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert frechet_distance(
+        means[0], np.diag(deviations[0] ** 2), means[1], np.diag(deviations[1] ** 2)
+    ) == pytest.approx(expected, rel=1e-12)
 
 
 def test_covariances_that_commute_have_a_closed_form() -> None:
@@ -41,9 +41,16 @@ def test_few_samples_of_many_features() -> None:
     # Both covariances have low rank. The one of two samples has a single axis: the root of the product has one eigenvalue.
     axis = (x[0] - x[1]) / np.sqrt(2)
     covariance = np.cov(y.T)
-    expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + axis @ axis + np.trace(covariance) - 2 * np.sqrt(axis @ covariance @ axis)
+    expected = (
+        np.sum((x.mean(0) - y.mean(0)) ** 2)
+        + axis @ axis
+        + np.trace(covariance)
+        - 2 * np.sqrt(axis @ covariance @ axis)
+    )
     assert frechet_distance_of_samples(x, y) == pytest.approx(expected, rel=1e-12)
-    assert frechet_distance(x.mean(0), np.cov(x.T), y.mean(0), covariance) == pytest.approx(expected, rel=1e-5)
+    assert frechet_distance(x.mean(0), np.cov(x.T), y.mean(0), covariance) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_properties() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from opensora.data.video import to_pixels
+from opensora.media.pixels import to_pixels
 from opensora.metrics.networks import FrameDistance, VideoFeatures, square
 from opensora.models import I3D, LPIPS
 
@@ -17,7 +17,9 @@ def video(seed: int, frames: int, height: int = 16, width: int = 24) -> np.ndarr
 def test_the_distance_of_frames_is_lpips_s_mean_whatever_the_batch(lpips_weights: Path) -> None:
     a, b = video(0, 5), video(1, 5)
     network = LPIPS.from_weights(load_file(lpips_weights))
-    pixels = [ms.Tensor(np.ascontiguousarray(to_pixels(frames[None])[0].swapaxes(0, 1)[:2])) for frames in (a, b)]
+    pixels = [
+        ms.Tensor(np.ascontiguousarray(to_pixels(frames[None])[0].swapaxes(0, 1)[:2])) for frames in (a, b)
+    ]
     first = network(*pixels).asnumpy().ravel()
     pairs = FrameDistance([lpips_weights], batch_size=2)
     assert pairs(a[:2], b[:2]) == pytest.approx(first.mean(), rel=1e-6)
@@ -30,11 +32,17 @@ def test_vgg16_and_the_heads_may_lie_in_two_files(lpips_weights: Path) -> None:
     weights = load_file(lpips_weights)
     heads = {name: value for name, value in weights.items() if name.startswith("lin")}
     # net.slice2.5.weight is torchvision's features.5.weight.
-    vgg = {f"features.{name.split('.', 2)[2]}": value for name, value in weights.items() if name.startswith("net")}
+    vgg = {
+        f"features.{name.split('.', 2)[2]}": value
+        for name, value in weights.items()
+        if name.startswith("net")
+    }
     save_file({**vgg, "classifier.0.weight": np.full((2, 2), np.nan, np.float32)}, "vgg16.safetensors")
     save_file(heads, "vgg.safetensors")
     a, b = video(0, 2), video(1, 2)
-    assert FrameDistance(["vgg16.safetensors", "vgg.safetensors"], 2)(a, b) == FrameDistance([lpips_weights], 2)(a, b)
+    assert FrameDistance(["vgg16.safetensors", "vgg.safetensors"], 2)(a, b) == FrameDistance(
+        [lpips_weights], 2
+    )(a, b)
     with pytest.raises(ValueError, match=r"the weights of LPIPS lack lin0\.model\.1\.weight"):
         FrameDistance(["vgg16.safetensors"], 2)
 

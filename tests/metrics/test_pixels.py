@@ -23,7 +23,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("seed", "shape", "noise", "ratio", "similarity"), CASES)
-def test_values_of_scikit_image(seed: int, shape: tuple[int, ...], noise: int, ratio: float, similarity: float) -> None:
+def test_values_of_scikit_image(
+    seed: int, shape: tuple[int, ...], noise: int, ratio: float, similarity: float
+) -> None:
     a, b = pair(seed, shape, noise)
     assert psnr(a, b) == pytest.approx(ratio, rel=1e-12)
     assert ssim(a, b) == pytest.approx(similarity, rel=1e-10)

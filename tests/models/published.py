@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.models.causal_vae import CausalVAEConfig
-from opensora.models.causal_vae import weight_shapes as vae_shapes
-from opensora.models.latte_config import LatteConfig
-from opensora.models.latte_config import weight_shapes as latte_shapes
-from opensora.models.t5_config import T5Config
-from opensora.models.t5_config import weight_shapes as t5_shapes
+from opensora.models.causal_vae.model import CausalVAEConfig
+from opensora.models.causal_vae.model import weight_shapes as vae_shapes
+from opensora.models.latte.config import LatteConfig
+from opensora.models.latte.config import weight_shapes as latte_shapes
+from opensora.models.t5.config import T5Config
+from opensora.models.t5.config import weight_shapes as t5_shapes
 from opensora.weights import load_config
 
 RELEASE = Path(__file__).parent.parent / "reference" / "torch" / "release"
@@ -27,7 +27,11 @@ def values(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     }
 
 
-LATTE_VALUES, VAE_VALUES, T5_VALUES = values(latte_shapes(LATTE)), values(vae_shapes(VAE)), values(t5_shapes(T5))
+LATTE_VALUES, VAE_VALUES, T5_VALUES = (
+    values(latte_shapes(LATTE)),
+    values(vae_shapes(VAE)),
+    values(t5_shapes(T5)),
+)
 
 
 def assert_same(loaded: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -40,7 +40,10 @@ def test_the_release_loads_as_published(caplog: pytest.LogCaptureFixture) -> Non
         assert_same(arrays(CausalVAE.from_pretrained(RELEASE / "vae")), VAE_VALUES)
         assert "2 tensors that this model does not use were left out (loss.discriminator" in caplog.text
         assert_same(arrays(T5Encoder.from_pretrained(RELEASE / "text_encoder")), T5_VALUES)
-        assert "decoder.block.0.layer.0.SelfAttention.q.weight, encoder.embed_tokens.weight, lm_head.weight" in caplog.text
+        assert (
+            "decoder.block.0.layer.0.SelfAttention.q.weight, encoder.embed_tokens.weight, lm_head.weight"
+            in caplog.text
+        )
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".ckpt"])
@@ -49,7 +52,9 @@ def test_the_first_stage_of_training_starts_from_latte(tmp_path: Path, suffix: s
     source = RELEASE / "t2v.pt"
     if suffix == ".ckpt":
         source = tmp_path / "t2v.ckpt"
-        tensors = [{"name": name, "data": ms.Tensor(value)} for name, value in all_of(RELEASE / "t2v.pt").items()]
+        tensors = [
+            {"name": name, "data": ms.Tensor(value)} for name, value in all_of(RELEASE / "t2v.pt").items()
+        ]
         ms.save_checkpoint(tensors, str(source))
     model = LatteT2V.from_pretrained(RELEASE / "5x32x32")
     model.weights = {}
@@ -75,7 +80,9 @@ def test_there_and_back_is_exact(tmp_path: Path, part: str) -> None:
         {name: back[name] for name in back if not name.startswith("loss.")},
         {"5x32x32": LATTE_VALUES, "vae": VAE_VALUES, "text_encoder": T5_VALUES}[part],
     )
-    assert json.loads((tmp_path / "back" / "config.json").read_text()) == json.loads((RELEASE / part / "config.json").read_text())
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == json.loads(
+        (RELEASE / part / "config.json").read_text()
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -86,19 +93,33 @@ def test_a_whole_model_in_another_type(tmp_path: Path, dtype: str) -> None:
     assert_same(arrays(LatteT2V.from_pretrained(tmp_path / "small" / "5x32x32")), LATTE_VALUES)
     assert (tmp_path / "small" / "text_encoder" / "spiece.model").read_bytes() == b"pieces"
     stored = TensorFile(tmp_path / "small" / "vae" / FILE).entries
-    assert set(stored) == set(TensorFile(RELEASE / "vae" / FILE).entries)  # the loss too: the original loads it strictly
-    assert {entry.dtype for name, entry in stored.items() if "num_batches" not in name} == {"F16" if dtype == "float16" else "BF16"}
+    assert set(stored) == set(
+        TensorFile(RELEASE / "vae" / FILE).entries
+    )  # the loss too: the original loads it strictly
+    assert {entry.dtype for name, entry in stored.items() if "num_batches" not in name} == {
+        "F16" if dtype == "float16" else "BF16"
+    }
 
 
 def test_names_of_the_published_mindspore_version(tmp_path: Path) -> None:
     """Its training wraps the network, groups the layers by pairs, and keeps tables of positions and its own state in the file."""
     names = {name: f"network.{name}" for name in LATTE_VALUES}
     for i in range(2):
-        for ours, theirs in (("transformer_blocks", "spatial_block"), ("temporal_transformer_blocks", "temp_block")):
-            names |= {n: f"network.blocks.{i}.{theirs}.{n.removeprefix(f'{ours}.{i}.')}" for n in names if n.startswith(f"{ours}.{i}.")}
+        for ours, theirs in (
+            ("transformer_blocks", "spatial_block"),
+            ("temporal_transformer_blocks", "temp_block"),
+        ):
+            names |= {
+                n: f"network.blocks.{i}.{theirs}.{n.removeprefix(f'{ours}.{i}.')}"
+                for n in names
+                if n.startswith(f"{ours}.{i}.")
+            }
     del names["caption_projection.y_embedding"]
     tensors = [{"name": names[name], "data": ms.Tensor(LATTE_VALUES[name])} for name in names]
-    tensors += [{"name": name, "data": ms.Tensor(np.zeros((1, 2, 4), np.float32))} for name in ("network.temp_pos_embed", "adam_m.x")]
+    tensors += [
+        {"name": name, "data": ms.Tensor(np.zeros((1, 2, 4), np.float32))}
+        for name in ("network.temp_pos_embed", "adam_m.x")
+    ]
     ms.save_checkpoint(tensors, str(tmp_path / "trained.ckpt"), append_dict={"epoch_num": 3})
     model = LatteT2V.from_pretrained(RELEASE / "5x32x32")
     model.load_weights(tmp_path / "trained.ckpt")
@@ -118,7 +139,9 @@ def test_a_run_becomes_parts_of_a_model_folder(tmp_path: Path) -> None:
     convert(tmp_path / "run", tmp_path / "model", Conversion())
     assert_same(load_file(tmp_path / "model" / "5x32x32" / FILE), LATTE_VALUES)
     assert_same(load_file(tmp_path / "model" / "text_encoder" / "model.safetensors"), T5_VALUES)
-    with pytest.raises(WeightsError, match=r"diffusion_pytorch_model\.safetensors exists: choose another --target"):
+    with pytest.raises(
+        WeightsError, match=r"diffusion_pytorch_model\.safetensors exists: choose another --target"
+    ):
         convert(tmp_path / "run", tmp_path / "model", Conversion())
 
     save_checkpoint(tmp_path / "vae-run", 1, {"model": VAE_VALUES}, {})
@@ -138,7 +161,11 @@ def test_kinds_are_told_by_their_names(tmp_path: Path) -> None:
         "text_encoder",
         "transformer",
     ]
-    for name, kind in (("lin0.model.1.weight", "lpips"), ("features.0.weight", "lpips"), ("first_stage_model.quant_conv.weight", "vae_2d")):
+    for name, kind in (
+        ("lin0.model.1.weight", "lpips"),
+        ("features.0.weight", "lpips"),
+        ("first_stage_model.quant_conv.weight", "vae_2d"),
+    ):
         save_file({name: np.zeros((1, 1, 1, 1), np.float32)}, tmp_path / "x.safetensors")
         assert find_kind(tmp_path / "x.safetensors") == kind
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
@@ -149,7 +176,8 @@ def test_kinds_are_told_by_their_names(tmp_path: Path) -> None:
 def test_heads_of_lpips(tmp_path: Path) -> None:
     heads = {f"lin{k}.model.1.weight": np.full((1, 4, 1, 1), k, np.float32) for k in range(5)}
     ms.save_checkpoint(
-        [{"name": name, "data": ms.Tensor(value)} for name, value in heads.items()], str(tmp_path / "lpips_vgg-426bf45c.ckpt")
+        [{"name": name, "data": ms.Tensor(value)} for name, value in heads.items()],
+        str(tmp_path / "lpips_vgg-426bf45c.ckpt"),
     )
     convert(tmp_path / "lpips_vgg-426bf45c.ckpt", tmp_path / "pretrained", Conversion())
     assert_same(load_file(tmp_path / "pretrained" / "lpips_vgg-426bf45c.safetensors"), heads)
@@ -193,7 +221,9 @@ def test_one_tensor_at_a_time(tmp_path: Path, target: str) -> None:
         ("vae", "x", Conversion(model_config=str(RELEASE / "5x32x32")), "are not those of the model"),
     ],
 )
-def test_what_cannot_be_converted(tmp_path: Path, source: str, target: str, how: Conversion, fault: str) -> None:
+def test_what_cannot_be_converted(
+    tmp_path: Path, source: str, target: str, how: Conversion, fault: str
+) -> None:
     with pytest.raises(WeightsError, match=fault):
         convert(RELEASE / source, tmp_path / target, how)
     assert not list(tmp_path.rglob("*.*"))

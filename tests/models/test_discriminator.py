@@ -24,7 +24,11 @@ def volumes() -> Discriminator:
 
 
 def losses(prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): value for name, value in reference.load("gan/losses").items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in reference.load("gan/losses").items()
+        if name.startswith(prefix)
+    }
 
 
 def arrays(discriminator: Discriminator) -> dict[str, np.ndarray]:
@@ -36,7 +40,9 @@ def test_logits_of_videos_are_the_reference(volumes: Discriminator) -> None:
     case = losses("d3.")
     video = ms.Tensor(case["input"])
     np.testing.assert_allclose(volumes(video).asnumpy(), case["eval.logits"], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(volumes(video, training=True).asnumpy(), case["train.logits"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        volumes(video, training=True).asnumpy(), case["train.logits"], rtol=0, atol=1e-5
+    )
 
 
 def test_running_statistics_are_the_reference(volumes: Discriminator) -> None:
@@ -66,7 +72,9 @@ def test_gradients_of_the_hinge_loss_are_the_reference(volumes: Discriminator) -
             gradients[name] = gradients.get(name, 0) + value.asnumpy()
     assert set(gradients) == set(volumes.trainable)
     for name, expected in losses("d3.after.d.grad.").items():
-        np.testing.assert_allclose(gradients[name], expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+        np.testing.assert_allclose(
+            gradients[name], expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name
+        )
 
 
 @pytest.mark.parametrize(("layers", "training"), [(1, False), (2, True), (3, True), (3, False)])
@@ -75,7 +83,9 @@ def test_logits_of_images_by_an_independent_formula(layers: int, training: bool)
     discriminator = randomised(2, layers, rng)
     images = rng.normal(size=(2, 3, 40, 48)).astype(np.float32)
     expected = patch_logits(arrays(discriminator), images.astype(np.float64), layers, training)
-    np.testing.assert_allclose(discriminator(ms.Tensor(images), training).asnumpy(), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        discriminator(ms.Tensor(images), training).asnumpy(), expected, rtol=0, atol=1e-5
+    )
 
 
 def randomised(dims: int, layers: int, rng: np.random.Generator) -> Discriminator:
@@ -117,7 +127,9 @@ def test_a_video_counts_as_its_frames() -> None:
     discriminator = randomised(2, 1, rng)
     video = rng.normal(size=(2, 3, 3, 16, 16)).astype(np.float32)
     frames = video.transpose(0, 2, 1, 3, 4).reshape(6, 3, 16, 16)
-    np.testing.assert_array_equal(discriminator(ms.Tensor(video)).asnumpy(), discriminator(ms.Tensor(frames)).asnumpy())
+    np.testing.assert_array_equal(
+        discriminator(ms.Tensor(video)).asnumpy(), discriminator(ms.Tensor(frames)).asnumpy()
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -131,7 +143,12 @@ def test_gradient_by_the_input_is_the_slope(dims: int) -> None:
     _, (gradient,) = tape.gradients([(logits, ms.Tensor(weighting))], wanted=[tensor])
     # Small, since the leaky units bend.
     step = 1e-2 * gradient.asnumpy() / np.linalg.norm(gradient.asnumpy())
-    values = [float((discriminator(ms.Tensor(x + sign * step), True).asnumpy().astype(np.float64) * weighting).sum()) for sign in (1, -1)]
+    values = [
+        float(
+            (discriminator(ms.Tensor(x + sign * step), True).asnumpy().astype(np.float64) * weighting).sum()
+        )
+        for sign in (1, -1)
+    ]
     assert (values[0] - values[1]) / 2 == pytest.approx(float((gradient.asnumpy() * step).sum()), rel=2e-2)
 
 
@@ -143,7 +160,9 @@ def test_fresh_weights_are_those_of_patch_gan(dims: int, layers: int) -> None:
     assert [value.shape[0] for name, value in weights.items() if value.ndim > 1] == [*widths, 1]
     assert weights["main.2.weight"].std() == pytest.approx(0.02, rel=0.02)
     assert weights["main.3.weight"].mean() == pytest.approx(1.0, abs=0.01)
-    assert set(discriminator.trainable) == {name for name in weights if "running" not in name and "tracked" not in name}
+    assert set(discriminator.trainable) == {
+        name for name in weights if "running" not in name and "tracked" not in name
+    }
     if layers == 2:
         assert {name: value.shape for name, value in weights.items()} == {
             name: value.shape for name, value in reference.load("gan/d3_discriminator").items()
@@ -153,7 +172,11 @@ def test_fresh_weights_are_those_of_patch_gan(dims: int, layers: int) -> None:
 def test_time_is_halved_twice() -> None:
     rng = np.random.default_rng(0)
     video = ms.Tensor(rng.normal(size=(1, 3, 9, 32, 32)).astype(np.float32))
-    assert [randomised(3, layers, rng)(video).shape for layers in (1, 2, 3)] == [(1, 1, 5, 16, 16), (1, 1, 3, 8, 8), (1, 1, 3, 4, 4)]
+    assert [randomised(3, layers, rng)(video).shape for layers in (1, 2, 3)] == [
+        (1, 1, 5, 16, 16),
+        (1, 1, 3, 8, 8),
+        (1, 1, 3, 4, 4),
+    ]
 
 
 def refused(weights: dict[str, Any], dims: int) -> None:

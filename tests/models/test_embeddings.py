@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from opensora.models.embeddings import rope_1d, rope_2d, sincos_1d, sincos_2d, sincos_frames, timestep_embedding
+from opensora.models.embeddings import (
+    rope_1d,
+    rope_2d,
+    sincos_1d,
+    sincos_2d,
+    sincos_frames,
+    timestep_embedding,
+)
 from tests import reference
 
 POSITIONS = reference.load("extras/posembed")
@@ -11,13 +18,17 @@ POSITIONS = reference.load("extras/posembed")
     ("case", "dim", "grid", "base_size", "scale"),
     [("sq", 64, (4, 4), 4, 1), ("rect", 64, (3, 5), 4, 1), ("scaled", 48, (6, 4), 32, 2)],
 )
-def test_grid_positions_are_the_references(case: str, dim: int, grid: tuple[int, int], base_size: int, scale: int) -> None:
+def test_grid_positions_are_the_references(
+    case: str, dim: int, grid: tuple[int, int], base_size: int, scale: int
+) -> None:
     table = sincos_2d(dim, grid, base_size, scale)
     assert table.dtype == np.float32
     np.testing.assert_allclose(table, POSITIONS[f"2d.{case}"], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("case", "dim", "length", "scale"), [("s1", 64, 5, 1), ("s3", 72, 56, 3), ("s8", 64, 129, 8)])
+@pytest.mark.parametrize(
+    ("case", "dim", "length", "scale"), [("s1", 64, 5, 1), ("s3", 72, 56, 3), ("s8", 64, 129, 8)]
+)
 def test_frame_positions_are_the_references(case: str, dim: int, length: int, scale: int) -> None:
     np.testing.assert_allclose(sincos_1d(dim, length, scale), POSITIONS[f"1d.{case}"], rtol=0, atol=1e-6)
 

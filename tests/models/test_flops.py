@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from opensora.models import flops
-from opensora.models.causal_vae_blocks import KINDS
-from opensora.models.causal_vae_config import KINDS as NAMES
-from opensora.models.causal_vae_config import CausalVAEConfig, Layer
-from opensora.models.latte_config import LatteConfig
-from opensora.models.t5_config import T5Config
+from opensora.models.causal_vae.blocks import KINDS
+from opensora.models.causal_vae.config import KINDS as NAMES
+from opensora.models.causal_vae.config import CausalVAEConfig, Layer
+from opensora.models.latte.config import LatteConfig
+from opensora.models.t5.config import T5Config
 
 TERA = 1e12
 XL = LatteConfig()
@@ -43,7 +43,9 @@ def test_texts_images_and_batches_count_for_themselves() -> None:
     assert one - kept == 2 * 300 * (1152 * (4096 + 1152) + 28 * 2 * 1152**2)
     assert flops.latte_forward(XL, size, texts=5) - one == 4 * 2 * 300 * 28 * 2 * 1152**2
     assert flops.latte_forward(XL, size, batch=3) == 3 * one
-    assert one - flops.latte_forward(XL, size, temporal=False) == 28 * (2 * tokens * 12 * 1152**2 + 4 * tokens * 5 * 1152)
+    assert one - flops.latte_forward(XL, size, temporal=False) == 28 * (
+        2 * tokens * 12 * 1152**2 + 4 * tokens * 5 * 1152
+    )
     # An image passes the spatial blocks only, with a text of its own.
     image = flops.latte_forward(XL, (1, 8, 8), temporal=False) - flops.linear(1, 256 + 7 * 1152, 1152)
     assert flops.latte_forward(XL, size, num_images=2) == one + 2 * image
@@ -64,9 +66,15 @@ def test_a_step_is_four_forwards_and_less_by_what_is_kept(more: dict[str, Any]) 
     size, fewer = (5, 8, 8), replace(XL, num_layers=27)
     forward = flops.latte_forward(XL, size, **more)
     assert flops.latte_step(XL, size, **more) == 4 * forward
-    layer = forward - flops.latte_forward(fewer, size, **more) - more.get("batch", 1) * (1 + more.get("num_images", 0)) * 600 * 2 * 1152**2
+    layer = (
+        forward
+        - flops.latte_forward(fewer, size, **more)
+        - more.get("batch", 1) * (1 + more.get("num_images", 0)) * 600 * 2 * 1152**2
+    )
     assert flops.latte_step(XL, size, **more, num_no_recompute=1) == 4 * forward - layer
-    assert flops.latte_step(XL, size, **more, num_no_recompute=28) == flops.latte_step(XL, size, **more, num_no_recompute=99)
+    assert flops.latte_step(XL, size, **more, num_no_recompute=28) == flops.latte_step(
+        XL, size, **more, num_no_recompute=99
+    )
     assert flops.latte_step(XL, size, **more, num_no_recompute=28) == 4 * forward - 28 * layer > 3 * forward
 
 

@@ -13,7 +13,9 @@ def random_weights(rng: np.random.Generator) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
 
     def unit(name: str, channels_in: int, channels_out: int, size: int) -> None:
-        weights[f"{name}.conv3d.weight"] = rng.normal(0, (channels_in * size**3) ** -0.5, (channels_out, channels_in, *[size] * 3))
+        weights[f"{name}.conv3d.weight"] = rng.normal(
+            0, (channels_in * size**3) ** -0.5, (channels_out, channels_in, *[size] * 3)
+        )
         for part in ("weight", "bias", "running_mean", "running_var"):
             weights[f"{name}.bn.{part}"] = rng.uniform(0.5, 1.5, channels_out)
         weights[f"{name}.bn.num_batches_tracked"] = np.array(7)
@@ -52,7 +54,10 @@ def windows(x: np.ndarray, kernel: tuple[int, ...], stride: tuple[int, ...]) -> 
 def unit(w: dict[str, np.ndarray], name: str, x: np.ndarray, stride: int = 1) -> np.ndarray:
     kernel = w[f"{name}.conv3d.weight"]
     y = np.einsum("nctxyijk,ocijk->notxy", windows(x, kernel.shape[2:], (stride,) * 3), kernel, optimize=True)
-    norm = {part: w[f"{name}.bn.{part}"][:, None, None, None] for part in ("weight", "bias", "running_mean", "running_var")}
+    norm = {
+        part: w[f"{name}.bn.{part}"][:, None, None, None]
+        for part in ("weight", "bias", "running_mean", "running_var")
+    }
     y = (y - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-5) * norm["weight"] + norm["bias"]
     return np.maximum(y, 0)
 
@@ -72,7 +77,10 @@ def by_definition(w: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
             x = unit(w, name, x, layer[1])
     # The published head: averages over 2 x h x w windows, a 1x1x1 convolution, then the mean over time.
     pairs = sliding_window_view(x.mean((3, 4)), 2, axis=2).mean(-1)  # type: ignore[call-overload]
-    scores = np.einsum("nct,oc->not", pairs, w["logits.conv3d.weight"][:, :, 0, 0, 0]) + w["logits.conv3d.bias"][:, None]
+    scores = (
+        np.einsum("nct,oc->not", pairs, w["logits.conv3d.weight"][:, :, 0, 0, 0])
+        + w["logits.conv3d.bias"][:, None]
+    )
     return np.asarray(scores.mean(2))
 
 
@@ -84,22 +92,37 @@ def weights() -> dict[str, np.ndarray]:
 def test_scores_by_an_independent_formula(weights: dict[str, np.ndarray]) -> None:
     # Odd and even lengths, so that the padding is uneven somewhere; three frames are left at the head.
     video = np.random.default_rng(1).uniform(-1, 1, (2, 3, 18, 34, 45)).astype(np.float32)
-    expected = by_definition({name: value.astype(np.float64) for name, value in weights.items()}, video.astype(np.float64))
+    expected = by_definition(
+        {name: value.astype(np.float64) for name, value in weights.items()}, video.astype(np.float64)
+    )
     assert expected.std() > 0.01
-    np.testing.assert_allclose(I3D.from_weights(weights)(ms.Tensor(video)).asnumpy(), expected, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        I3D.from_weights(weights)(ms.Tensor(video)).asnumpy(), expected, rtol=0, atol=2e-5
+    )
 
 
 def test_names_are_the_published() -> None:
     names = [name for name in random_weights(np.random.default_rng(0)) if not name.endswith("tracked")]
     # 57 convolutions with a norm of four vectors each, and the classifier: the numbers of pytorch-i3d's state dict.
     assert len(names) == 57 * 5 + 2
-    assert {"Conv3d_1a_7x7.conv3d.weight", "Mixed_4f.b2b.bn.running_var", "Mixed_5c.b3b.conv3d.weight", "logits.conv3d.bias"} <= set(names)
+    assert {
+        "Conv3d_1a_7x7.conv3d.weight",
+        "Mixed_4f.b2b.bn.running_var",
+        "Mixed_5c.b3b.conv3d.weight",
+        "logits.conv3d.bias",
+    } <= set(names)
 
 
 def test_what_is_missing_or_of_another_network_is_named(weights: dict[str, np.ndarray]) -> None:
-    lacking = {name: value for name, value in weights.items() if name not in ("Mixed_4b.b1a.bn.bias", "logits.conv3d.bias")}
+    lacking = {
+        name: value
+        for name, value in weights.items()
+        if name not in ("Mixed_4b.b1a.bn.bias", "logits.conv3d.bias")
+    }
     with pytest.raises(ValueError, match=r"lack 2 tensors \(Mixed_4b\.b1a\.bn\.bias, logits\.conv3d\.bias\)"):
         I3D.from_weights(lacking)
     flow = weights["Conv3d_1a_7x7.conv3d.weight"][:, :2]
-    with pytest.raises(ValueError, match=r"Conv3d_1a_7x7\.conv3d\.weight of I3D has the shape \[4, 2, 7, 7, 7\]"):
+    with pytest.raises(
+        ValueError, match=r"Conv3d_1a_7x7\.conv3d\.weight of I3D has the shape \[4, 2, 7, 7, 7\]"
+    ):
         I3D.from_weights({**weights, "Conv3d_1a_7x7.conv3d.weight": flow})

@@ -88,11 +88,16 @@ def test_gradients_are_the_slopes(jit: bool) -> None:
     assert total(a, 2 * head) - total(a, head) == pytest.approx(float((by_head * head).sum()), rel=1e-3)
     slope = by_image.asnumpy()
     step = 1e-3 * slope / np.linalg.norm(slope)
-    assert (total(a + step, head) - total(a - step, head)) / 2 == pytest.approx(float((slope * step).sum()), rel=2e-2)
+    assert (total(a + step, head) - total(a - step, head)) / 2 == pytest.approx(
+        float((slope * step).sum()), rel=2e-2
+    )
 
 
 def test_gradient_is_finite_where_no_feature_is_active() -> None:
-    weights = {name: -np.abs(value) if name.endswith(("1.0.bias", "1.2.bias")) else value for name, value in by_formula(NARROW).items()}
+    weights = {
+        name: -np.abs(value) if name.endswith(("1.0.bias", "1.2.bias")) else value
+        for name, value in by_formula(NARROW).items()
+    }
     weights["net.slice1.2.weight"][:] = 0
     image = ms.Tensor(images(0))
     distance, tape = LPIPS.from_weights(weights).forward_with_tape(image, ms.Tensor(images(1)))
@@ -102,9 +107,17 @@ def test_gradient_is_finite_where_no_feature_is_active() -> None:
 
 def test_published_names_are_understood() -> None:
     weights = by_formula(NARROW)
-    published = {name.removeprefix("net.slice")[2:] if name.startswith("net") else name: value for name, value in weights.items()}
-    published = {name if name.startswith("lin") else f"features.{name}": value for name, value in published.items()}
-    published |= {"classifier.0.weight": np.ones((2, 2), np.float32), "scaling_layer.shift": np.ones((1, 3, 1, 1), np.float32)}
+    published = {
+        name.removeprefix("net.slice")[2:] if name.startswith("net") else name: value
+        for name, value in weights.items()
+    }
+    published = {
+        name if name.startswith("lin") else f"features.{name}": value for name, value in published.items()
+    }
+    published |= {
+        "classifier.0.weight": np.ones((2, 2), np.float32),
+        "scaling_layer.shift": np.ones((1, 3, 1, 1), np.float32),
+    }
     assert set(LPIPS.from_weights(published).weights) == set(weights)
 
 

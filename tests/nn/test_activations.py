@@ -10,7 +10,9 @@ X = np.linspace(-12, 12, 2001)
 
 def test_gelu_is_the_tanh_formula() -> None:
     expected = 0.5 * X * (1 + np.tanh(math.sqrt(2 / math.pi) * (X + 0.044715 * X**3)))
-    np.testing.assert_allclose(gelu(ms.Tensor(X.astype(np.float32))).asnumpy(), expected, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        gelu(ms.Tensor(X.astype(np.float32))).asnumpy(), expected, rtol=1e-5, atol=2e-6
+    )
 
 
 def test_gelu_is_near_the_exact_one() -> None:
@@ -19,7 +21,9 @@ def test_gelu_is_near_the_exact_one() -> None:
 
 
 def test_silu() -> None:
-    np.testing.assert_allclose(silu(ms.Tensor(X.astype(np.float32))).asnumpy(), X / (1 + np.exp(-X)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        silu(ms.Tensor(X.astype(np.float32))).asnumpy(), X / (1 + np.exp(-X)), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_sigmoid_is_exact_but_for_rounding() -> None:

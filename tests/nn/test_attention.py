@@ -16,7 +16,9 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
-def expected(query: np.ndarray, key: np.ndarray, value: np.ndarray, bias: Any = 0.0, scale: float | None = None) -> np.ndarray:
+def expected(
+    query: np.ndarray, key: np.ndarray, value: np.ndarray, bias: Any = 0.0, scale: float | None = None
+) -> np.ndarray:
     scores = (query.shape[-1] ** -0.5 if scale is None else scale) * query @ key.swapaxes(-1, -2) + bias
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True) @ value
@@ -50,13 +52,17 @@ def test_attention_is_the_formula(bias: str | None, scale: float | None) -> None
     result = attention(*tensors(query, key, value), *([] if array is None else tensors(array)), scale=scale)
     # A row of -10000 everywhere leaves the scores only the digits of a float32 near that number.
     atol = 2e-3 if bias == "keys" else 2e-6
-    np.testing.assert_allclose(result.asnumpy(), expected(query, key, value, 0 if array is None else array, scale), atol=atol)
+    np.testing.assert_allclose(
+        result.asnumpy(), expected(query, key, value, 0 if array is None else array, scale), atol=atol
+    )
 
 
 def test_gradients_of_attention() -> None:
     arrays = random(1, 2, 3, 4), random(1, 2, 5, 4, seed=1), random(1, 2, 5, 4, seed=2), random(1, 2, 3, 5)
     by_output = random(1, 2, 3, 4, seed=3)
-    gradients = ms.grad(lambda *x: (attention(*x) * ms.Tensor(by_output.astype(np.float32))).sum(), (0, 1, 2, 3))(*tensors(*arrays))
+    gradients = ms.grad(
+        lambda *x: (attention(*x) * ms.Tensor(by_output.astype(np.float32))).sum(), (0, 1, 2, 3)
+    )(*tensors(*arrays))
     for place, gradient in enumerate(gradients):
         direction = random(*arrays[place].shape, seed=4)
 
@@ -79,22 +85,41 @@ def stand_in(*args: Any, **options: Any) -> Any:
     assert query.dtype == key.dtype == value.dtype == ms.float16 and key.shape == value.shape
     assert batch <= 2048 and depth % 16 == 0 and depth <= 512
     assert given["keep_prob"] == 1.0 and given["sparse_mode"] == 0
-    assert all(given[name] is None for name in ("real_shift", "drop_mask", "padding_mask", "prefix", "actual_seq_qlen", "actual_seq_kvlen"))
+    assert all(
+        given[name] is None
+        for name in (
+            "real_shift",
+            "drop_mask",
+            "padding_mask",
+            "prefix",
+            "actual_seq_qlen",
+            "actual_seq_kvlen",
+        )
+    )
     discard = np.zeros((batch, 1, length, key.shape[2]), bool)
     if mask is not None:
         assert mask.dtype == ms.bool_ and mask.shape == discard.shape
         discard = mask.asnumpy()
     q, k, v = (value.asnumpy().astype(np.float64) for value in (query, key, value))
-    return ms.Tensor(expected(q, k, v, np.where(discard, -np.inf, 0.0), given["scalar_value"]).astype(np.float16))
+    return ms.Tensor(
+        expected(q, k, v, np.where(discard, -np.inf, 0.0), given["scalar_value"]).astype(np.float16)
+    )
 
 
 @pytest.mark.parametrize("depth", [16, 32, 72])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("scale", [None, 0.3])
-def test_flash_attention_is_the_fallback(monkeypatch: pytest.MonkeyPatch, depth: int, masked: bool, scale: float | None) -> None:
+def test_flash_attention_is_the_fallback(
+    monkeypatch: pytest.MonkeyPatch, depth: int, masked: bool, scale: float | None
+) -> None:
     monkeypatch.setattr(ops, "flash_attention_score", stand_in)
     monkeypatch.setattr(module, "ON_ASCEND", True)
-    arrays = tensors(random(2, 3, 5, depth), random(2, 3, 6, depth, seed=1), random(2, 3, 6, depth, seed=2), dtype=np.float16)
+    arrays = tensors(
+        random(2, 3, 5, depth),
+        random(2, 3, 6, depth, seed=1),
+        random(2, 3, 6, depth, seed=2),
+        dtype=np.float16,
+    )
     bias = tensors(key_mask())[0] if masked else None
     flash = attention(*arrays, bias, scale)
     assert flash.dtype == ms.float16 and flash.shape == (2, 3, 5, depth)
@@ -105,7 +130,9 @@ def test_flash_attention_is_the_fallback(monkeypatch: pytest.MonkeyPatch, depth:
 
 def test_a_mask_of_one_row_serves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "flash_attention_score", stand_in)
-    arrays = tensors(random(2, 1, 3, 16), random(2, 1, 6, 16, seed=1), random(2, 1, 6, 16, seed=2), dtype=np.float16)
+    arrays = tensors(
+        random(2, 1, 3, 16), random(2, 1, 6, 16, seed=1), random(2, 1, 6, 16, seed=2), dtype=np.float16
+    )
     bias = tensors(key_mask()[:1])[0]
     whole = attention(*(array.astype(ms.float32) for array in arrays), bias)
     flash = flash_attention(*arrays, bias, 0.25)

@@ -31,7 +31,13 @@ def same_input_twice(w: Any, x: Any, y: Any) -> Any:
     return x * x * y
 
 
-Affine, Product, Constants, Halves, Twice = Block(affine), Block(product), Block(with_constants), Block(halves), Block(same_input_twice)
+Affine, Product, Constants, Halves, Twice = (
+    Block(affine),
+    Block(product),
+    Block(with_constants),
+    Block(halves),
+    Block(same_input_twice),
+)
 
 
 def tensor(*values: float) -> ms.Tensor:
@@ -64,7 +70,12 @@ def test_weights_by_prefix() -> None:
 
 
 def test_a_chain_and_its_gradients(mode: str, make_tape: Any) -> None:
-    weights = {"one.scale": tensor(2, 3), "one.shift": tensor(1, 1), "two.scale": tensor(5, 7), "two.shift": tensor(0, 0)}
+    weights = {
+        "one.scale": tensor(2, 3),
+        "one.shift": tensor(1, 1),
+        "two.scale": tensor(5, 7),
+        "two.shift": tensor(0, 0),
+    }
     x = tensor(10, 20)
     tape = make_tape(weights)
     y = tape(Affine, "two", tape(Affine, "one", x))
@@ -92,7 +103,9 @@ def test_a_weight_that_two_blocks_share_accumulates(mode: str, make_tape: Any) -
     tape = make_tape({"a.scale": tensor(2), "a.shift": tensor(0)})
     y = tape(Affine, "a", tape(Affine, "a", tensor(3)))
     gradients, _ = tape.gradients([(y, tensor(1))])
-    assert numbers(y) == [12] and numbers(gradients["a.scale"]) == [12] and numbers(gradients["a.shift"]) == [3]
+    assert (
+        numbers(y) == [12] and numbers(gradients["a.scale"]) == [12] and numbers(gradients["a.shift"]) == [3]
+    )
 
 
 def test_a_tensor_that_two_blocks_read_accumulates(mode: str, make_tape: Any) -> None:
@@ -205,9 +218,17 @@ def test_blocks_of_two_closures_do_not_share_code(mode: str) -> None:
 def test_which_blocks_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     """And those that do are not computed again: their backward is never compiled."""
     kept: list[int] = []
-    monkeypatch.setattr(Block, "keeping", lambda self, weights, *inputs: kept.append(len(inputs)) or keeping(self, weights, *inputs))
     monkeypatch.setattr(
-        Block, "gradient", lambda self, weights, inputs, gradient: gradients.append(1) or gradient_of(self, weights, inputs, gradient)
+        Block,
+        "keeping",
+        lambda self, weights, *inputs: kept.append(len(inputs)) or keeping(self, weights, *inputs),
+    )
+    monkeypatch.setattr(
+        Block,
+        "gradient",
+        lambda self, weights, inputs, gradient: (
+            gradients.append(1) or gradient_of(self, weights, inputs, gradient)
+        ),
     )
     gradients: list[int] = []
     tape, x = Tape({"a.scale": tensor(2), "a.shift": tensor(0)}, {"a"}), tensor(3)

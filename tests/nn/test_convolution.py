@@ -14,7 +14,9 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
-def expected(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, time_stride: int, stride: int, padding: Padding) -> np.ndarray:
+def expected(
+    video: np.ndarray, weight: np.ndarray, bias: np.ndarray, time_stride: int, stride: int, padding: Padding
+) -> np.ndarray:
     """The definition: (B, C, T, H, W), the first frame repeated before the video, zeros around each frame."""
     _, _, taps, height, width = weight.shape
     x = np.concatenate([video[:, :, :1]] * (taps - 1) + [video], 2)
@@ -31,7 +33,9 @@ def run(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, *strides: Any) 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 5, 6])
-@pytest.mark.parametrize("strides", [(1, 1, SAME), (2, 1, SAME), (1, 2, NONE), (1, 2, BOTTOM_RIGHT), (2, 2, SAME)], ids=str)
+@pytest.mark.parametrize(
+    "strides", [(1, 1, SAME), (2, 1, SAME), (1, 2, NONE), (1, 2, BOTTOM_RIGHT), (2, 2, SAME)], ids=str
+)
 def test_causal_convolution(batch: int, frames: int, strides: Strides) -> None:
     video, weight, bias = random(batch, 3, frames, 7, 9), random(4, 3, 3, 3, 3), random(4)
     result = run(video, weight, bias, *strides)
@@ -44,7 +48,10 @@ def test_kernels_of_one_tap_and_one_pixel() -> None:
     for kernel, padding in (((1, 1, 1), NONE), ((1, 3, 3), SAME), ((3, 1, 1), NONE)):
         weight = random(5, 3, *kernel)
         np.testing.assert_allclose(
-            run(video, weight, bias, 1, 1, padding), expected(video, weight, bias, 1, 1, padding), rtol=1e-5, atol=2e-5
+            run(video, weight, bias, 1, 1, padding),
+            expected(video, weight, bias, 1, 1, padding),
+            rtol=1e-5,
+            atol=2e-5,
         )
 
 
@@ -59,8 +66,14 @@ def test_no_frame_sees_a_later_one() -> None:
 
 def test_convolution_of_frames() -> None:
     x, weight, bias = random(2, 3, 1, 6, 8), random(4, 3, 1, 3, 3), random(4)
-    result = conv2d(*(ms.Tensor(array.astype(np.float32)) for array in (x[:, :, 0], weight[:, :, 0], bias)), 2, BOTTOM_RIGHT)
-    np.testing.assert_allclose(result.asnumpy(), expected(x, weight, bias, 1, 2, BOTTOM_RIGHT)[:, :, 0], rtol=1e-5, atol=2e-5)
+    result = conv2d(
+        *(ms.Tensor(array.astype(np.float32)) for array in (x[:, :, 0], weight[:, :, 0], bias)),
+        2,
+        BOTTOM_RIGHT,
+    )
+    np.testing.assert_allclose(
+        result.asnumpy(), expected(x, weight, bias, 1, 2, BOTTOM_RIGHT)[:, :, 0], rtol=1e-5, atol=2e-5
+    )
 
 
 def test_frames_first_and_back() -> None:
@@ -70,7 +83,10 @@ def test_frames_first_and_back() -> None:
     np.testing.assert_array_equal(from_frames(frames, 2).asnumpy(), video)
 
 
-@pytest.mark.parametrize(("frames", "strides"), [(1, (1, 1, SAME)), (5, (1, 1, SAME)), (5, (2, 1, SAME)), (3, (1, 2, BOTTOM_RIGHT))])
+@pytest.mark.parametrize(
+    ("frames", "strides"),
+    [(1, (1, 1, SAME)), (5, (1, 1, SAME)), (5, (2, 1, SAME)), (3, (1, 2, BOTTOM_RIGHT))],
+)
 def test_gradients_of_the_causal_convolution(frames: int, strides: Strides) -> None:
     # The convolution is linear in each of its arguments: a step of any size gives the exact slope.
     arrays = [random(2, 3, frames, 5, 5), random(4, 3, 3, 3, 3), random(4)]

@@ -3,7 +3,11 @@ import numpy as np
 
 from opensora.nn.flat import Layout, square_sum
 
-ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float32(7.0), "c": np.ones((2, 1, 2), np.float32)}
+ARRAYS = {
+    "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.float32(7.0),
+    "c": np.ones((2, 1, 2), np.float32),
+}
 
 
 def test_a_vector_holds_the_tensors_in_order_and_gives_them_back() -> None:

@@ -11,7 +11,9 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
 
 
-def expected_group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, batch: int, groups: int, eps: float = 1e-6) -> np.ndarray:
+def expected_group_norm(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, batch: int, groups: int, eps: float = 1e-6
+) -> np.ndarray:
     rows, channels, height, width = x.shape
     y = x.astype(np.float64).reshape(rows // batch, batch, groups, channels // groups, height, width)
     axes = (0, 3, 4, 5)
@@ -24,14 +26,18 @@ def expected_group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, bat
 def test_group_norm(frames: int, batch: int, channels: int, groups: int) -> None:
     x, weight, bias = random(frames * batch, channels, 3, 5), random(channels), random(channels, seed=1)
     result = group_norm(ms.Tensor(x), ms.Tensor(weight), ms.Tensor(bias), batch, groups)
-    np.testing.assert_allclose(result.asnumpy(), expected_group_norm(x, weight, bias, batch, groups), rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        result.asnumpy(), expected_group_norm(x, weight, bias, batch, groups), rtol=1e-5, atol=2e-6
+    )
 
 
 def test_group_norm_of_frames_by_themselves() -> None:
     x, weight, bias = random(6, 8, 3, 5), random(8), random(8, seed=1)
     result = group_norm(ms.Tensor(x), ms.Tensor(weight), ms.Tensor(bias), 6, 4).asnumpy()
     for i in range(6):
-        np.testing.assert_allclose(result[i : i + 1], expected_group_norm(x[i : i + 1], weight, bias, 1, 4), rtol=1e-5, atol=2e-6)
+        np.testing.assert_allclose(
+            result[i : i + 1], expected_group_norm(x[i : i + 1], weight, bias, 1, 4), rtol=1e-5, atol=2e-6
+        )
 
 
 @pytest.mark.parametrize("mean", [100.0, 1000.0])
@@ -51,7 +57,9 @@ def test_gradients_of_group_norm() -> None:
         direction = random(*arrays[place].shape, seed=3).astype(np.float64)
 
         def moved(distance: float, place: int = place, direction: np.ndarray = direction) -> float:
-            parts: list[Any] = [array + distance * direction if i == place else array for i, array in enumerate(arrays)]
+            parts: list[Any] = [
+                array + distance * direction if i == place else array for i, array in enumerate(arrays)
+            ]
             x, weight, bias = parts
             return float((expected_group_norm(x, weight, bias, 2, 4) * by_output).sum())
 

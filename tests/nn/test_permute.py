@@ -9,7 +9,9 @@ from opensora.nn.permute import permute
 
 @pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("axes", [(0, 2, 1, 3), (2, 0, 1, 3)])
-def test_permute_and_its_gradient(monkeypatch: pytest.MonkeyPatch, on_cpu: bool, axes: tuple[int, ...]) -> None:
+def test_permute_and_its_gradient(
+    monkeypatch: pytest.MonkeyPatch, on_cpu: bool, axes: tuple[int, ...]
+) -> None:
     monkeypatch.setattr(module, "ON_CPU", on_cpu)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 3, 4, 5)).astype(np.float32)

@@ -5,7 +5,7 @@ import pytest
 
 from opensora.data.cache import encoder_digest
 from tests.data.material import latent_cache, write_set
-from tests.pipeline.conftest import make_model
+from tests.small_model import make_model
 
 CAPTIONS = ["a cat", "a dog face on a red background", "a cow", "a blue bird", "two apples", "rain"]
 

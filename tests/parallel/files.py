@@ -6,9 +6,9 @@ from opensora.data.embed import embed_text
 from opensora.data.encode import encode_latents
 from opensora.data.options import EmbedTextOptions, EncodeLatentsOptions
 from opensora.parallel.mesh import Mesh
-from opensora.pipeline.reconstruct import reconstruct
-from opensora.pipeline.reconstruct_options import ReconstructOptions
-from opensora.pipeline.reconstruct_plan import SUMMARY, plan
+from opensora.reconstruct.options import ReconstructOptions
+from opensora.reconstruct.plan import SUMMARY, plan
+from opensora.reconstruct.run import reconstruct
 
 
 def check_files(mesh: Mesh, model: Path, place: Path) -> None:
@@ -23,24 +23,36 @@ def check_files(mesh: Mesh, model: Path, place: Path) -> None:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != SUMMARY}  # which names the folder
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != SUMMARY
+    }  # which names the folder
 
 
 def _embed(model: Path, place: Path, target: Path, mesh: Mesh) -> None:
     options = EmbedTextOptions(
-        data_file_path=f"{place}/videos.json", text_encoder_name=f"{model}/text_encoder", output_path=str(target), block_size=2
+        data_file_path=f"{place}/videos.json",
+        text_encoder_name=f"{model}/text_encoder",
+        output_path=str(target),
+        block_size=2,
     )
     embed_text(options.of_job(mesh.rank, mesh.size))
 
 
 def _encode(model: Path, place: Path, target: Path, mesh: Mesh) -> None:
     options = EncodeLatentsOptions(
-        video_data=f"{place}/videos.txt", vae=f"{model}/vae", output_path=str(target), block_size=1, num_frames=5, max_image_size=32
+        video_data=f"{place}/videos.txt",
+        vae=f"{model}/vae",
+        output_path=str(target),
+        block_size=1,
+        num_frames=5,
+        max_image_size=32,
     )
     encode_latents(options.of_job(mesh.rank, mesh.size))
 
 
 def _reconstruct(model: Path, place: Path, target: Path, mesh: Mesh) -> None:
     videos = next(path for path in place.iterdir() if path.is_dir() and path.name.startswith("videos"))
-    options = ReconstructOptions(real_video_dir=str(videos), generated_video_dir=str(target), ae_path=f"{model}/vae", num_frames=5)
+    options = ReconstructOptions(
+        real_video_dir=str(videos), generated_video_dir=str(target), ae_path=f"{model}/vae", num_frames=5
+    )
     assert reconstruct(plan(options), mesh) == 1  # all know that one is left out

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
-from opensora.data.video import read_video
+from opensora.media.reader import read_video
 from tests.parallel import launch
-from tests.pipeline.conftest import make_model
+from tests.small_model import make_model
 
 PROMPTS = ["a cat", "a dog", "an owl"]
 FRAMES = 17  # five latent frames, which two processes do not share evenly
@@ -22,7 +22,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(place: Path, out: str, *more: str) -> list[str]:
-    return ["generate", *PROMPTS, "--model_path", f"{place}/model", "--save_img_path", f"{place}/{out}", "--num_frames", f"{FRAMES}", *more]
+    return [
+        "generate",
+        *PROMPTS,
+        "--model_path",
+        f"{place}/model",
+        "--save_img_path",
+        f"{place}/{out}",
+        "--num_frames",
+        f"{FRAMES}",
+        *more,
+    ]
 
 
 def latents(folder: Path) -> dict[str, np.ndarray]:
@@ -52,15 +62,27 @@ def test_prompts_shared_by_two_that_do_not_divide_them(place: Path) -> None:
     assert job.code == 0, job
     assert "1 of 3 are finished" in job.terminal
     expected = {path.name: path.read_bytes() for path in (place / "alone").glob("*.mp4")}
-    assert {path.name: path.read_bytes() for path in (place / "both").glob("*.mp4")} == expected and len(expected) == len(PROMPTS)
+    assert {path.name: path.read_bytes() for path in (place / "both").glob("*.mp4")} == expected and len(
+        expected
+    ) == len(PROMPTS)
     assert [("a_dog" in log, "an_owl" in log) for log in job.logs] == [(True, False), (False, True)]
 
 
 def test_one_video_decoded_by_two(place: Path) -> None:
     """Frames shared while it is sampled, and chunks of frames while it is decoded."""
-    video = ["generate", "rain", "--model_path", f"{place}/model", "--num_frames", f"{FRAMES}", "--save_img_path"]
+    video = [
+        "generate",
+        "rain",
+        "--model_path",
+        f"{place}/model",
+        "--num_frames",
+        f"{FRAMES}",
+        "--save_img_path",
+    ]
     assert main([*video, f"{place}/single", "--vae_memory", "chunked"]) == 0
-    job = launch.run(2, ["-m", "opensora", *video, f"{place}/shared", "--sp_size", "2"], place / "shared-logs")
+    job = launch.run(
+        2, ["-m", "opensora", *video, f"{place}/shared", "--sp_size", "2"], place / "shared-logs"
+    )
     assert job.code == 0, job
     expected, found = (read_video(next((place / out).glob("*.mp4"))) for out in ("single", "shared"))
     assert found.shape == expected.shape and np.abs(found.astype(int) - expected.astype(int)).max() <= 2

@@ -14,7 +14,11 @@ from tests.parallel.runs import assert_same, metrics, words
 @pytest.fixture
 def data(place: Path) -> dict[str, object]:
     """What all runs learn."""
-    return {"vae_latent_folder": place / "latents", "validation_latent_folder": place / "latents", "train_text_encoder": True}
+    return {
+        "vae_latent_folder": place / "latents",
+        "validation_latent_folder": place / "latents",
+        "train_text_encoder": True,
+    }
 
 
 @pytest.mark.parametrize(("mode", "sp_size"), [("data", 1), ("optim", 1), ("data", 4), ("optim", 4)])
@@ -34,10 +38,15 @@ def test_four_processes_then_two_then_one(place: Path, data: dict[str, object]) 
     """Frames, samples and the optimizer's states shared by four; the run goes on with samples and states shared by two, then alone."""
     assert main(words(place, "one", 10, batch_size=4, **data)) == 0
     shared = {"parallel_mode": "optim", "gradient_accumulation_steps": 2, "batch_size": 1, **data}
-    job = launch.run(4, ["-m", "opensora", *words(place, "fewer", 4, sp_size=2, **shared)], place / "four-logs")
+    job = launch.run(
+        4, ["-m", "opensora", *words(place, "fewer", 4, sp_size=2, **shared)], place / "four-logs"
+    )
     assert job.code == 0, job
     folder = place / "fewer" / "checkpoints" / "step-00000004"
-    sizes = [sum(array.nbytes for array in load_file(path).values()) for path in sorted(folder.glob("optimizer-*-of-4.safetensors"))]
+    sizes = [
+        sum(array.nbytes for array in load_file(path).values())
+        for path in sorted(folder.glob("optimizer-*-of-4.safetensors"))
+    ]
     whole = load_file(place / "one" / "checkpoints" / "step-00000010" / "optimizer-0-of-1.safetensors")
     assert len(sizes) == 4 and max(sizes) <= sum(array.nbytes for array in whole.values()) / 4 + 64
     job = launch.run(2, ["-m", "opensora", *words(place, "fewer", 7, **shared)], place / "two-logs")
@@ -47,7 +56,16 @@ def test_four_processes_then_two_then_one(place: Path, data: dict[str, object]) 
 
     assert main(["combine", f"--src={folder}", f"--dest={place}/whole"]) == 0
     assert (
-        main(["generate", "rain", f"--model_path={place}/model", f"--pretrained_ckpt={place}/whole", f"--save_img_path={place}/out"]) == 0
+        main(
+            [
+                "generate",
+                "rain",
+                f"--model_path={place}/model",
+                f"--pretrained_ckpt={place}/whole",
+                f"--save_img_path={place}/out",
+            ]
+        )
+        == 0
     )
     assert list((place / "out").glob("*.mp4"))
 
@@ -68,11 +86,16 @@ def test_two_processes_then_one_train_an_autoencoder_and_its_discriminator(place
         return ["train-vae", *(f"--{name}={value}" for name, value in settings.items())]
 
     assert main(words("vae-one", 6, 2)) == 0
-    job = launch.run(2, ["-m", "opensora", *words("vae-two", 4, 1, parallel_mode="optim")], place / "vae-logs")
+    job = launch.run(
+        2, ["-m", "opensora", *words("vae-two", 4, 1, parallel_mode="optim")], place / "vae-logs"
+    )
     assert job.code == 0, job
     folder = place / "vae-two" / "checkpoints" / "step-00000004"
     shards = [path.name for path in sorted(folder.glob("discriminator-optimizer-*"))]
-    assert shards == ["discriminator-optimizer-0-of-2.safetensors", "discriminator-optimizer-1-of-2.safetensors"]
+    assert shards == [
+        "discriminator-optimizer-0-of-2.safetensors",
+        "discriminator-optimizer-1-of-2.safetensors",
+    ]
     sheets = [path.name for path in (place / "vae-two" / "samples").iterdir()]
     assert sheets == ["step-00000004.png"]
     assert main(["combine", f"--src={folder}", f"--dest={place}/vae-whole"]) == 0

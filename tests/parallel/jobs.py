@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from opensora.models import causal_vae_chunked
-from opensora.models.causal_vae import CausalVAE, CausalVAEConfig
-from opensora.models.latte import LatteT2V
-from opensora.models.latte_config import LatteConfig
+from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae.model import chunked as causal_vae_chunked
+from opensora.models.latte.config import LatteConfig
+from opensora.models.latte.model import LatteT2V
 from opensora.nn.block import Tape, set_jit
 from opensora.nn.exchange import Turns
 from opensora.nn.flat import Whole
@@ -24,7 +24,7 @@ from opensora.runtime import mindspore
 from opensora.train.loop import train
 from opensora.train.muon import optimizer_of
 from opensora.train.options import LoopOptions, OptimizerOptions
-from opensora.train.t2v import step_gradients
+from opensora.train.t2v.step import step_gradients
 from tests.parallel.files import check_files
 from tests.parallel.norms import check_norms
 from tests.train.toy import Toy
@@ -68,7 +68,9 @@ def check_groups(mesh: Mesh, processes: int) -> None:
 
 def check_collectives(group: collectives.Group) -> None:
     n, rank = group.size, group.index
-    everyone = np.stack([np.random.default_rng(i).standard_normal((2 * n, 3), np.float32) for i in range(n)])  # (n, 2n, 3)
+    everyone = np.stack(
+        [np.random.default_rng(i).standard_normal((2 * n, 3), np.float32) for i in range(n)]
+    )  # (n, 2n, 3)
     mine, sent = ms.Tensor(everyone[rank]), group.sent
     np.testing.assert_allclose(group.all_reduce(mine).asnumpy(), everyone.sum(0), rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(group.all_gather(mine).asnumpy(), everyone.reshape(-1, 3))
@@ -76,14 +78,21 @@ def check_collectives(group: collectives.Group) -> None:
     np.testing.assert_allclose(group.reduce_scatter(mine).asnumpy(), scattered, rtol=1e-6, atol=1e-6)
     exchanged = everyone.reshape(n, n, 2, 3)[:, rank].reshape(-1, 3)
     np.testing.assert_array_equal(group.all_to_all(mine).asnumpy(), exchanged)
-    assert group.sent - sent == sum(int(share * mine.nbytes) for share in (2 * (n - 1) / n, n - 1, (n - 1) / n, (n - 1) / n))
+    assert group.sent - sent == sum(
+        int(share * mine.nbytes) for share in (2 * (n - 1) / n, n - 1, (n - 1) / n, (n - 1) / n)
+    )
     assert group.agree(rank) == list(range(n))
 
 
 def check_gradients(group: collectives.Group) -> None:
     """<A x, y> = <x, A^T y>, summed over the group, for each collective A and the gradient that its block gives."""
     rng = np.random.default_rng(100 + group.index)
-    for make in (collectives.all_reduce, collectives.all_gather, collectives.reduce_scatter, collectives.all_to_all):
+    for make in (
+        collectives.all_reduce,
+        collectives.all_gather,
+        collectives.reduce_scatter,
+        collectives.all_to_all,
+    ):
         x, tape = ms.Tensor(rng.standard_normal((4, 3), np.float32)), Tape({})
         output = tape(make(group), "", x)
         y = rng.standard_normal(output.shape, np.float32)
@@ -103,27 +112,44 @@ def check_optimizers(mesh: Mesh) -> None:
 
 
 def _check_optimizer(mesh: Mesh, name: str, values: int) -> None:
-    shapes = {"mid.a.weight": (3, 5), "b.weight": (2, 2), "c.bias": (7,)}  # lengths that the ranks do not divide
-    options = OptimizerOptions(optim=name, learning_rate=0.1, lr_warmup_steps=0, optim_eps=1e-4, max_grad_norm=0.5)
+    shapes = {
+        "mid.a.weight": (3, 5),
+        "b.weight": (2, 2),
+        "c.bias": (7,),
+    }  # lengths that the ranks do not divide
+    options = OptimizerOptions(
+        optim=name, learning_rate=0.1, lr_warmup_steps=0, optim_eps=1e-4, max_grad_norm=0.5
+    )
     ends = []
     for shares in (Replicated(mesh), Sharded(mesh), Whole()):
         optimizer = optimizer_of(options, 3, shares)
         weights = {name: ms.Tensor(np.ones(shape, np.float32)) for name, shape in shapes.items()}
         for step in range(3):
             each = [
-                {name: np.random.default_rng([step, rank, i]).standard_normal(shape) for i, (name, shape) in enumerate(shapes.items())}
+                {
+                    name: np.random.default_rng([step, rank, i]).standard_normal(shape)
+                    for i, (name, shape) in enumerate(shapes.items())
+                }
                 for rank in range(mesh.size)
             ]
             # Ranks of a team hold summands, teams are averaged.
             mean = {name: sum(one[name] for one in each) / mesh.data[1] for name in shapes}
             chosen = each[mesh.rank] if isinstance(shares, Replicated | Sharded) else mean
-            norm, _ = optimizer.update(weights, {name: ms.Tensor(value.astype(np.float32)) for name, value in chosen.items()})
+            norm, _ = optimizer.update(
+                weights, {name: ms.Tensor(value.astype(np.float32)) for name, value in chosen.items()}
+            )
             expected = np.sqrt(sum(float(np.square(value).sum()) for value in mean.values()))
             np.testing.assert_allclose(norm, expected, rtol=1e-5)
         ends.append(np.concatenate([value.asnumpy().ravel() for value in weights.values()]))
-        lengths = [sum(group.layout.sizes) for group, moments in zip(optimizer._groups, optimizer._moments, strict=True) for _ in moments]
+        lengths = [
+            sum(group.layout.sizes)
+            for group, moments in zip(optimizer._groups, optimizer._moments, strict=True)
+            for _ in moments
+        ]
         assert sum(lengths) == values + 2 * 7
-        assert sum(moment.size for moments in optimizer._moments for moment in moments) == sum(-(-n // shares.ranks) for n in lengths)
+        assert sum(moment.size for moments in optimizer._moments for moment in moments) == sum(
+            -(-n // shares.ranks) for n in lengths
+        )
     np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
     np.testing.assert_allclose(ends[0], ends[2], rtol=0, atol=1e-5)
 
@@ -131,7 +157,9 @@ def _check_optimizer(mesh: Mesh, name: str, values: int) -> None:
 def check_turns(group: collectives.Group) -> None:
     """An autoencoder whose chunks of frames are shared gives the bytes of one that computes all of them."""
     causal_vae_chunked.CHUNK_BYTES = 4 * 16 * 16 * 16  # type: ignore[misc]  # a frame or two
-    config = CausalVAEConfig(hidden_size=16, hidden_size_mult=(1, 1, 1, 1), num_res_blocks=1, norm_num_groups=4)
+    config = CausalVAEConfig(
+        hidden_size=16, hidden_size_mult=(1, 1, 1, 1), num_res_blocks=1, norm_num_groups=4
+    )
     rng = np.random.default_rng(0)
     vae = CausalVAE.initialise(config, rng)
     vae.memory = "chunked"
@@ -150,7 +178,10 @@ def check_frames(group: collectives.Group, cases: Sequence[str]) -> None:
     set_jit(False)  # the blocks are not what is tested
     rng = np.random.default_rng(0)
     model = LatteT2V.initialise(TINY, rng)
-    model.weights = {name: ms.Tensor(rng.normal(0, 0.2, value.shape).astype(np.float32)) for name, value in model.weights.items()}
+    model.weights = {
+        name: ms.Tensor(rng.normal(0, 0.2, value.shape).astype(np.float32))
+        for name, value in model.weights.items()
+    }
     for case in cases:
         frames, images = map(int, case.split("+"))
         check_shared_frames(model, random_batch(frames, images, rng), frames, group)
@@ -174,7 +205,9 @@ def random_batch(frames: int, images: int, rng: np.random.Generator) -> dict[str
     }
 
 
-def check_shared_frames(model: LatteT2V, batch: dict[str, Any], frames: int, group: collectives.Group) -> None:
+def check_shared_frames(
+    model: LatteT2V, batch: dict[str, Any], frames: int, group: collectives.Group
+) -> None:
     kept, sent = batch["num_images"] // 2, group.sent  # the last layers that keep what they compute
     exchange = FrameExchange(group, frames)
     terms, found, _ = step_gradients(model, own_batch(batch, group), exchange=exchange, num_no_recompute=kept)  # type: ignore[arg-type]
@@ -192,7 +225,10 @@ def check_shared_frames(model: LatteT2V, batch: dict[str, Any], frames: int, gro
         largest = max(float(np.abs(value.asnumpy()).max()) for value in expected.values())
         distances = {name: np.abs(total[name] - expected[name].asnumpy()).max() / largest for name in names}
         assert max(distances.values()) <= 1e-5, distances
-        print(f"{n} processes, {frames} frames: gradients within {max(distances.values()):.1e} of the largest", flush=True)
+        print(
+            f"{n} processes, {frames} frames: gradients within {max(distances.values()):.1e} of the largest",
+            flush=True,
+        )
 
 
 class Fragile(Toy):

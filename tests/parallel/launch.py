@@ -39,10 +39,21 @@ def environment() -> dict[str, str]:
 def start(processes: int, words: Sequence[object], log_dir: Path, **settings: str) -> "subprocess.Popen[str]":
     """Start `msrun` with `python <words>`; settings: more of the environment."""
     count = [f"--worker_num={processes}", f"--local_worker_num={processes}"]
-    options = [*count, f"--master_port={free_port()}", f"--log_dir={log_dir}", "--join=True", "--tail_worker_log=0"]
+    options = [
+        *count,
+        f"--master_port={free_port()}",
+        f"--log_dir={log_dir}",
+        "--join=True",
+        "--tail_worker_log=0",
+    ]
     command = ["msrun", *options, "python", *map(str, words)]
     return subprocess.Popen(
-        command, cwd=ROOT, env={**environment(), **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env={**environment(), **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -53,7 +64,9 @@ def finish(process: "subprocess.Popen[str]", log_dir: Path) -> Job:
     except subprocess.TimeoutExpired:
         process.send_signal(2)
         terminal, _ = process.communicate(timeout=60)
-    logs = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(log_dir.glob("worker_*.log"))]
+    logs = [
+        path.read_text(encoding="utf-8", errors="replace") for path in sorted(log_dir.glob("worker_*.log"))
+    ]
     return Job(process.returncode, terminal, logs)
 
 

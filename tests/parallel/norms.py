@@ -27,7 +27,9 @@ def check_norms(group: Group) -> None:
             value = value[own]
         if name.startswith("gradient "):  # each process has its summand
             found[name] = group.all_reduce(ms.Tensor(found[name])).asnumpy()
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5 * np.abs(expected[name]).max(), err_msg=name)
+        np.testing.assert_allclose(
+            found[name], value, rtol=0, atol=1e-5 * np.abs(expected[name]).max(), err_msg=name
+        )
 
 
 def _pass(discriminator: Discriminator, clips: np.ndarray, slopes: np.ndarray) -> dict[str, np.ndarray]:

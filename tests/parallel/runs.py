@@ -25,8 +25,17 @@ def words(place: Path, run: str, steps: int, **options: object) -> list[str]:
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
     """Everything that a checkpoint holds of the networks, moving averages included, but key biases, whose gradient is rounding alone."""
     folder = run / "checkpoints" / f"step-{step:08d}"
-    groups = {path.stem: load_file(path) for path in folder.glob("*.safetensors") if path.stem.startswith(("model", "ema", "text"))}
-    return {f"{group} {name}": value for group, arrays in groups.items() for name, value in arrays.items() if "to_k.bias" not in name}
+    groups = {
+        path.stem: load_file(path)
+        for path in folder.glob("*.safetensors")
+        if path.stem.startswith(("model", "ema", "text"))
+    }
+    return {
+        f"{group} {name}": value
+        for group, arrays in groups.items()
+        for name, value in arrays.items()
+        if "to_k.bias" not in name
+    }
 
 
 def metrics(run: Path, name: str) -> list[float]:
@@ -34,7 +43,9 @@ def metrics(run: Path, name: str) -> list[float]:
     return [line[name] for line in lines if name in line]
 
 
-def assert_same(run: Path, reference: Path, step: int, terms: tuple[str, ...] = ("loss", "validation_mse")) -> None:
+def assert_same(
+    run: Path, reference: Path, step: int, terms: tuple[str, ...] = ("loss", "validation_mse")
+) -> None:
     """The same weights and losses; prints how far apart they are (`pytest -rP` shows it)."""
     expected, worst = weights(reference, step), 0.0
     for name, value in weights(run, step).items():
@@ -46,4 +57,6 @@ def assert_same(run: Path, reference: Path, step: int, terms: tuple[str, ...] = 
         found, known = metrics(run, term), metrics(reference, term)
         np.testing.assert_allclose(found[-len(known) :], known, rtol=1e-4)
         if known:
-            print(f"{run.name}: {term} within {np.max(np.abs(np.divide(found[-len(known) :], known) - 1)):.1e}")
+            print(
+                f"{run.name}: {term} within {np.max(np.abs(np.divide(found[-len(known) :], known) - 1)):.1e}"
+            )

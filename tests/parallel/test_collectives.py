@@ -21,9 +21,13 @@ def test_a_group_of_one_changes_nothing() -> None:
 
 def test_a_linear_map_on_a_tape_gives_its_transpose() -> None:
     tape, x = Tape({}), ms.Tensor(np.ones((2, 3), np.float32))
-    twice = LinearMap(lambda value: ms.ops.concat((value, value)), lambda gradient: gradient[:2] + gradient[2:])
+    twice = LinearMap(
+        lambda value: ms.ops.concat((value, value)), lambda gradient: gradient[:2] + gradient[2:]
+    )
     output = tape(twice, "", x)
-    weights, (by_x,) = tape.gradients([(output, ms.Tensor(np.arange(12, dtype=np.float32).reshape(4, 3)))], wanted=[x])
+    weights, (by_x,) = tape.gradients(
+        [(output, ms.Tensor(np.arange(12, dtype=np.float32).reshape(4, 3)))], wanted=[x]
+    )
     assert weights == {}
     np.testing.assert_array_equal(by_x.asnumpy(), [[6, 8, 10], [12, 14, 16]])
 
@@ -40,7 +44,9 @@ def test_a_linear_map_on_a_tape_gives_its_transpose() -> None:
         (ms.communication.init, (), {}),
     ],
 )
-def test_calls_fit_the_installed_signatures(call: Any, arguments: tuple[Any, ...], names: dict[str, Any]) -> None:
+def test_calls_fit_the_installed_signatures(
+    call: Any, arguments: tuple[Any, ...], names: dict[str, Any]
+) -> None:
     inspect.signature(inspect.unwrap(call)).bind(*arguments, **names)
 
 
@@ -64,7 +70,9 @@ def test_ascend_takes_its_own_operators(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(collectives, "ON_ASCEND", True)
     monkeypatch.setattr(collectives.ops, "AllGather", stand_in("AllGather", lambda x: ms.ops.concat((x, x))))
-    monkeypatch.setattr(collectives.ops, "ReduceScatter", stand_in("ReduceScatter", lambda x: 2 * x[: len(x) // 2]))
+    monkeypatch.setattr(
+        collectives.ops, "ReduceScatter", stand_in("ReduceScatter", lambda x: 2 * x[: len(x) // 2])
+    )
     monkeypatch.setattr(collectives.distributed, "all_to_all_single", all_to_all_single)
     group, x = Group((4, 5), 4, "pair"), ms.Tensor(np.array([[1.0], [2.0]], np.float32))
     assert group.all_gather(x).asnumpy().ravel().tolist() == [1, 2, 1, 2]

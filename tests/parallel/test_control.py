@@ -51,7 +51,9 @@ def test_ranks_agree_in_groups_of_their_own(hub: Hub) -> None:
     ranks = join(hub, 4, queue.SimpleQueue())
     everything = at_once(*(lambda rank=rank: rank.agree(f"value {rank.rank}") for rank in ranks))
     assert everything == [["value 0", "value 1", "value 2", "value 3"]] * 4
-    pairs = at_once(*(lambda r=r: r.agree(r.rank, "pair", (r.rank // 2 * 2, r.rank // 2 * 2 + 1)) for r in ranks))
+    pairs = at_once(
+        *(lambda r=r: r.agree(r.rank, "pair", (r.rank // 2 * 2, r.rank // 2 * 2 + 1)) for r in ranks)
+    )
     assert pairs == [[0, 1], [0, 1], [2, 3], [2, 3]]
     at_once(*(rank.leave for rank in ranks))
 

@@ -11,12 +11,20 @@ from tests.data.material import write_set
 from tests.parallel import launch
 
 pytestmark = pytest.mark.slow
-FAILURES = {"killed in a step": KILLED, "killed in a save": KILLED, "bad input": "the fifth sample cannot be read"}
+FAILURES = {
+    "killed in a step": KILLED,
+    "killed in a save": KILLED,
+    "bad input": "the fifth sample cannot be read",
+}
 
 
 def test_two_processes(place: Path, tmp_path: Path) -> None:
     write_set(tmp_path, 4, broken=(1,))
-    job = launch.run(2, ["-m", "tests.parallel.jobs", "together", 2, place / "model", tmp_path, "5+2", "7+0"], tmp_path / "logs")
+    job = launch.run(
+        2,
+        ["-m", "tests.parallel.jobs", "together", 2, place / "model", tmp_path, "5+2", "7+0"],
+        tmp_path / "logs",
+    )
     assert job.code == 0, job
 
 
@@ -25,7 +33,9 @@ def test_a_process_that_fails_ends_the_job(tmp_path: Path) -> None:
     start = time.monotonic()
     places = {how: tmp_path / how.replace(" ", "-") for how in FAILURES}
     jobs = {
-        how: launch.start(2, ["-m", "tests.parallel.jobs", "fragile", place / "run", how], place, MS_NODE_TIMEOUT="10")
+        how: launch.start(
+            2, ["-m", "tests.parallel.jobs", "fragile", place / "run", how], place, MS_NODE_TIMEOUT="10"
+        )
         for how, place in places.items()
     }
     for how, reason in FAILURES.items():

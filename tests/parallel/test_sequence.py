@@ -11,7 +11,9 @@ def ranks(size: int) -> list[Group]:
     return [Group(range(size), rank) for rank in range(size)]
 
 
-@pytest.mark.parametrize(("frames", "images", "size"), [(5, 2, 2), (7, 0, 4), (17, 3, 4), (1, 0, 2), (3, 1, 4)])
+@pytest.mark.parametrize(
+    ("frames", "images", "size"), [(5, 2, 2), (7, 0, 4), (17, 3, 4), (1, 0, 2), (3, 1, 4)]
+)
 def test_every_frame_and_image_is_held_once(frames: int, images: int, size: int) -> None:
     numbers = np.arange(1, frames + images + 1)
     parts = [own_frames(numbers, 0, frames, group) for group in ranks(size)]
@@ -36,10 +38,16 @@ def test_shares_of_a_sample_add_up_to_one_and_captions_follow_their_images() -> 
     np.testing.assert_allclose(sum(part["share"] for part in own), 1.0, rtol=1e-6)
     assert sum(part["latent_mask"].sum() for part in own) == mask.sum()
     for part in own:
-        assert part["latents"].shape[2] == 3 + 2 and part["num_images"] == 2 and part["text_embeds"].shape[1] == 3
+        assert (
+            part["latents"].shape[2] == 3 + 2
+            and part["num_images"] == 2
+            and part["text_embeds"].shape[1] == 3
+        )
         np.testing.assert_array_equal(part["text_embeds"][:, 0], text[:, 0])
     np.testing.assert_array_equal(own[1]["text_embeds"][:, 1], text[:, 3])
-    together = sum(all_captions(part["text_embeds"], 3, group) for part, group in zip(own, ranks(2), strict=True))
+    together = sum(
+        all_captions(part["text_embeds"], 3, group) for part, group in zip(own, ranks(2), strict=True)
+    )
     np.testing.assert_array_equal(together[:, 1:], text[:, 1:])
     np.testing.assert_array_equal(together[:, 0], 2 * text[:, 0])
 
@@ -49,7 +57,9 @@ def test_turns_keep_the_order_and_repeat_what_is_missing() -> None:
 
     class Same(SharedTurns):
         def _gather(self, array: np.ndarray) -> np.ndarray:
-            return np.concatenate([array - 2 + rank for rank in range(3)])  # ranks 0 and 1 hold neighbours of what rank 2 holds
+            return np.concatenate(
+                [array - 2 + rank for rank in range(3)]
+            )  # ranks 0 and 1 hold neighbours of what rank 2 holds
 
     def compute(item: int) -> tuple[np.ndarray]:
         asked.append(item)

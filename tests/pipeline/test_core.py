@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from opensora import Pipeline
-from opensora.data.video import read_video
+from opensora.media.reader import read_video
 
 
 @pytest.fixture
@@ -33,7 +33,11 @@ def run(pipe: Pipeline, *inputs: Any, **options: Any) -> np.ndarray:
 def test_a_prompt_becomes_a_video(pipe: Pipeline, tmp_path: Path) -> None:
     video = pipe("A cat", seed=3, fps=8)
     assert video.frames.shape == (5, 32, 32, 3) and video.frames.dtype == np.uint8 and video.fps == 8
-    assert video.metadata["seed"] == 3 and video.metadata["sample_method"] == "DPM++2M" and video.metadata["prompt"] == "A cat"
+    assert (
+        video.metadata["seed"] == 3
+        and video.metadata["sample_method"] == "DPM++2M"
+        and video.metadata["prompt"] == "A cat"
+    )
     video.save(tmp_path / "new" / "cat.mp4")
     assert read_video(tmp_path / "new" / "cat.mp4").shape == video.frames.shape
     np.testing.assert_array_equal(video.frames, pipe("a cat", seed=3).frames)
@@ -66,7 +70,9 @@ def test_upstream_cuts_both_texts_to_the_prompt(pipe: Pipeline) -> None:
     negative, negative_mask = texts([9])
     latents = noise(1, 4, 2, 4, 4)
     cut = run(pipe, embeds[:, :4], None, negative[:, :4], None, latents, upstream=True)
-    np.testing.assert_array_equal(run(pipe, embeds, mask, negative, negative_mask, latents, upstream=True), cut)
+    np.testing.assert_array_equal(
+        run(pipe, embeds, mask, negative, negative_mask, latents, upstream=True), cut
+    )
     ours = run(pipe, embeds, mask, negative, negative_mask, latents)
     assert np.abs(ours - cut).max() > 1e-4
 
@@ -78,15 +84,21 @@ def test_the_batch_does_not_change_a_video(pipe: Pipeline) -> None:
     together = run(pipe, embeds, mask, negative, negative_mask, latents)
     for i in range(3):
         row = slice(i, i + 1)
-        np.testing.assert_array_equal(run(pipe, embeds[row], mask[row], negative, negative_mask, latents[row]), together[row])
-    np.testing.assert_array_equal(pipe.decode(together).asnumpy()[1:2], pipe.decode(ms.Tensor(together[1:2])).asnumpy())
+        np.testing.assert_array_equal(
+            run(pipe, embeds[row], mask[row], negative, negative_mask, latents[row]), together[row]
+        )
+    np.testing.assert_array_equal(
+        pipe.decode(together).asnumpy()[1:2], pipe.decode(ms.Tensor(together[1:2])).asnumpy()
+    )
 
 
 def test_guidance(pipe: Pipeline) -> None:
     embeds, _ = texts([4])
     latents = noise(1, 4, 2, 4, 4)
     unguided = run(pipe, embeds, None, None, None, latents, guidance_scale=1.0)
-    np.testing.assert_array_equal(run(pipe, embeds, None, 2 * embeds, None, latents, guidance_scale=1.0), unguided)
+    np.testing.assert_array_equal(
+        run(pipe, embeds, None, 2 * embeds, None, latents, guidance_scale=1.0), unguided
+    )
     same = run(pipe, embeds, None, embeds, None, latents, guidance_scale=7.5)
     np.testing.assert_allclose(same, unguided, atol=1e-4)
     with pytest.raises(ValueError, match="needs negative_embeds"):
@@ -101,9 +113,14 @@ def test_without_joining_frames(pipe: Pipeline) -> None:
     apart = run(pipe, embeds, None, embeds, None, latents, temporal=False)
     changed = latents.copy()
     changed[:, :, 1] += 1
-    np.testing.assert_allclose(run(pipe, embeds, None, embeds, None, changed, temporal=False)[:, :, 0], apart[:, :, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        run(pipe, embeds, None, embeds, None, changed, temporal=False)[:, :, 0], apart[:, :, 0], atol=1e-6
+    )
     assert (
-        np.abs(run(pipe, embeds, None, embeds, None, changed)[:, :, 0] - run(pipe, embeds, None, embeds, None, latents)[:, :, 0]).max()
+        np.abs(
+            run(pipe, embeds, None, embeds, None, changed)[:, :, 0]
+            - run(pipe, embeds, None, embeds, None, latents)[:, :, 0]
+        ).max()
         > 1e-5
     )
 
@@ -114,13 +131,17 @@ def test_samplers_that_add_noise_repeat(pipe: Pipeline) -> None:
     inputs = (embeds, None, embeds, None, latents)
     first = run(pipe, *inputs, sampler="DDPM")
     np.testing.assert_array_equal(run(pipe, *inputs, sampler="DDPM"), first)
-    assert not np.array_equal(run(pipe, *inputs, sampler="DDPM", generators=[np.random.default_rng(9)]), first)
+    assert not np.array_equal(
+        run(pipe, *inputs, sampler="DDPM", generators=[np.random.default_rng(9)]), first
+    )
 
 
 def test_text_keys_and_values_are_computed_once(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     transformer, calls = pipe.transformer.get(), []
     original = transformer.text_keys_values
-    monkeypatch.setattr(transformer, "text_keys_values", lambda text: calls.append(text.shape) or original(text))
+    monkeypatch.setattr(
+        transformer, "text_keys_values", lambda text: calls.append(text.shape) or original(text)
+    )
     embeds, mask = texts([4])
     run(pipe, embeds, mask, embeds, mask, noise(1, 4, 2, 4, 4), sampler="PNDM")
     assert calls == [(2, 12, 8)]
@@ -143,8 +164,10 @@ def test_compiling_is_said_once(pipe: Pipeline, caplog: pytest.LogCaptureFixture
 
 
 def test_weights_in_place_of_the_folder_s(session_model: Path, pipe: Pipeline, tmp_path: Path) -> None:
-    from tests.pipeline.conftest import random_latte
+    from tests.small_model import random_latte
 
     random_latte(np.random.default_rng(5)).save_pretrained(tmp_path / "other")
-    other = Pipeline.from_pretrained(session_model, pretrained_ckpt=tmp_path / "other" / "diffusion_pytorch_model.safetensors")
+    other = Pipeline.from_pretrained(
+        session_model, pretrained_ckpt=tmp_path / "other" / "diffusion_pytorch_model.safetensors"
+    )
     assert not np.array_equal(other("a cat", steps=1).frames, pipe("a cat", steps=1).frames)

@@ -18,7 +18,9 @@ def test_weights_count_in_float32(session_model: Path) -> None:
 
 def test_estimate_grows_with_the_video_and_shrinks_with_tiles(session_model: Path) -> None:
     model = find_model(session_model)
-    weights = sum(weights_size(part) for part in (model.transformer, model.vae, session_model / "text_encoder"))
+    weights = sum(
+        weights_size(part) for part in (model.transformer, model.vae, session_model / "text_encoder")
+    )
     small, large = estimate(model, (2, 4, 4)), estimate(model, (17, 64, 64))
     assert FRAMEWORK + weights < small < large
 

@@ -59,7 +59,9 @@ def test_reference_run(pipe: Pipeline, case: str) -> None:
 
 
 def test_a_pipeline_of_embeddings_names_what_it_lacks(pipe: Pipeline) -> None:
-    with pytest.raises(ValueError, match="opened without a text encoder: name the folder of T5 with text_encoder="):
+    with pytest.raises(
+        ValueError, match="opened without a text encoder: name the folder of T5 with text_encoder="
+    ):
         pipe("a cat")
 
 

@@ -9,7 +9,8 @@ from tests import reference
 
 
 @pytest.mark.parametrize(
-    ("frames", "ours", "upstream"), [(1, 1, 1), (5, 2, 2), (7, 3, 3), (16, 5, 4), (17, 5, 5), (65, 17, 17), (221, 56, 56)]
+    ("frames", "ours", "upstream"),
+    [(1, 1, 1), (5, 2, 2), (7, 3, 3), (16, 5, 4), (17, 5, 5), (65, 17, 17), (221, 56, 56)],
 )
 def test_latent_frames(frames: int, ours: int, upstream: int) -> None:
     assert latent_frames(frames, 4) == ours
@@ -64,7 +65,14 @@ def test_added_noise_is_each_video_s_own(name: str) -> None:
     def run(seeds: list[int]) -> np.ndarray:
         generators = [np.random.default_rng(seed) for seed in seeds]
         latents = draw(generators, (4, 1, 2, 2))
-        return sample(lambda x, t: np.concatenate([0.1 * x, x], 1), make_sampler(name, 5), latents, 1.0, generators, lambda x: None)
+        return sample(
+            lambda x, t: np.concatenate([0.1 * x, x], 1),
+            make_sampler(name, 5),
+            latents,
+            1.0,
+            generators,
+            lambda x: None,
+        )
 
     both = run([3, 5])
     np.testing.assert_array_equal(both[:1], run([3]))
@@ -76,5 +84,15 @@ def test_numbers_that_explode_are_named() -> None:
     def network(x: np.ndarray, timestep: float) -> np.ndarray:
         return np.concatenate([np.zeros_like(x), x, x, x]).reshape(2, 8, 1, 2, 2)
 
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"guidance_scale 1e\+38 left the range of numbers"):
-        sample(network, make_sampler("DDIM", 3), np.full((1, 4, 1, 2, 2), 1e30, np.float32), 1e38, [], lambda x: None)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ValueError, match=r"guidance_scale 1e\+38 left the range of numbers"),
+    ):
+        sample(
+            network,
+            make_sampler("DDIM", 3),
+            np.full((1, 4, 1, 2, 2), 1e30, np.float32),
+            1e38,
+            [],
+            lambda x: None,
+        )

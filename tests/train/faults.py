@@ -32,7 +32,13 @@ def main(kills: int) -> None:
         command("train-vae", demo_data=place / "data", model_config=place / "model/vae", output_dir=place / "vae", max_train_steps=1,
                 video_num_frames=5, resolution=32, batch_size=1, num_validation_clips=1)  # fmt: skip
         command("convert", src=place / "vae", target=place / "model")
-        command("encode-latents", demo_data=place / "data", vae=place / "model/vae", output_path=place / "latents", **clips)
+        command(
+            "encode-latents",
+            demo_data=place / "data",
+            vae=place / "model/vae",
+            output_path=place / "latents",
+            **clips,
+        )
         one, two, killed = (place / name for name in ("one", "two", "killed"))
         for run in (one, two):
             assert start(place, run, steps).wait() == 0
@@ -46,11 +52,15 @@ def main(kills: int) -> None:
             if newest is not None:
                 load_checkpoint(newest)
                 same_checkpoints(one, killed, [newest.name])
-            report(f"kill {number + 1}/{kills}{' during a save' if saving else ''}: newest checkpoint {newest and newest.name}")
+            report(
+                f"kill {number + 1}/{kills}{' during a save' if saving else ''}: newest checkpoint {newest and newest.name}"
+            )
         assert start(place, killed, steps).wait() == 0
         same_checkpoints(one, killed, [f"step-{steps:08d}"])
         assert metrics(one) == metrics(killed), "the killed run has other metrics"
-        report(f"after {kills} kills the run is the uninterrupted one to the bit: weights, averages, optimizer, metrics")
+        report(
+            f"after {kills} kills the run is the uninterrupted one to the bit: weights, averages, optimizer, metrics"
+        )
 
 
 def start(place: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
@@ -63,7 +73,9 @@ def start(place: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
         "batch_size": 2, "gradient_accumulation_steps": 2, "lr_warmup_steps": 5, "learning_rate": 1e-3, "lr_scheduler": "cosine",
         "ema_decay": 0.9, "init_loss_scale": 1024, "scale_window": 7,
     }  # fmt: skip
-    return subprocess.Popen([sys.executable, "-m", "opensora", *words("train", **settings)], stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "opensora", *words("train", **settings)], stderr=subprocess.DEVNULL
+    )
 
 
 def kill(process: subprocess.Popen[bytes], run: Path, rng: random.Random, during_save: bool) -> bool:
@@ -92,9 +104,14 @@ def building(run: Path) -> Iterator[Path]:
 def same_checkpoints(run: Path, other: Path, names: list[str]) -> None:
     """The manifests hold the sha256 of every file: weights, averages, moments, loss scale, the loop's state."""
     for name in names:
-        first, second = (json.loads((folder / "checkpoints" / name / "manifest.json").read_text()) for folder in (run, other))
+        first, second = (
+            json.loads((folder / "checkpoints" / name / "manifest.json").read_text())
+            for folder in (run, other)
+        )
         different = [file for file in first.keys() | second.keys() if first.get(file) != second.get(file)]
-        assert not different, f"{', '.join(different)} of {name} are not the same in {run.name} and {other.name}"
+        assert not different, (
+            f"{', '.join(different)} of {name} are not the same in {run.name} and {other.name}"
+        )
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -5,14 +5,18 @@ import shutil
 from pathlib import Path
 
 from opensora.cli import main
-from opensora.models.causal_vae import CausalVAEConfig
-from opensora.models.latte import LatteConfig
-from opensora.models.t5 import T5Config
+from opensora.models.causal_vae.model import CausalVAEConfig
+from opensora.models.latte.model import LatteConfig
+from opensora.models.t5.model import T5Config
 from opensora.weights.folder import DEMO
-from tests.data.demo_cache import make_cache
+from tests.demo_data.demo_cache import make_cache
 
 VAE = CausalVAEConfig(
-    hidden_size=16, hidden_size_mult=(1, 1, 1, 1), num_res_blocks=1, norm_num_groups=4, decoder_resnet_blocks=("ResnetBlock2D",) * 4
+    hidden_size=16,
+    hidden_size_mult=(1, 1, 1, 1),
+    num_res_blocks=1,
+    norm_num_groups=4,
+    decoder_resnet_blocks=("ResnetBlock2D",) * 4,
 )
 LATTE = LatteConfig(
     num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=8, sample_size=(4, 4),

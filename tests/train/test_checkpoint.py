@@ -11,7 +11,10 @@ from opensora.train import checkpoint
 from opensora.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from opensora.weights import WeightsError
 
-GROUPS = {"model": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "scalar": np.array(3.5, np.float32)}, "ema": {"w": np.ones(2)}}
+GROUPS = {
+    "model": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "scalar": np.array(3.5, np.float32)},
+    "ema": {"w": np.ones(2)},
+}
 
 
 class Killed(BaseException):
@@ -60,7 +63,9 @@ def test_every_so_many_steps_a_checkpoint_stays(tmp_path: Path) -> None:
     assert names(tmp_path / "checkpoints") == {*kept, "LATEST"}
 
 
-def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     newest = save_checkpoint(tmp_path, 1, GROUPS, {})
 
     def full(*arguments: Any) -> None:
@@ -95,7 +100,9 @@ def calls_of(monkeypatch: pytest.MonkeyPatch, stop_at: int, error: type[BaseExce
 
 
 @pytest.mark.parametrize("error", [OSError, Killed])
-def test_a_save_that_ends_anywhere_leaves_a_complete_newest_checkpoint(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_save_that_ends_anywhere_leaves_a_complete_newest_checkpoint(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     finished = False
     for stop_at in itertools.count():
         run = tmp_path / str(stop_at)
@@ -124,7 +131,9 @@ def test_a_folder_without_its_manifest_does_not_count(tmp_path: Path) -> None:
     first, second = (save_checkpoint(tmp_path, step, GROUPS, {}) for step in (1, 2))
     (second / "manifest.json").unlink()
     assert latest_checkpoint(tmp_path) == first
-    with pytest.raises(WeightsError, match=r"step-00000002 is not a complete checkpoint: it has no manifest\.json"):
+    with pytest.raises(
+        WeightsError, match=r"step-00000002 is not a complete checkpoint: it has no manifest\.json"
+    ):
         load_checkpoint(second)
 
 

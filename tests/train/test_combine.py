@@ -22,20 +22,33 @@ def ranks(tmp_path: Path) -> Path:
     for rank in range(8):
         part = rank % 4
         split = {
-            name: value[len(value) // 4 * part : len(value) // 4 * (part + 1)] if value.ndim and len(value) % 4 == 0 else value
+            name: value[len(value) // 4 * part : len(value) // 4 * (part + 1)]
+            if value.ndim and len(value) % 4 == 0
+            else value
             for name, value in LATTE_VALUES.items()
         }
         folder = tmp_path / "ckpt" / f"rank_{rank}"
         folder.mkdir(parents=True)
         tensors = [{"name": f"network.{name}", "data": ms.Tensor(value)} for name, value in split.items()]
         for name in ("LatteT2V-XL-122-s9.ckpt", "LatteT2V-XL-122-s10.ckpt"):
-            ms.save_checkpoint(tensors if "s10" in name else tensors[:1], str(folder / name), append_dict={"epoch_num": 1})
+            ms.save_checkpoint(
+                tensors if "s10" in name else tensors[:1], str(folder / name), append_dict={"epoch_num": 1}
+            )
     return tmp_path / "ckpt"
 
 
 def test_published_ranks(ranks: Path) -> None:
     """The published command's own words, with the source as destination; the result loads like every other file."""
-    words = ["combine", "--src", str(ranks), "--dest", str(ranks), "--strategy_ckpt", "src_strategy.ckpt", CONFIG]
+    words = [
+        "combine",
+        "--src",
+        str(ranks),
+        "--dest",
+        str(ranks),
+        "--strategy_ckpt",
+        "src_strategy.ckpt",
+        CONFIG,
+    ]
     assert main(words) == 0
     full = ranks / "rank_0" / "full_0.ckpt"
     assert len(ms.load_checkpoint(str(full))) == len(LATTE_VALUES)
@@ -48,7 +61,10 @@ def test_published_ranks(ranks: Path) -> None:
 def test_a_lost_or_foreign_rank(ranks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["combine", "--src", str(ranks), "--dest", str(tmp_path / "full")]
     assert main(words) == 2  # without CONFIG the published sizes are meant
-    assert "has shape [1], which cannot make [1152]: copy all ranks again, or name the right --model_config" in capsys.readouterr().err
+    assert (
+        "has shape [1], which cannot make [1152]: copy all ranks again, or name the right --model_config"
+        in capsys.readouterr().err
+    )
     (ranks / "rank_2").rename(tmp_path / "rank_2")
     assert main([*words, CONFIG]) == 2
     assert "lacks rank_2: copy the folders of all 8 ranks" in capsys.readouterr().err
@@ -68,10 +84,18 @@ def test_our_checkpoint(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     moments = {name: rng.standard_normal((2, 3)).astype(np.float32) for name in ("w.exp_avg", "w.exp_avg_sq")}
     checkpoint = save_checkpoint(
-        tmp_path / "run", 5, {"model": {"w": np.ones((2, 3), np.float32)}, "ema": {"w": np.zeros((2, 3), np.float32)}}, {"x": 1}
+        tmp_path / "run",
+        5,
+        {"model": {"w": np.ones((2, 3), np.float32)}, "ema": {"w": np.zeros((2, 3), np.float32)}},
+        {"x": 1},
     )
     for rank in range(2):
-        parts = [{name.removeprefix("w."): value.ravel()[3 * rank : 3 * rank + 3] for name, value in moments.items()}]
+        parts = [
+            {
+                name.removeprefix("w."): value.ravel()[3 * rank : 3 * rank + 3]
+                for name, value in moments.items()
+            }
+        ]
         save_shard(checkpoint, rank, 2, [{"w": (2, 3)}], parts, {"step": np.array(5)})
     (checkpoint / "manifest.json").unlink()
     write_manifest(checkpoint)

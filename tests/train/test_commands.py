@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from opensora.cli import main
 from opensora.data.latents import LatentCache
-from opensora.data.video import read_video
+from opensora.media.reader import read_video
 from opensora.weights import load_config
 from tests.train.small import command, make_place
 
@@ -40,7 +40,9 @@ def train(place: Path, run: str, steps: int, **options: object) -> dict[str, np.
     return {
         f"{group}/{name}": value
         for group in ("model", "ema", "text_encoder", "text_encoder_ema", "optimizer-0-of-1")
-        for name, value in load_file(place / run / "checkpoints" / f"step-{steps:08d}" / f"{group}.safetensors").items()
+        for name, value in load_file(
+            place / run / "checkpoints" / f"step-{steps:08d}" / f"{group}.safetensors"
+        ).items()
     }
 
 
@@ -56,7 +58,9 @@ def test_data_set_to_video(place: Path) -> None:
     assert losses(place / "vae-parts") == losses(place / "vae-whole")
     assert (place / "vae-whole" / "samples" / "step-00000004.png").is_file()
 
-    command("convert", src=place / "vae-whole", target=place / "model", demo_data=place / "data", dtype="float16")
+    command(
+        "convert", src=place / "vae-whole", target=place / "model", demo_data=place / "data", dtype="float16"
+    )
     command(
         "encode-latents", demo_data=place / "data", vae=place / "model" / "vae", output_path=place / "latents", num_clips=4, num_frames=5,
         resolution=32, batch_size=2,
@@ -65,7 +69,9 @@ def test_data_set_to_video(place: Path) -> None:
     assert len(cache) == 4 and cache.moments(3).shape == (8, 2, 4, 4)
 
     train(place, "parts", 2)
-    (place / "model" / "generate.yaml").write_text("num_sampling_steps: 2\nsample_method: DDIM\nguidance_scale: 2\nseed: 0\nfps: 8\n")
+    (place / "model" / "generate.yaml").write_text(
+        "num_sampling_steps: 2\nsample_method: DDIM\nguidance_scale: 2\nseed: 0\nfps: 8\n"
+    )
     (place / "prompts.txt").write_text("an elephant\na tiger\n")
     shown = {"validation_prompts": place / "prompts.txt", "validation_steps": 3}
     resumed, straight = train(place, "parts", 4), train(place, "whole", 4, **shown)
@@ -74,7 +80,10 @@ def test_data_set_to_video(place: Path) -> None:
     assert losses(place / "parts") == losses(place / "whole")
     samples = place / "whole" / "samples"
     for step in ("step-00000003", "step-00000004"):
-        assert {path.name for path in (samples / step).iterdir()} == {"0000-an_elephant.mp4", "0001-a_tiger.mp4"}
+        assert {path.name for path in (samples / step).iterdir()} == {
+            "0000-an_elephant.mp4",
+            "0001-a_tiger.mp4",
+        }
         assert read_video(samples / f"{step}.png").shape == (1, 2 * 32, 5 * 32, 3)
         assert read_video(samples / step / "0001-a_tiger.mp4").shape == (5, 32, 32, 3)
 
@@ -82,13 +91,30 @@ def test_data_set_to_video(place: Path) -> None:
     assert load_config(place / "model" / "5x32x32")["video_length"] == 2
     video = place / "videos"
     assert (
-        main(["generate", "an elephant", "--model_path", str(place / "model"), "--save_img_path", str(video), "--num_sampling_steps=2"])
+        main(
+            [
+                "generate",
+                "an elephant",
+                "--model_path",
+                str(place / "model"),
+                "--save_img_path",
+                str(video),
+                "--num_sampling_steps=2",
+            ]
+        )
         == 0
     )
     assert len(list(video.glob("*.mp4"))) == 1
 
 
 def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--vae_latent_folder=nowhere", "--validation_latent_folder=nowhere", f"--model_path={place / 'model'}"]
+    words = [
+        "--vae_latent_folder=nowhere",
+        "--validation_latent_folder=nowhere",
+        f"--model_path={place / 'model'}",
+    ]
     assert main(["train", *words]) == 2
-    assert capsys.readouterr().err == "opensora: nowhere holds no cache: make it with `opensora encode-latents` or `opensora embed-text`\n"
+    assert (
+        capsys.readouterr().err
+        == "opensora: nowhere holds no cache: make it with `opensora encode-latents` or `opensora embed-text`\n"
+    )

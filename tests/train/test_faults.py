@@ -79,10 +79,16 @@ def test_a_damaged_shard_is_replaced_until_there_are_too_many(
     else:
         os.truncate(latents / BLOCK, (latents / BLOCK).stat().st_size // 2)
     assert train(place, vae_latent_folder=latents, output_dir=tmp_path / "run") == 0
-    assert {line["path"] for line in lines(tmp_path / "run" / "quarantine.jsonl")} == {f"clip {number}" for number in range(4, 8)}
+    assert {line["path"] for line in lines(tmp_path / "run" / "quarantine.jsonl")} == {
+        f"clip {number}" for number in range(4, 8)
+    }
     assert train(place, vae_latent_folder=latents, output_dir=tmp_path / "strict", max_bad_rate=0.02) == 2
     error = capfd.readouterr().err
-    assert "samples could not be read, more than max_bad_rate 0.02 allows" in error and BLOCK in error and "Traceback" not in error
+    assert (
+        "samples could not be read, more than max_bad_rate 0.02 allows" in error
+        and BLOCK in error
+        and "Traceback" not in error
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
@@ -101,7 +107,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(
         os.truncate(file, file.stat().st_size - 1)
     assert train(place, vae_latent_folder=latents, output_dir=tmp_path) == 2
     (error,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("opensora: ")]
-    assert f"{file} is missing or was changed after it was saved: move {newest.name} away, and the run continues" in error
+    assert (
+        f"{file} is missing or was changed after it was saved: move {newest.name} away, and the run continues"
+        in error
+    )
     newest.rename(tmp_path / "damaged")
     assert train(place, vae_latent_folder=latents, output_dir=tmp_path) == 0
     assert last_weights(tmp_path) == expected
@@ -109,7 +118,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(
 
 @pytest.mark.parametrize("where", ["a checkpoint", "metrics"])
 def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(
-    place: Path, latents: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    place: Path,
+    latents: Path,
+    tmp_path: Path,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert train(place, vae_latent_folder=latents, output_dir=whole) == 0
@@ -138,7 +152,9 @@ def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(
         (run / "kept").rename(metrics)
     assert train(place, vae_latent_folder=latents, output_dir=run) == 0
     assert last_weights(run) == last_weights(whole)
-    assert [line["loss"] for line in lines(metrics)] == [line["loss"] for line in lines(whole / "metrics.jsonl")]
+    assert [line["loss"] for line in lines(metrics)] == [
+        line["loss"] for line in lines(whole / "metrics.jsonl")
+    ]
 
 
 def test_a_sample_of_nan_is_replaced(place: Path, tmp_path: Path) -> None:
@@ -146,7 +162,9 @@ def test_a_sample_of_nan_is_replaced(place: Path, tmp_path: Path) -> None:
     moments[5, 0, 0, 0, 0] = np.nan
     with pytest.MonkeyPatch.context() as unchecked:  # the writer refuses such numbers
         unchecked.setattr(np, "isfinite", lambda values: np.ones(values.shape, bool))
-        latent_cache(tmp_path / "latents", [f"clip {number}" for number in range(CLIPS)], moments, dtype="float32")
+        latent_cache(
+            tmp_path / "latents", [f"clip {number}" for number in range(CLIPS)], moments, dtype="float32"
+        )
     assert train(place, vae_latent_folder=tmp_path / "latents", output_dir=tmp_path / "run") == 0
     (line,) = lines(tmp_path / "run" / "quarantine.jsonl")
     assert line["path"] == "clip 5" and "holds NaN or infinite values" in line["reason"]
@@ -157,12 +175,18 @@ def test_losses_that_are_not_finite_move_nothing_and_end_the_run(
     place: Path, latents: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The first step throws the weights so far that no later loss is a number."""
-    assert train(place, vae_latent_folder=latents, output_dir=tmp_path, learning_rate=1e30, max_skipped_steps=3) == 2
+    assert (
+        train(place, vae_latent_folder=latents, output_dir=tmp_path, learning_rate=1e30, max_skipped_steps=3)
+        == 2
+    )
     error = capfd.readouterr().err.splitlines()
     skipped = [line for line in error if "the update was skipped" in line]
     assert [line.partition(":")[0] for line in skipped] == ["step 2", "step 3"]
     assert all("grad_norm is" in line and "with the samples clip " in line for line in skipped)
-    assert error[-1].startswith("opensora: step 4: ") and "3 steps in a row were skipped: look at these samples" in error[-1]
+    assert (
+        error[-1].startswith("opensora: step 4: ")
+        and "3 steps in a row were skipped: look at these samples" in error[-1]
+    )
     written = lines(tmp_path / "metrics.jsonl")
     assert [line["skipped_steps"] for line in written if "skipped_steps" in line] == [1, 2]
 
@@ -172,11 +196,19 @@ def test_videos_and_pictures_from_files_some_of_which_cannot_be_read(place: Path
     CausalVAE.initialise(VAE, np.random.default_rng(0)).save_pretrained(place / "model" / "vae")
     videos, pictures = write_set(tmp_path, 6, broken=(2,)), write_set(tmp_path, 6, "pictures")
     (tmp_path / "videos, all of them" / "clip, 4.mp4").unlink()
-    settings = {"video_data": videos, "image_data": pictures, "use_image_num": 1, "num_frames": 5, "max_image_size": 32}
+    settings = {
+        "video_data": videos,
+        "image_data": pictures,
+        "use_image_num": 1,
+        "num_frames": 5,
+        "max_image_size": 32,
+    }
     for run in ("one", "two"):
         assert train(place, **settings, output_dir=tmp_path / run, max_train_steps=3) == 0
     assert last_weights(tmp_path / "one") == last_weights(tmp_path / "two")
-    reasons = {Path(line["path"]).name: line["reason"] for line in lines(tmp_path / "one" / "quarantine.jsonl")}
+    reasons = {
+        Path(line["path"]).name: line["reason"] for line in lines(tmp_path / "one" / "quarantine.jsonl")
+    }
     assert reasons.keys() == {"clip, 2.mp4", "clip, 4.mp4"}
     assert "holds no video" in reasons["clip, 2.mp4"] and "does not exist" in reasons["clip, 4.mp4"]
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "one" / "metrics.jsonl"))

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def options(run: Path, steps: int, **changes: Any) -> LoopOptions:
-    return LoopOptions(output_dir=str(run), **{"max_train_steps": steps, "checkpointing_steps": 4, "log_interval": 1, **changes})
+    return LoopOptions(
+        output_dir=str(run),
+        **{"max_train_steps": steps, "checkpointing_steps": 4, "log_interval": 1, **changes},
+    )
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
@@ -135,13 +138,19 @@ class Broken(Toy):
         return {"loss": 1.0, "grad_norm": float("nan")} if step in self.at else super().step(step, batch)
 
 
-def test_a_step_that_is_not_finite_is_left_out_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_is_not_finite_is_left_out_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     task = Broken({3, 4, 7})
     assert train(task, options(tmp_path, 9, max_skipped_steps=3)) == 0
     assert task.steps == [1, 2, 5, 6, 8, 9]
     assert [step for step, _ in losses(tmp_path)] == task.steps
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["skipped_steps"]) for line in written if "skipped_steps" in line] == [(3, 1), (4, 2), (7, 3)]
+    assert [(line["step"], line["skipped_steps"]) for line in written if "skipped_steps" in line] == [
+        (3, 1),
+        (4, 2),
+        (7, 3),
+    ]
     assert "step 4: grad_norm is nan with the samples sample 4; the update was skipped" in caplog.text
 
 
@@ -149,7 +158,9 @@ def test_a_step_that_is_not_finite_is_left_out_counted_and_named(tmp_path: Path,
 def test_too_many_steps_in_a_row_that_are_not_finite_end_the_run(tmp_path: Path, stop: bool) -> None:
     if stop:
         train(Broken({6, 7, 8, 9}), options(tmp_path, 7, max_skipped_steps=3))
-    with pytest.raises(ValueError, match="step 8: grad_norm is nan with the samples sample 8; 3 steps in a row were skipped"):
+    with pytest.raises(
+        ValueError, match="step 8: grad_norm is nan with the samples sample 8; 3 steps in a row were skipped"
+    ):
         train(Broken({6, 7, 8, 9}), options(tmp_path, 12, max_skipped_steps=3))
     assert last_step(tmp_path) == (7 if stop else 4)
 
@@ -209,7 +220,9 @@ def test_an_error_in_a_batch_arrives_at_its_step() -> None:
             batches.take(3)
 
 
-@pytest.mark.parametrize("name", ["max_train_steps", "checkpointing_steps", "log_interval", "dataloader_prefetch_size"])
+@pytest.mark.parametrize(
+    "name", ["max_train_steps", "checkpointing_steps", "log_interval", "dataloader_prefetch_size"]
+)
 def test_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} 0 must be at least 1"):
         LoopOptions(**{name: 0})

@@ -26,7 +26,11 @@ def test_a_line_every_interval_and_at_the_end(tmp_path: Path, capsys: pytest.Cap
     assert [(line["step"], line["loss"]) for line in written] == [(2, 1.5), (4, 3.5), (5, 5.0)]
     assert all(line["seconds_per_step"] >= 0 for line in written)
     shown = capsys.readouterr().err.splitlines()
-    assert [line.split("  ")[:2] for line in shown] == [["step 2/5", "loss 1.5"], ["step 4/5", "loss 3.5"], ["step 5/5", "loss 5"]]
+    assert [line.split("  ")[:2] for line in shown] == [
+        ["step 2/5", "loss 1.5"],
+        ["step 4/5", "loss 3.5"],
+        ["step 5/5", "loss 5"],
+    ]
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
@@ -82,4 +86,11 @@ def test_seconds_of_the_parts_of_a_step() -> None:
 
 
 def test_durations() -> None:
-    assert [_duration(seconds) for seconds in (0, 59.9, 61, 3599, 3600, 93784)] == ["0m00s", "0m59s", "1m01s", "59m59s", "1h00m", "26h03m"]
+    assert [_duration(seconds) for seconds in (0, 59.9, 61, 3599, 3600, 93784)] == [
+        "0m00s",
+        "0m59s",
+        "1m01s",
+        "59m59s",
+        "1h00m",
+        "26h03m",
+    ]

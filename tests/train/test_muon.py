@@ -31,7 +31,9 @@ def tensors(values: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def options(**changes: Any) -> OptimizerOptions:
-    return OptimizerOptions(**{"learning_rate": 0.01, "lr_warmup_steps": 0, "weight_decay": 0.1, "optim": "muon", **changes})
+    return OptimizerOptions(
+        **{"learning_rate": 0.01, "lr_warmup_steps": 0, "weight_decay": 0.1, "optim": "muon", **changes}
+    )
 
 
 def one(weight: Any) -> np.ndarray:
@@ -60,7 +62,9 @@ def test_matrices_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> N
     """Tall and wide ones alike, in parts of a bounded size, and each gets what it would get alone."""
     rng = np.random.default_rng(1)
     shapes = {"a": (4, 6), "b": (6, 4), "c": (5, 5), "d": (4, 3, 2), "e": (4, 6)}
-    weights = {name: ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for name, shape in shapes.items()}
+    weights = {
+        name: ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for name, shape in shapes.items()
+    }
     together = orthogonal(weights)
     monkeypatch.setattr(muon, "VALUES_AT_ONCE", 48)
     in_parts = orthogonal(weights)
@@ -82,7 +86,9 @@ def test_matrices_inside_take_orthogonal_steps_and_all_else_is_adamw() -> None:
         for name in HIDDEN:
             momentum[name] = MOMENTUM * momentum[name] + (1 - MOMENTUM) * gradients[name]
             direction = (MOMENTUM * momentum[name] + (1 - MOMENTUM) * gradients[name]).astype(np.float32)
-            moved = before[name] * (1 - 0.01 * 0.1) - 0.01 * step_length(SHAPES[name]) * one(ms.Tensor(direction))
+            moved = before[name] * (1 - 0.01 * 0.1) - 0.01 * step_length(SHAPES[name]) * one(
+                ms.Tensor(direction)
+            )
             np.testing.assert_allclose(weights[name].asnumpy(), moved, atol=2e-6)
     for name in SHAPES.keys() - HIDDEN:
         np.testing.assert_array_equal(weights[name].asnumpy(), plain[name].asnumpy())
@@ -90,7 +96,9 @@ def test_matrices_inside_take_orthogonal_steps_and_all_else_is_adamw() -> None:
 
 def test_a_step_is_as_long_as_one_of_adamw() -> None:
     """In the root mean square of a square matrix's elements: STEP of the rate, which Adam's steps have on average."""
-    step = step_length((64, 64)) * one(ms.Tensor(np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)))
+    step = step_length((64, 64)) * one(
+        ms.Tensor(np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32))
+    )
     assert 0.1 < float(np.sqrt(np.mean(step**2))) < 0.3
     assert step_length((64, 64, 3, 3, 3)) == step_length((64, 64))
 
@@ -100,7 +108,9 @@ def test_it_continues_from_its_state() -> None:
     for step in (1, 2):
         optimizer.update(weights, tensors(arrays(step)))
     state = optimizer.state_arrays()
-    assert {name for name in state if name.endswith("exp_avg_sq")} == {f"{name}.exp_avg_sq" for name in SHAPES.keys() - HIDDEN}
+    assert {name for name in state if name.endswith("exp_avg_sq")} == {
+        f"{name}.exp_avg_sq" for name in SHAPES.keys() - HIDDEN
+    }
     again, resumed = {name: ms.Tensor(value.asnumpy()) for name, value in weights.items()}, Muon(options())
     resumed.load_state_arrays(state)
     for step in (3, 4):

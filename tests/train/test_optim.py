@@ -38,8 +38,12 @@ def expected(settings: OptimizerOptions, steps: int, scale: float) -> dict[str, 
             first[name] = beta1 * first[name] + (1 - beta1) * clip * gradient
             second[name] = beta2 * second[name] + (1 - beta2) * (clip * gradient) ** 2
             decay = settings.weight_decay if settings.group_strategy == "all" or gradient.ndim > 1 else 0.0
-            adapted = (first[name] / (1 - beta1**step)) / (np.sqrt(second[name] / (1 - beta2**step)) + settings.optim_eps)
-            weights[name] = weights[name] * (1 - settings.learning_rate * decay) - settings.learning_rate * adapted
+            adapted = (first[name] / (1 - beta1**step)) / (
+                np.sqrt(second[name] / (1 - beta2**step)) + settings.optim_eps
+            )
+            weights[name] = (
+                weights[name] * (1 - settings.learning_rate * decay) - settings.learning_rate * adapted
+            )
     return weights
 
 
@@ -59,7 +63,10 @@ def test_adamw_is_the_algorithm(changes: dict[str, Any], scale: float) -> None:
     optimizer, weights = AdamW(settings), tensors(arrays(0))
     for step in range(1, 6):
         norm, rate = optimizer.update(weights, tensors(arrays(step, scale)))
-        assert norm == pytest.approx(math.sqrt(sum(float((v.astype(float) ** 2).sum()) for v in arrays(step, scale).values())), rel=1e-6)
+        assert norm == pytest.approx(
+            math.sqrt(sum(float((v.astype(float) ** 2).sum()) for v in arrays(step, scale).values())),
+            rel=1e-6,
+        )
         assert rate == settings.learning_rate
     for name, value in expected(settings, 5, scale).items():
         np.testing.assert_allclose(weights[name].asnumpy(), value, rtol=2e-6, atol=2e-7, err_msg=name)
@@ -78,8 +85,13 @@ def test_a_saved_optimizer_goes_on_as_if_never_stopped() -> None:
     for step in range(1, 4):
         optimizer.update(weights, tensors(arrays(step)))
     saved = {name: value.copy() for name, value in optimizer.state_arrays().items()}
-    assert set(saved) == {f"{name}.{kind}" for name in SHAPES for kind in ("exp_avg", "exp_avg_sq")} | {"step"}
-    resumed, weights_again = AdamW(options()), {name: ms.Tensor(value.asnumpy()) for name, value in weights.items()}
+    assert set(saved) == {f"{name}.{kind}" for name in SHAPES for kind in ("exp_avg", "exp_avg_sq")} | {
+        "step"
+    }
+    resumed, weights_again = (
+        AdamW(options()),
+        {name: ms.Tensor(value.asnumpy()) for name, value in weights.items()},
+    )
     resumed.load_state_arrays(saved)
     for step in range(4, 7):
         optimizer.update(weights, tensors(arrays(step)))
@@ -131,7 +143,20 @@ def test_clipping() -> None:
     [
         ("constant", [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
         ("linear", [0.25, 0.5, 0.75, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]),
-        ("cosine", [0.25, 0.5, 0.75, 1.0, 1.0, 0.2 + 0.4 * (1 + math.sqrt(0.5)), 0.6, 0.2 + 0.4 * (1 - math.sqrt(0.5)), 0.2]),
+        (
+            "cosine",
+            [
+                0.25,
+                0.5,
+                0.75,
+                1.0,
+                1.0,
+                0.2 + 0.4 * (1 + math.sqrt(0.5)),
+                0.6,
+                0.2 + 0.4 * (1 - math.sqrt(0.5)),
+                0.2,
+            ],
+        ),
     ],
 )
 def test_schedules(schedule: str, rates: list[float]) -> None:
@@ -141,14 +166,21 @@ def test_schedules(schedule: str, rates: list[float]) -> None:
 
 
 def test_a_decay_shorter_than_the_run() -> None:
-    settings = options(learning_rate=1.0, end_learning_rate=0.5, lr_scheduler="linear", lr_warmup_steps=2, lr_decay_steps=2)
-    assert [learning_rate(settings, step, 100) for step in range(6)] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5, 0.5])
+    settings = options(
+        learning_rate=1.0, end_learning_rate=0.5, lr_scheduler="linear", lr_warmup_steps=2, lr_decay_steps=2
+    )
+    assert [learning_rate(settings, step, 100) for step in range(6)] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.5]
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lr_scheduler": "polynomial"}, "lr_scheduler 'polynomial' is unknown: choose one of constant, cosine, linear"),
+        (
+            {"lr_scheduler": "polynomial"},
+            "lr_scheduler 'polynomial' is unknown: choose one of constant, cosine, linear",
+        ),
         ({"group_strategy": "none"}, "group_strategy 'none' is unknown: choose one of norm_and_bias, all"),
         ({"lr_decay_steps": 0}, "lr_decay_steps 0 must be at least 1: leave it out"),
         ({"learning_rate": -1.0}, "learning_rate -1.0 must not be negative"),

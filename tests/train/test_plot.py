@@ -11,9 +11,13 @@ from opensora.train.plot import read_curves
 @pytest.fixture
 def runs(tmp_path: Path) -> list[str]:
     for run, shift in (("a", 0.0), ("b", 1.0)):
-        lines = [{"step": step, "loss": step + shift} for step in range(1, 4)] + [{"step": 3, "validation_mse": shift}]
+        lines = [{"step": step, "loss": step + shift} for step in range(1, 4)] + [
+            {"step": 3, "validation_mse": shift}
+        ]
         (tmp_path / run).mkdir()
-        (tmp_path / run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 4, "lo')
+        (tmp_path / run / "metrics.jsonl").write_text(
+            "".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 4, "lo'
+        )
     return [str(tmp_path / "a"), str(tmp_path / "b")]
 
 
@@ -38,7 +42,11 @@ def test_runs_become_a_picture(runs: list[str], tmp_path: Path, capsys: pytest.C
     ],
 )
 def test_what_cannot_be_drawn_is_told(
-    runs: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    runs: list[str],
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = [runs[0] if word == "a" else word for word in words]
     assert main(["plot", *words]) == 2

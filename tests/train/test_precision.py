@@ -9,7 +9,8 @@ WEIGHTS = {"proj.weight": (3, 4), "proj.bias": (3,), "patch.weight": (2, 3, 1, 1
 
 
 @pytest.mark.parametrize(
-    ("level", "half"), [("O0", set()), ("O1", {"proj.weight"}), ("O2", {"proj.weight", "proj.bias", "patch.weight", "table"})]
+    ("level", "half"),
+    [("O0", set()), ("O1", {"proj.weight"}), ("O2", {"proj.weight", "proj.bias", "patch.weight", "table"})],
 )
 def test_what_is_computed_in_half_precision(level: str, half: set[str]) -> None:
     weights = {name: ms.Tensor(np.ones(shape, np.float32)) for name, shape in WEIGHTS.items()}
@@ -32,7 +33,12 @@ def test_the_scale_falls_after_an_overflow_and_rises_after_a_while() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "scale"),
-    [({}, 1.0), ({"precision": "bf16"}, 1.0), ({"global_bf16": True, "precision": "fp16"}, 1.0), ({"init_loss_scale": 8.0}, 8.0)],
+    [
+        ({}, 1.0),
+        ({"precision": "bf16"}, 1.0),
+        ({"global_bf16": True, "precision": "fp16"}, 1.0),
+        ({"init_loss_scale": 8.0}, 8.0),
+    ],
 )
 def test_scales_to_begin_with(settings: dict[str, object], scale: float) -> None:
     options = PrecisionOptions(**settings)  # type: ignore[arg-type]
@@ -45,7 +51,9 @@ def test_a_static_scale_stays() -> None:
     assert scaler.scale == 16.0
 
 
-@pytest.mark.parametrize("settings", [{"init_loss_scale": 0.5}, {"loss_scale_factor": 1.0}, {"scale_window": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"init_loss_scale": 0.5}, {"loss_scale_factor": 1.0}, {"scale_window": 0}]
+)
 def test_scales_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"use 65536|use 2 and 2000"):
         PrecisionOptions(**settings)  # type: ignore[arg-type]

@@ -52,5 +52,7 @@ class Toy:
 
 
 if __name__ == "__main__":
-    options = LoopOptions(output_dir=sys.argv[1], max_train_steps=int(sys.argv[2]), checkpointing_steps=100000, log_interval=1)
+    options = LoopOptions(
+        output_dir=sys.argv[1], max_train_steps=int(sys.argv[2]), checkpointing_steps=100000, log_interval=1
+    )
     sys.exit(train(Toy(pause=0.01), options))

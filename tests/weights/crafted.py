@@ -53,9 +53,21 @@ def tensor(where: object, offset: object = 0, shape: object = (2, 3), strides: o
     return Called("torch._utils", "_rebuild_tensor_v2", where, offset, shape, strides, False, {})
 
 
-def archive(path: Path, content: object, values: bytes = bytes(24), compression: int = zipfile.ZIP_STORED, **more: bytes) -> Path:
+def archive(
+    path: Path,
+    content: object,
+    values: bytes = bytes(24),
+    compression: int = zipfile.ZIP_STORED,
+    **more: bytes,
+) -> Path:
     """A file such as torch.save writes, of this content and one storage, "0". more: other members by their name."""
-    members = {"model/data.pkl": pickled(content), "model/byteorder": b"little", "model/data/0": values, "model/version": b"3\n", **more}
+    members = {
+        "model/data.pkl": pickled(content),
+        "model/byteorder": b"little",
+        "model/data/0": values,
+        "model/version": b"3\n",
+        **more,
+    }
     with zipfile.ZipFile(path, "w", compression) as file:
         for name, data in members.items():
             file.writestr(name, data)

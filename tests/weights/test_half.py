@@ -10,7 +10,10 @@ from opensora.weights import HalfStorage, WeightsError, open_weights, save_weigh
 
 @pytest.mark.parametrize(("dtype", "stored"), [("fp16", "float16"), ("bf16", "bfloat16")])
 def test_values_are_those_of_a_file_in_16_bits(dtype: str, stored: str, tmp_path: Path) -> None:
-    values = {"a": np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32), "b": np.zeros(0, np.float32)}
+    values = {
+        "a": np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32),
+        "b": np.zeros(0, np.float32),
+    }
     save_weights(tmp_path, {}, values, dtype=stored)
     read = open_weights(tmp_path, expected={"a": (3, 4), "b": (0,)})
     halves = HalfStorage(values, dtype)
@@ -24,6 +27,8 @@ def test_values_are_those_of_a_file_in_16_bits(dtype: str, stored: str, tmp_path
 
 def test_too_large_for_half_precision() -> None:
     values = {"a": np.array([1.0, -70000.0], np.float32)}
-    with pytest.raises(WeightsError, match="a has values beyond 65504, which fp16 cannot hold: keep the weights as bf16"):
+    with pytest.raises(
+        WeightsError, match="a has values beyond 65504, which fp16 cannot hold: keep the weights as bf16"
+    ):
         HalfStorage(values, "fp16")
     assert HalfStorage(values, "bf16")["a"][1] == pytest.approx(-70000, rel=1 / 256)

@@ -26,7 +26,9 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.mktemp("mindspore") / "saved.ckpt"
     tensors = [{"name": name, "data": ms.Tensor(value)} for name, value in VALUES.items()]
     tensors.append({"name": "brain", "data": ms.Tensor([1.0, -2.5], ms.bfloat16)})
-    ms.save_checkpoint(tensors, str(path), crc_check=request.param, append_dict={"epoch_num": 3, "lr": 0.5, "note": "a text"})
+    ms.save_checkpoint(
+        tensors, str(path), crc_check=request.param, append_dict={"epoch_num": 3, "lr": 0.5, "note": "a text"}
+    )
     return path
 
 
@@ -35,7 +37,9 @@ def test_what_the_framework_writes(saved: Path) -> None:
     assert set(file.entries) == {*VALUES, "brain", "epoch_num", "lr", "note"}
     for name, value in VALUES.items():
         loaded = file.read(name)
-        assert loaded.shape == value.shape and loaded.dtype == (np.float32 if value.dtype.kind == "f" else value.dtype)
+        assert loaded.shape == value.shape and loaded.dtype == (
+            np.float32 if value.dtype.kind == "f" else value.dtype
+        )
         np.testing.assert_array_equal(loaded, value)
     np.testing.assert_array_equal(file.read("brain"), [1.0, -2.5])
     assert file.read("epoch_num") == 3
@@ -45,7 +49,9 @@ def test_what_the_framework_writes(saved: Path) -> None:
 
 def test_what_the_framework_reads_also_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PART", 16)
-    weights = {name: np.asarray(value, np.float32) for name, value in VALUES.items()} | {"empty": np.zeros((0, 2), np.float32)}
+    weights = {name: np.asarray(value, np.float32) for name, value in VALUES.items()} | {
+        "empty": np.zeros((0, 2), np.float32)
+    }
     with open(tmp_path / "x.ckpt", "wb") as file:
         write_checkpoint(file, weights)
     read = ms.load_checkpoint(str(tmp_path / "x.ckpt"))
@@ -54,7 +60,9 @@ def test_what_the_framework_reads_also_in_parts(tmp_path: Path, monkeypatch: pyt
     for name, value in weights.items():
         np.testing.assert_array_equal(read[name].asnumpy(), value)
         np.testing.assert_array_equal(ours.read(name), value)
-    np.testing.assert_array_equal(ours.read_rows("blocks.0.weight", np.array([2, 0])), weights["blocks.0.weight"][[2, 0]])
+    np.testing.assert_array_equal(
+        ours.read_rows("blocks.0.weight", np.array([2, 0])), weights["blocks.0.weight"][[2, 0]]
+    )
     np.testing.assert_array_equal(ours.read_rows("half", np.array([4])), weights["half"][[4]])
 
 

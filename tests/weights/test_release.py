@@ -13,7 +13,11 @@ from opensora.weights import TensorFile, WeightsError, load_config, open_weights
 from tests.weights.loading import load_weights
 
 STEM = "diffusion_pytorch_model"
-WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(3, np.float32), "n.num_batches_tracked": np.array(7)}
+WEIGHTS = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a.bias": np.ones(3, np.float32),
+    "n.num_batches_tracked": np.array(7),
+}
 SHAPES = {name: value.shape for name, value in WEIGHTS.items()}
 
 
@@ -32,8 +36,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
     save_file({"a.weight": WEIGHTS["a.weight"]}, tmp_path / "model-00001-of-00002.safetensors")
-    save_file({name: WEIGHTS[name] for name in ("a.bias", "n.num_batches_tracked")}, tmp_path / "model-00002-of-00002.safetensors")
-    write_index(tmp_path, {name: f"model-0000{1 if name == 'a.weight' else 2}-of-00002.safetensors" for name in WEIGHTS})
+    save_file(
+        {name: WEIGHTS[name] for name in ("a.bias", "n.num_batches_tracked")},
+        tmp_path / "model-00002-of-00002.safetensors",
+    )
+    write_index(
+        tmp_path,
+        {name: f"model-0000{1 if name == 'a.weight' else 2}-of-00002.safetensors" for name in WEIGHTS},
+    )
     return tmp_path
 
 
@@ -58,7 +68,9 @@ def test_shards(sharded: Path) -> None:
     assert_same(load_weights(sharded, "model", expected=SHAPES))
 
 
-def test_opened_tensors_are_read_when_they_are_asked_for(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opened_tensors_are_read_when_they_are_asked_for(
+    sharded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reads = []
     original = TensorFile.read
     monkeypatch.setattr(TensorFile, "read", lambda file, name: reads.append(name) or original(file, name))
@@ -97,7 +109,12 @@ def test_other_floating_storage_becomes_float32(tmp_path: Path, dtype: str) -> N
 
 
 def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
-    write_raw(tmp_path / "x.safetensors", "BF16", [2, 2], np.array([0x3F80, 0xC000, 0x3E80, 0x0000], "<u2").tobytes())
+    write_raw(
+        tmp_path / "x.safetensors",
+        "BF16",
+        [2, 2],
+        np.array([0x3F80, 0xC000, 0x3E80, 0x0000], "<u2").tobytes(),
+    )
     loaded = load_weights(tmp_path / "x.safetensors", expected={"x": (2, 2)})["x"]
     np.testing.assert_array_equal(loaded, np.array([[1.0, -2.0], [0.25, 0.0]], np.float32))
 
@@ -158,7 +175,9 @@ def test_missing_folder_and_files(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "fault"), [("{", "not valid JSON"), ("[1]", "holds a list instead"), ("\xff", "not valid JSON")])
+@pytest.mark.parametrize(
+    ("text", "fault"), [("{", "not valid JSON"), ("[1]", "holds a list instead"), ("\xff", "not valid JSON")]
+)
 def test_damaged_config(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(WeightsError, match=fault):

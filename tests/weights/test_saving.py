@@ -8,7 +8,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from opensora.weights import WeightsError, load_config, save_weights, write_atomic
+from opensora.files import write_atomic
+from opensora.weights import WeightsError, load_config, save_weights
 from opensora.weights.files import from_bfloat16, to_bfloat16
 from tests.weights.loading import load_weights
 
@@ -56,7 +57,11 @@ def test_bfloat16_rounds_to_nearest_even() -> None:
 
 @pytest.mark.parametrize(
     ("value", "dtype", "fault"),
-    [(np.nan, "float32", "NaN or infinite"), (1e6, "float16", "cannot hold"), (3.4e38, "bfloat16", "cannot hold")],
+    [
+        (np.nan, "float32", "NaN or infinite"),
+        (1e6, "float16", "cannot hold"),
+        (3.4e38, "bfloat16", "cannot hold"),
+    ],
 )
 def test_values_that_cannot_be_stored(tmp_path: Path, value: float, dtype: str, fault: str) -> None:
     with pytest.raises(WeightsError, match=fault):

@@ -8,7 +8,11 @@ import pytest
 from opensora.weights import TensorFile, WeightsError, save_tensors
 from opensora.weights.shards import ShardedState, save_shard
 
-SHAPES = [{"a.bias": (3,), "scale": ()}, {"a.weight": (2, 5), "b.weight": (4, 1, 3), "empty": (0, 2)}, {"first.weight": (3, 3)}]
+SHAPES = [
+    {"a.bias": (3,), "scale": ()},
+    {"a.weight": (2, 5), "b.weight": (4, 1, 3), "empty": (0, 2)},
+    {"first.weight": (3, 3)},
+]
 STATE = {
     f"{name}.{moment}": np.random.default_rng(len(name)).standard_normal(shape).astype(np.float32) * factor
     for shapes in SHAPES
@@ -57,7 +61,9 @@ def test_parts_that_do_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="do not say the same layout"):
         ShardedState(tmp_path)
     save_shard(tmp_path, 1, 3, SHAPES, [{"exp_avg": np.zeros(1, np.float32)}] * 2, {})
-    with pytest.raises(WeightsError, match=r"the parts of exp_avg\.0 hold 5 of 4|the parts of exp_avg\.1 hold"):
+    with pytest.raises(
+        WeightsError, match=r"the parts of exp_avg\.0 hold 5 of 4|the parts of exp_avg\.1 hold"
+    ):
         ShardedState(tmp_path)
     save(tmp_path, 2)
     with pytest.raises(WeightsError, match=r"holds files of runs with \[2, 3\] ranks"):

@@ -31,7 +31,11 @@ def touch(folder: Path, *names: str) -> Path:
         ([], "diffusion_pytorch_model", "diffusion_pytorch_model.safetensors"),
         (["causalvae_488.ckpt"], "diffusion_pytorch_model", "causalvae_488.ckpt"),
         (["a.ckpt", "b.ckpt"], "diffusion_pytorch_model", "diffusion_pytorch_model.safetensors"),
-        (["manifest.json", "model.safetensors", "ema.safetensors"], "diffusion_pytorch_model", "ema.safetensors"),
+        (
+            ["manifest.json", "model.safetensors", "ema.safetensors"],
+            "diffusion_pytorch_model",
+            "ema.safetensors",
+        ),
         (["manifest.json", "model.safetensors"], "diffusion_pytorch_model", "model.safetensors"),
         (
             ["checkpoints/step-00000002/manifest.json", "checkpoints/step-00000003/model.safetensors"],
@@ -86,7 +90,9 @@ def test_faults(tmp_path: Path) -> None:
     for fault, name in faults.items():
         with pytest.raises(WeightsError, match=fault):
             load_weights(tmp_path / name, expected=X)
-    with pytest.raises(WeightsError, match=r"not a file of weights: name one that ends in \.safetensors, \.pt"):
+    with pytest.raises(
+        WeightsError, match=r"not a file of weights: name one that ends in \.safetensors, \.pt"
+    ):
         open_file(tmp_path / "notes.txt")
 
 

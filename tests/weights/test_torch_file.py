@@ -24,7 +24,11 @@ def test_every_type_and_view(name: str) -> None:
     assert set(file.entries) == set(expected.entries)
     for tensor_name, entry in expected.entries.items():
         loaded, wanted = file.read(tensor_name), expected.read(tensor_name)
-        assert file.entries[tensor_name][:2] == entry[:2] and loaded.dtype == wanted.dtype and loaded.shape == wanted.shape
+        assert (
+            file.entries[tensor_name][:2] == entry[:2]
+            and loaded.dtype == wanted.dtype
+            and loaded.shape == wanted.shape
+        )
         np.testing.assert_array_equal(loaded, wanted, err_msg=tensor_name)
         if entry.shape and entry.shape[0] > 1:
             np.testing.assert_array_equal(file.read_rows(tensor_name, np.array([1, 0])), wanted[[1, 0]])
@@ -48,7 +52,10 @@ def test_a_file_put_together_by_hand_is_read(tmp_path: Path) -> None:
     [
         ({"x": Called("os", "system", "touch {}")}, r"the global 'os\.system'"),
         ({"x": Called("builtins", "eval", "open('{}', 'w')")}, r"the global 'builtins\.eval'"),
-        ({"x": Called("torch._utils", "_rebuild_device_tensor_from_numpy", 1)}, "the global 'torch._utils._rebuild_device"),
+        (
+            {"x": Called("torch._utils", "_rebuild_device_tensor_from_numpy", 1)},
+            "the global 'torch._utils._rebuild_device",
+        ),
         ({"x": Called("torch", "FloatStorage", 9)}, r"a call of torch\.FloatStorage"),
         ({"x": Called("collections", "OrderedDict", ((1, 2),))}, "an OrderedDict with arguments"),
         (b"cposix\nsystem\nX\x05\x00\x00\x00lstest\x85R", r"the global 'posix\.system'"),
@@ -93,7 +100,9 @@ def test_damaged_content(tmp_path: Path, content: object, fault: str) -> None:
         TorchFile(tmp_path / "x.bin")
 
 
-def test_a_pickle_of_nothing_but_instructions_is_not_followed_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_of_nothing_but_instructions_is_not_followed_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("opensora.weights.pickled.LONGEST", 2**12)
     archive(tmp_path / "x.bin", b"}" * 2**13)
     with pytest.raises(WeightsError, match="its pickle cannot be followed"):

@@ -19,11 +19,19 @@ def latent_diffusion() -> list[str]:
     for half, blocks, shortcuts, level_name in (("encoder", 2, (1, 2), "down"), ("decoder", 3, (0, 1), "up")):
         names += [f"{half}.{name}" for name in ("conv_in", "conv_out", "norm_out")]
         for level, block in itertools.product(LEVELS, range(blocks)):
-            parts = ["norm1", "conv1", "norm2", "conv2"] + ["nin_shortcut"] * (block == 0 and level in shortcuts)
+            parts = ["norm1", "conv1", "norm2", "conv2"] + ["nin_shortcut"] * (
+                block == 0 and level in shortcuts
+            )
             names += [f"{half}.{level_name}.{level}.block.{block}.{part}" for part in parts]
-        names += [f"{half}.mid.block_{block}.{part}" for block in (1, 2) for part in ("norm1", "conv1", "norm2", "conv2")]
+        names += [
+            f"{half}.mid.block_{block}.{part}"
+            for block in (1, 2)
+            for part in ("norm1", "conv1", "norm2", "conv2")
+        ]
         names += [f"{half}.mid.attn_1.{part}" for part in ("norm", "q", "k", "v", "proj_out")]
-    names += [f"encoder.down.{level}.downsample.conv" for level in (0, 1, 2)] + [f"decoder.up.{level}.upsample.conv" for level in (1, 2, 3)]
+    names += [f"encoder.down.{level}.downsample.conv" for level in (0, 1, 2)] + [
+        f"decoder.up.{level}.upsample.conv" for level in (1, 2, 3)
+    ]
     return [f"{name}.{part}" for name in names for part in ("weight", "bias")]
 
 
@@ -33,9 +41,15 @@ def diffusers(attention: tuple[str, ...]) -> list[str]:
     for half, blocks, shortcuts, side in (("encoder", 2, (1, 2), "down"), ("decoder", 3, (2, 3), "up")):
         names += [f"{half}.{name}" for name in ("conv_in", "conv_out", "conv_norm_out")]
         for level, block in itertools.product(LEVELS, range(blocks)):
-            parts = ["norm1", "conv1", "norm2", "conv2"] + ["conv_shortcut"] * (block == 0 and level in shortcuts)
+            parts = ["norm1", "conv1", "norm2", "conv2"] + ["conv_shortcut"] * (
+                block == 0 and level in shortcuts
+            )
             names += [f"{half}.{side}_blocks.{level}.resnets.{block}.{part}" for part in parts]
-        names += [f"{half}.mid_block.resnets.{block}.{part}" for block in (0, 1) for part in ("norm1", "conv1", "norm2", "conv2")]
+        names += [
+            f"{half}.mid_block.resnets.{block}.{part}"
+            for block in (0, 1)
+            for part in ("norm1", "conv1", "norm2", "conv2")
+        ]
         names += [f"{half}.mid_block.attentions.0.{part}" for part in attention]
         names += [f"{half}.{side}_blocks.{level}.{side}samplers.0.conv" for level in (0, 1, 2)]
     return [f"{name}.{part}" for name in names for part in ("weight", "bias")]
@@ -49,7 +63,10 @@ def save(path: Path, names: list[str]) -> Path:
     """Each tensor holds its own number; maps of the attention are matrices where the second library writes them."""
     matrices = tuple(f"{name}.weight" for name in (*OLD[1:], *NEW[1:]))
     vectors = [name for name in names if name.endswith("bias") or "norm" in name]
-    shapes = {name: (1,) if name in vectors else (1, 1) if name.endswith(matrices) else (1, 1, 1, 1) for name in names}
+    shapes = {
+        name: (1,) if name in vectors else (1, 1) if name.endswith(matrices) else (1, 1, 1, 1)
+        for name in names
+    }
     save_file({name: np.full(shape, n, np.float32) for n, (name, shape) in enumerate(shapes.items())}, path)
     return path
 
@@ -76,7 +93,8 @@ def test_names_of_its_own_code(tmp_path: Path) -> None:
     vae = open_vae_2d(
         save(
             tmp_path / "x.safetensors",
-            [f"first_stage_model.{name}" for name in latent_diffusion()] + ["loss.logvar", "model.diffusion_model.out.bias"],
+            [f"first_stage_model.{name}" for name in latent_diffusion()]
+            + ["loss.logvar", "model.diffusion_model.out.bias"],
         )
     )
     assert list(vae) and set(vae) == set(latent_diffusion())
@@ -84,7 +102,9 @@ def test_names_of_its_own_code(tmp_path: Path) -> None:
 
 
 def test_what_is_none(tmp_path: Path) -> None:
-    save_file({"quant_conv.conv.weight": np.zeros((1, 1, 1, 1, 1), np.float32)}, tmp_path / "video.safetensors")
+    save_file(
+        {"quant_conv.conv.weight": np.zeros((1, 1, 1, 1, 1), np.float32)}, tmp_path / "video.safetensors"
+    )
     with pytest.raises(WeightsError, match="holds no autoencoder of images"):
         open_vae_2d(tmp_path / "video.safetensors")
     save_file({"quant_conv.weight": np.zeros((1, 1, 1, 1), np.int32)}, tmp_path / "whole.safetensors")

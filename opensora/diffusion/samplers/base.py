@@ -46,7 +46,9 @@ class SigmaSampler(Sampler):
 
 def require_noise(noise: Any, i: int) -> Any:
     if noise is None:
-        raise ValueError(f"step {i} of this sampler adds noise: pass noise=, standard normal and of the shape of x")
+        raise ValueError(
+            f"step {i} of this sampler adds noise: pass noise=, standard normal and of the shape of x"
+        )
     return noise
 
 

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from opensora.diffusion.samplers.base import Sampler, alpha_of, leading_timesteps, sigmas_of, train_alphas_cumprod, transfer
+from opensora.diffusion.samplers.base import (
+    Sampler,
+    alpha_of,
+    leading_timesteps,
+    sigmas_of,
+    train_alphas_cumprod,
+    transfer,
+)
 from opensora.diffusion.schedule import TRAIN_STEPS
 
 
@@ -15,7 +22,9 @@ class DDIM(Sampler):
         table = sigmas_of(train_alphas_cumprod())
         now = self.timesteps.astype(int)
         before = now - TRAIN_STEPS // steps
-        self._moves = [(float(table[t]), float(table[p]) if p >= 0 else 0.0) for t, p in zip(now, before, strict=True)]
+        self._moves = [
+            (float(table[t]), float(table[p]) if p >= 0 else 0.0) for t, p in zip(now, before, strict=True)
+        ]
 
     def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
         sigma, sigma_next = self._moves[i]

@@ -30,7 +30,9 @@ class DDPM(Sampler):
         if self.clip:
             data = data.clip(-1.0, 1.0)
         # Posterior mean of arXiv:2006.11239, equation 7.
-        mean = data * (kept_next**0.5 * beta / (1.0 - kept)) + x * ((1.0 - beta) ** 0.5 * (1.0 - kept_next) / (1.0 - kept))
+        mean = data * (kept_next**0.5 * beta / (1.0 - kept)) + x * (
+            (1.0 - beta) ** 0.5 * (1.0 - kept_next) / (1.0 - kept)
+        )
         if not self.needs_noise(i):
             return mean
         deviation = (beta * (1.0 - kept_next) / (1.0 - kept)) ** 0.5

@@ -4,7 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from opensora.diffusion.samplers.base import Sampler, alpha_of, rounded_timesteps, sigmas_at, train_alphas_cumprod, transfer
+from opensora.diffusion.samplers.base import (
+    Sampler,
+    alpha_of,
+    rounded_timesteps,
+    sigmas_at,
+    train_alphas_cumprod,
+    transfer,
+)
 
 
 def log_polynomial_weight(start: float, end: float, node: float, other: float) -> float:

@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from opensora.diffusion.samplers.base import Sampler, alpha_of, rounded_timesteps, sigmas_at, train_alphas_cumprod
+from opensora.diffusion.samplers.base import (
+    Sampler,
+    alpha_of,
+    rounded_timesteps,
+    sigmas_at,
+    train_alphas_cumprod,
+)
 
 
 def predicted_data(eps: Any, x: Any, rho: float) -> Any:

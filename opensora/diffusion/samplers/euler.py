@@ -4,7 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from opensora.diffusion.samplers.base import SigmaSampler, even_timesteps, require_noise, sigmas_at, train_alphas_cumprod
+from opensora.diffusion.samplers.base import (
+    SigmaSampler,
+    even_timesteps,
+    require_noise,
+    sigmas_at,
+    train_alphas_cumprod,
+)
 
 
 class Euler(SigmaSampler):

@@ -21,7 +21,9 @@ class Heun(SigmaSampler):
 
     def __init__(self, steps: int, upstream: bool) -> None:
         self.timesteps = two_stage_timesteps(steps, upstream)
-        self.sigmas = sigmas_at(self.timesteps, train_alphas_cumprod(*UPSTREAM_BETAS) if upstream else train_alphas_cumprod())
+        self.sigmas = sigmas_at(
+            self.timesteps, train_alphas_cumprod(*UPSTREAM_BETAS) if upstream else train_alphas_cumprod()
+        )
         self.init_noise_sigma = float(self.sigmas[0])
         self._sigmas_next = np.append(self.sigmas[1:], 0.0)
         self._start: Any = None

@@ -4,7 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from opensora.diffusion.samplers.base import SigmaSampler, require_noise, sigmas_at, sigmas_of, train_alphas_cumprod
+from opensora.diffusion.samplers.base import (
+    SigmaSampler,
+    require_noise,
+    sigmas_at,
+    sigmas_of,
+    train_alphas_cumprod,
+)
 from opensora.diffusion.samplers.euler import ancestral_split
 from opensora.diffusion.samplers.heun import UPSTREAM_BETAS, two_stage_timesteps
 
@@ -22,7 +28,9 @@ class KDPM2Ancestral(SigmaSampler):
         self.init_noise_sigma = float(self.sigmas[0])
         self._sigmas_next = np.append(self.sigmas[1:], 0.0)
         # Upstream finds the midpoint's timestep from its noise level, between training timesteps on a logarithmic scale.
-        self.timesteps[1::2] = np.interp(np.log(self.sigmas[1::2]), np.log(sigmas_of(kept)), np.arange(len(kept)))
+        self.timesteps[1::2] = np.interp(
+            np.log(self.sigmas[1::2]), np.log(sigmas_of(kept)), np.arange(len(kept))
+        )
         self._start: Any = None
 
     def needs_noise(self, i: int) -> bool:

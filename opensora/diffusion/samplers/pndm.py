@@ -5,7 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from opensora.diffusion.samplers.base import Sampler, leading_timesteps, sigmas_of, train_alphas_cumprod, transfer
+from opensora.diffusion.samplers.base import (
+    Sampler,
+    leading_timesteps,
+    sigmas_of,
+    train_alphas_cumprod,
+    transfer,
+)
 from opensora.diffusion.schedule import TRAIN_STEPS
 
 # Weights of the newest output first, by how many there are.
@@ -60,4 +66,6 @@ class PNDM(Sampler):
             self._start = x
         weighted = eps * RUNGE_KUTTA[stage]
         self._slope = weighted if stage == 0 else self._slope + weighted
-        return self._move(self._start, self._slope if stage == 3 else eps, self.timesteps[i - stage], self._targets[i])
+        return self._move(
+            self._start, self._slope if stage == 3 else eps, self.timesteps[i - stage], self._targets[i]
+        )

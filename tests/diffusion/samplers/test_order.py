@@ -20,7 +20,9 @@ def deviation(sigma: float) -> float:
 def run(sampler: Sampler, steps_left: int = 0, count: int = 1, seed: int = 0) -> np.ndarray:
     """x in units of its exact value, `steps_left` evaluations before the end; for several, starts are random."""
     rng = np.random.default_rng(seed)
-    unit_scale = sampler.init_noise_sigma > 1.0  # x = data + sigma * noise, else the variance-preserving scale
+    unit_scale = (
+        sampler.init_noise_sigma > 1.0
+    )  # x = data + sigma * noise, else the variance-preserving scale
     sigmas = np.append(np.interp(sampler.timesteps, np.arange(1000), SIGMAS), 0.0)
     scales = np.ones_like(sigmas) if unit_scale else 1.0 / np.sqrt(1.0 + sigmas**2)
     start = rng.standard_normal(count) if count > 1 else np.ones(1)

@@ -55,7 +55,11 @@ def test_any_step_count_works(name: str, steps: int, upstream: bool) -> None:
     assert timesteps.dtype == np.float64
     assert (timesteps >= 0).all() and (timesteps <= 999).all()
     assert (np.diff(timesteps) <= 1e-3).all()
-    evaluations = {"PNDM": steps + 3 * min(3, steps - 1), "HeunDiscrete": 2 * steps - 1, "KDPM2AncestralDiscrete": 2 * steps - 1}
+    evaluations = {
+        "PNDM": steps + 3 * min(3, steps - 1),
+        "HeunDiscrete": 2 * steps - 1,
+        "KDPM2AncestralDiscrete": 2 * steps - 1,
+    }
     assert len(timesteps) == evaluations.get(name, steps)
     assert np.isfinite(sample(sampler)).all()
 
@@ -96,4 +100,7 @@ def test_trained_schedule_by_default(name: str) -> None:
 
 def test_samplers_load_without_the_framework() -> None:
     code = "import sys; from opensora.diffusion import make_sampler; make_sampler('PNDM', 5); sys.exit('mindspore' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode
+        == 0
+    )

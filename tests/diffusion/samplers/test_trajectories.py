@@ -29,7 +29,9 @@ def test_trajectory(name: str, array: Callable) -> None:
     for i, t in enumerate(sampler.timesteps):
         eps = 0.1 * sampler.scale_model_input(x, i) * float(np.cos(t / 1000))
         x = sampler.step(eps, i, x, noise=array(noises[i]) if sampler.needs_noise(i) else None)
-        np.testing.assert_allclose(np.asarray(x), TENSORS[f"{name}.xs"][i + 1], rtol=1e-5, atol=1e-5, err_msg=f"step {i}")
+        np.testing.assert_allclose(
+            np.asarray(x), TENSORS[f"{name}.xs"][i + 1], rtol=1e-5, atol=1e-5, err_msg=f"step {i}"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(RUNS))

@@ -1,0 +1,105 @@
+"""What programs print: aligned tables, and the progress of long work."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns: the first column to the left, all others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    rows = (
+        [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        for line in lines
+    )
+    return "\n".join("  ".join(row).rstrip() for row in rows)
+
+
+def operations_text(count: float) -> str:
+    """2.5e13 -> "25 TFLOP"."""
+    for name, unit in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e6:.3g} MFLOP"
+
+
+def time_text(seconds: float) -> str:
+    """9000 -> "2.5 hours"."""
+    for name, unit in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}" if seconds < 10 * unit else f"{seconds / unit:.0f} {name}"
+    return f"{max(seconds, 1):.0f} s"
+
+
+def memory_text(size: float) -> str:
+    """Bytes in GiB."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+class Progress:
+    """A bar on a terminal, a plain line every ten seconds elsewhere.
+
+    Counts `total` steps of the work `label`. The first step may compile, so it does not count for s/step and the time left.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.label = label
+        self.total = total
+        self.clock = clock
+        self.done = 0
+        self._stream = stream or sys.stderr
+        self._bar: Any = None
+        self._first = self._last_line = clock()
+
+    def step(self, _: Any = None) -> None:
+        """One more step is done."""
+        self.done += 1
+        now = self.clock()
+        if self.done == 1:
+            self._first = now
+        if self._stream.isatty():
+            self._draw()
+        elif self.done == self.total or now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            log.info("%s", self._line(now))
+
+    def _line(self, now: float) -> str:
+        line = f"{self.label}: step {self.done} of {self.total}"
+        if self.done == 1:
+            return line
+        pace = (now - self._first) / (self.done - 1)
+        return f"{line}, {pace:.2f} s/step" + (
+            f", {pace * (self.total - self.done):.0f} s left" if self.done < self.total else ""
+        )
+
+    def _draw(self) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self.label,
+                total=self.total,
+                initial=self.done,
+                unit="step",
+                file=self._stream,
+                dynamic_ncols=True,
+            )
+        else:
+            self._bar.update(1)
+        if self.done == self.total:
+            self._bar.close()

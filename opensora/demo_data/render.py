@@ -1,0 +1,214 @@
+"""The demo data set: animated subjects on flat colours, rendered at varied places and scales, with a caption each.
+
+`opensora/demo/data_set.json` names the 48 subjects (Unicode names, with the code points that are the file names in the
+archives), the 8 colours and the pairs held out for evaluation. `opensora.demo_data.build.build(folder)` makes the cache once:
+
+    renderer = Renderer(folder)
+    clip = renderer.render("elephant", "sky blue", frames=17, size=64, rng=np.random.default_rng(0))
+    clip.video      # uint8 (T, H, W, 3)
+    clip.alpha      # uint8 (T, H, W), 255 on the subject
+    clip.box        # (top, left, height, width) of the subject's bounding box over its whole animation, in pixels
+
+    clips = DemoClips(renderer, seed=0, split="train")      # or "held_out", "all"
+    clip = clips[index]                                     # a function of (seed, index) and of nothing else; endless
+    clip.caption                                            # "an elephant on a sky blue background"
+
+An animation is a loop of mostly 72 frames at 24 fps. A clip takes every frame from a random phase, so 17 frames show a quarter of
+the loop at its natural speed; `stride=4` shows all of it with four times the motion a frame.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
+SOURCE_FPS = 24
+STRIDE = 1
+SCALES = (0.75, 1.0)  # longer side of the subject's bounding box, as a part of the frame
+SPLITS = ("train", "held_out", "all")
+
+Pair = tuple[str, str]  # subject, colour
+
+
+@dataclass(frozen=True)
+class DemoSet:
+    """What the demo model knows. `subjects`: name to code points; `colours`: name to RGB in 0..255; `held_out`: pairs."""
+
+    subjects: dict[str, str]
+    colours: dict[str, tuple[int, int, int]]
+    held_out: tuple[Pair, ...]
+
+    def pairs(self, split: str = "all") -> list[Pair]:
+        """The (subject, colour) pairs of "train", "held_out" or "all", in a fixed order."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is unknown: choose one of {', '.join(SPLITS)}")
+        held_out = set(self.held_out)
+        everything = [(subject, colour) for subject in self.subjects for colour in self.colours]
+        return [pair for pair in everything if split == "all" or (pair in held_out) == (split == "held_out")]
+
+
+@lru_cache(maxsize=1)
+def demo_set() -> DemoSet:
+    """The committed data set description."""
+    content = json.loads(DATA_SET.read_text(encoding="utf-8"))
+    colours = {name: (rgb[0], rgb[1], rgb[2]) for name, rgb in content["colours"].items()}
+    return DemoSet(
+        content["subjects"], colours, tuple((subject, colour) for subject, colour in content["held_out"])
+    )
+
+
+def split_pairs(subjects: Sequence[str], colours: Sequence[str], seed: int) -> list[Pair]:
+    """The rule behind the committed list: a fifth of the pairs, spread evenly.
+
+    Subjects and colours are shuffled; each subject gives up one or two pairs, and the colours take turns, so that each
+    subject and each colour is in both splits and the counts differ by at most one.
+    """
+    rng = np.random.default_rng(seed)
+    order = [subjects[i] for i in rng.permutation(len(subjects))]
+    turns = [colours[i] for i in rng.permutation(len(colours))]
+    total = round(len(order) * len(turns) / 5)
+    count, more = divmod(total, len(order))
+    chosen = [subject for i, subject in enumerate(order) for _ in range(count + (i < more))]
+    return sorted((subject, turns[slot % len(turns)]) for slot, subject in enumerate(chosen))
+
+
+def caption(subject: str, colour: str) -> str:
+    """The sentence of a pair: ("elephant", "sky blue") -> "an elephant on a sky blue background"."""
+    return f"{_article(subject)} {subject} on {_article(colour)} {colour} background"
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "aeiou" else "a"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A rendered clip. `phase` is the first source frame, `scale` the longer side of `box` as a part of the frame."""
+
+    subject: str
+    colour: str
+    video: np.ndarray  # uint8 (T, H, W, 3)
+    alpha: np.ndarray  # uint8 (T, H, W)
+    box: tuple[int, int, int, int]  # top, left, height, width
+    scale: float
+    phase: int
+
+    @property
+    def caption(self) -> str:
+        return caption(self.subject, self.colour)
+
+    @property
+    def pair(self) -> Pair:
+        return self.subject, self.colour
+
+
+class Renderer:
+    """Renders clips from a cache folder made by `demo_build.build`. Raises ValueError when the folder holds no complete cache."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        manifest = self.folder / "manifest.json"
+        if not manifest.is_file():
+            raise ValueError(
+                f"{self.folder} holds no demo data set: make it first with `opensora prepare-data demo {self.folder}`"
+            )
+        self.files: dict[str, str] = {
+            name: entry["file"] for name, entry in json.loads(manifest.read_text())["subjects"].items()
+        }
+        self._frames: dict[str, np.ndarray] = {}
+
+    def frames(self, subject: str) -> np.ndarray:
+        """All frames of a subject, premultiplied RGBA uint8 (N, h, w, 4), cut to the animation's bounding box (memory-mapped)."""
+        if subject not in self.files:
+            raise ValueError(f"subject {subject!r} is not in {self.folder}: it holds {', '.join(self.files)}")
+        if subject not in self._frames:
+            self._frames[subject] = np.load(self.folder / self.files[subject], mmap_mode="r")
+        return self._frames[subject]
+
+    def render(
+        self,
+        subject: str,
+        colour: str,
+        frames: int = 17,
+        size: int = 64,
+        rng: np.random.Generator | None = None,
+        stride: int = STRIDE,
+        scale: float | None = None,
+    ) -> Clip:
+        """One clip: `frames` pictures of `size` x `size` with the whole subject inside the frame.
+
+        Phase, scale (uniform in SCALES, unless given) and place are drawn from `rng`; without one the clip starts at the
+        first source frame with the subject in the middle, at scale 0.8 unless given.
+        """
+        source = self.frames(subject)
+        count, source_height, source_width, _ = source.shape
+        if scale is None:
+            scale = 0.8 if rng is None else float(rng.uniform(*SCALES))
+        shrink = scale * size / max(source_height, source_width)
+        height, width = max(1, round(source_height * shrink)), max(1, round(source_width * shrink))
+        room = (size - height, size - width)
+        if rng is None:
+            phase, top, left = 0, room[0] // 2, room[1] // 2
+        else:
+            phase, top, left = (int(rng.integers(limit)) for limit in (count, room[0] + 1, room[1] + 1))
+        subject_frames = [
+            resize_premultiplied(source[(phase + i * stride) % count], height, width) for i in range(frames)
+        ]
+        canvas = np.zeros((frames, size, size, 4), np.uint8)
+        canvas[:, top : top + height, left : left + width] = subject_frames
+        alpha = canvas[..., 3]
+        return Clip(
+            subject,
+            colour,
+            composite(canvas, demo_set().colours[colour]),
+            alpha,
+            (top, left, height, width),
+            scale,
+            phase,
+        )
+
+
+def resize_premultiplied(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Premultiplied RGBA uint8 (h, w, 4) -> (height, width, 4)."""
+    # Without negative lobes in the filter, premultiplied colours stay below alpha.
+    image = Image.frombuffer(
+        "RGBa", (frame.shape[1], frame.shape[0]), np.ascontiguousarray(frame), "raw", "RGBa", 0, 1
+    )
+    return np.asarray(image.resize((width, height), Image.Resampling.HAMMING))
+
+
+def composite(premultiplied: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Premultiplied RGBA uint8 (..., 4) over a flat colour -> uint8 (..., 3), rounded to nearest."""
+    cover = (255 - premultiplied[..., 3:]).astype(np.uint16)
+    background = (cover * np.asarray(colour, np.uint16) + 127) // 255
+    return np.minimum(premultiplied[..., :3] + background, 255).astype(np.uint8)
+
+
+class DemoClips:
+    """An endless, deterministic sequence of clips: `clips[i]` depends on `seed` and `i` only."""
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        seed: int = 0,
+        split: str = "train",
+        frames: int = 17,
+        size: int = 64,
+        stride: int = STRIDE,
+    ) -> None:
+        self.renderer = renderer
+        self.seed = seed
+        self.frames = frames
+        self.size = size
+        self.stride = stride
+        self.pairs = [pair for pair in demo_set().pairs(split) if pair[0] in renderer.files]
+
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng([self.seed, index])
+        subject, colour = self.pairs[int(rng.integers(len(self.pairs)))]
+        return self.renderer.render(subject, colour, self.frames, self.size, rng, self.stride)

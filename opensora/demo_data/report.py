@@ -1,0 +1,59 @@
+"""An evaluation of the demo model for people: a table, what went wrong for which subject and colour, a picture of all clips."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from opensora.console import aligned
+from opensora.demo_data.evaluator import Evaluation, Judgement, Row
+from opensora.media.sheets import contact_sheet
+
+SHEET_FRAMES = 4  # of each clip
+FRAME = 2  # pixels of colour around a clip in the sheet
+WRONG = (230, 0, 0)
+
+
+def table(evaluation: Evaluation) -> str:
+    """Target, figure and ceilings, a line each."""
+    head = ("", "target", "figure", "real", "reconstructed", "")
+    return aligned([head, *(_cells(row) for row in evaluation.rows)])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.low is not None and row.high is not None:
+        target = f"{row.low:g} to {row.high:g}"
+    else:
+        target = (
+            f">= {row.low:g}" if row.low is not None else f"<= {row.high:g}" if row.high is not None else ""
+        )
+    figures = ("" if value is None else f"{value:.2f}" for value in (row.figure, row.real, row.reconstructed))
+    return row.name, target, *figures, "missed" if row.met is False else ""
+
+
+def breakdown(judgements: Sequence[Judgement], by: Literal["subject", "colour"]) -> Iterator[str]:
+    """A line for each subject or colour: clips, how many were right, what was found instead, median motion."""
+    groups = defaultdict(list)
+    for judgement in judgements:
+        groups[getattr(judgement, by)].append(judgement)
+    for name, group in groups.items():
+        seen = [getattr(item, f"found_{by}") or "nothing" for item in group]
+        mistakes = Counter(found for found in seen if found != name)
+        instead = ", ".join(f"{count} x {found}" for found, count in mistakes.most_common())
+        motion = float(np.median([item.motion_ratio for item in group]))
+        right = len(group) - mistakes.total()
+        yield f"{name:20} {right:3} of {len(group):3}   motion {motion:.2f}   {instead}".rstrip()
+
+
+def sheet(evaluation: Evaluation) -> np.ndarray:
+    """Some frames of every generated clip side by side, in a red frame where subject or colour is wrong: uint8 (H, W, 3)."""
+    strips = []
+    for clip, judgement in zip(evaluation.clips, evaluation.generated, strict=True):
+        chosen = clip[np.linspace(0, len(clip) - 1, min(SHEET_FRAMES, len(clip))).astype(int)]
+        strip = np.concatenate(list(chosen), axis=1)
+        colour = (255, 255, 255) if judgement.right_subject and judgement.right_colour else WRONG
+        framed = np.full((strip.shape[0] + 2 * FRAME, strip.shape[1] + 2 * FRAME, 3), colour, np.uint8)
+        framed[FRAME:-FRAME, FRAME:-FRAME] = strip
+        strips.append(framed)
+    return contact_sheet(np.stack(strips), columns=4)

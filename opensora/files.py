@@ -1,0 +1,81 @@
+"""Files that are complete or absent: written under a temporary name, synced to the disk, then renamed."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+BLOCK = 2**22
+
+
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Make `path` what `write` puts into the binary file it is given. An error or a power cut leaves the old file or none."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        write(file)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name, with the same ending, for code that opens its file by name; it becomes `path` when the block succeeds."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as durable as the files they name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write indented UTF-8 json; the file appears complete or not at all."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no such file or it holds something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def hash_file(path: Path) -> str:
+    """sha256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system.
+
+    Raises ValueError that names the option.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{option} {folder} cannot be written ({error.strerror}): choose another folder"
+        ) from error

@@ -1,0 +1,1 @@
+"""`opensora generate`: options, plan, estimate and run."""

@@ -1,0 +1,327 @@
+"""CausalVAE in little memory, exactly: layer by layer, each over chunks of frames.
+
+GroupNorm pools over time and upsampling in time looks one frame ahead, so a chunk cannot go through the whole network by itself.
+Here every layer runs over all chunks before the next one starts. Causal convolutions read two frames before their chunk, norms
+take sums over all frames that were made when the frames were written, and what is local to a frame (norms with known sums, 2-D
+blocks, upsampling in space) is computed when it is read. Nothing else is stored than the inputs of norms and of what joins frames.
+
+Operators run one by one: compiled code would keep its working memory for as long as it lives, for every shape, and gains no time here.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from opensora.models.causal_vae.blocks import KINDS, attend_in_frames, mean_of_three
+from opensora.models.causal_vae.config import Layer
+from opensora.models.causal_vae.frames import (
+    CHUNK_BYTES,
+    FLOAT,
+    Frames,
+    Given,
+    Interpolated,
+    Mapped,
+    Statistics,
+    Stored,
+    Workspace,
+)
+from opensora.nn.activations import sigmoid, silu
+from opensora.nn.block import Weights, subset
+from opensora.nn.convolution import sum_over_taps
+from opensora.nn.exchange import Turns
+from opensora.nn.normalisation import normalise_channels
+from opensora.runtime import mindspore
+
+ms = mindspore()
+ops = ms.ops
+
+Function = Callable[..., Any]
+
+# What a chunk costs beside its frames, in frames.
+COST_OF_A_CHUNK = 0.5
+
+
+def run_chunked(
+    layers: list[Layer],
+    weights: Weights,
+    video: np.ndarray,
+    groups: int,
+    workspace: Workspace,
+    turns: Turns | None = None,
+) -> np.ndarray:
+    """A chain of layers applied to a video (B, C, F, H, W); the result (B, C', F', H', W') equals that of the whole blocks.
+
+    turns: how several devices share the chunks, by default this one computes all.
+    """
+    run = Run(groups, workspace, turns or Turns())
+    x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
+    for layer in layers:
+        x = LAYERS.get(layer.kind, _frame_by_frame)(run, layer, subset(weights, layer.prefix), x)
+    frames, batch, *rest = x.shape
+    result = np.empty((batch, rest[0], frames, *rest[1:]), np.float32)
+    run.fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
+    x.release()
+    return result
+
+
+# --- chunks ---
+
+
+def chunk_frames(frames: int, frame_bytes: int) -> int:
+    """Frames of a chunk: about CHUNK_BYTES of them, and so many that the last chunk is nearly full."""
+    most = min(frames, max(1, CHUNK_BYTES // frame_bytes))
+    return min(range(most, 0, -1), key=lambda size: -(-frames // size) * (size + COST_OF_A_CHUNK))
+
+
+def chunk_of(x: Frames, channels: int = 0) -> int:
+    """Frames of a chunk of x, or of a result with more channels; a video that is computed keeps its own chunks."""
+    if isinstance(x, Mapped):
+        return x.chunk
+    frames, batch, own, height, width = x.shape
+    return chunk_frames(frames, FLOAT * batch * max(own, channels) * height * width)
+
+
+def chunks(x: Frames) -> Iterator[np.ndarray]:
+    """Numbers of the frames of every chunk, all of one length: the last frame is named again where the last chunk is short."""
+    size = chunk_of(x)
+    for start in range(0, x.shape[0], size):
+        yield np.minimum(np.arange(start, start + size), x.shape[0] - 1)
+
+
+def on_device(function: Function, weights: Weights, frames: np.ndarray, *constants: Any) -> np.ndarray:
+    """A function of (weights, rows (n*B, C, H, W), ...) applied to frames (n, B, C, H, W)."""
+    rows = function(
+        weights, ms.Tensor.from_numpy(frames.reshape(-1, *frames.shape[2:])), *constants
+    ).asnumpy()
+    return np.asarray(rows).reshape(-1, frames.shape[1], *rows.shape[1:])
+
+
+# --- the steps of a layer ---
+
+
+class Run:
+    """What the layers of a run share: the groups of their norms, where activations are stored, and who computes which chunk."""
+
+    def __init__(self, groups: int, workspace: Workspace, turns: Turns) -> None:
+        self.groups = groups
+        self.workspace = workspace
+        self.turns = turns
+
+    def computed(self, *videos: Frames) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+        """Chunk by chunk: the number of its first frame, and what it is in each of some videos of the same chunks."""
+
+        def read(frames: np.ndarray) -> tuple[np.ndarray, ...]:
+            return tuple(video.read(frames) for video in videos)
+
+        for frames, values in self.turns.compute(read, chunks(videos[0])):
+            yield int(frames[0]), values
+
+    def fill(self, target: Stored, x: Frames) -> None:
+        """Compute all of x into a stored video."""
+        for start, (value,) in self.computed(x):
+            target.write(start, value)
+
+    def stored(self, x: Frames) -> Stored:
+        """x itself if it is stored with its statistics, else computed once."""
+        if isinstance(x, Stored):
+            return x
+        target = self.workspace.store(x.shape)
+        self.fill(target, x)
+        x.release()
+        return target
+
+    def normalised(self, x: Frames, weights: Weights, function: Function) -> Mapped:
+        """x after a norm over all frames and whatever `function` adds to it."""
+        if isinstance(x, Stored):
+            statistics = x.statistics
+        else:
+            statistics = Statistics(x.shape)
+            for start, (value,) in self.computed(x):
+                statistics.add(start, value[: x.shape[0] - start])
+        mean, variance = statistics.groups(self.groups)  # (B, groups)
+        batch, channels = x.shape[1:3]
+        constants = {name: ms.Tensor(np.tile(value.asnumpy(), batch)) for name, value in weights.items()}
+        for name, value in (("mean", mean), ("variance", variance)):
+            constants[name] = ms.Tensor(value.repeat(channels // self.groups, 1).ravel().astype(np.float32))
+
+        def chunk(frames: np.ndarray) -> np.ndarray:
+            merged = frames.reshape(len(frames), 1, batch * channels, *x.shape[3:])
+            return on_device(function, constants, merged).reshape(frames.shape)
+
+        return Mapped(x, x.shape, chunk_of(x), chunk, keep=2)
+
+    def convolved(
+        self, x: Frames, weights: Weights, function: Function, stride: int = 1, **more: Any
+    ) -> Mapped:
+        """x after a causal convolution; weights as the layer's own, `more` for the block."""
+        kernel = np.ascontiguousarray(
+            weights["weight"].asnumpy().transpose(2, 0, 1, 3, 4)
+        )  # (taps, out, in, kh, kw)
+        if x.shape[0] == stride == 1:
+            kernel = kernel.sum(0, keepdims=True)  # with one frame every tap sees the same pixels
+        constants = {"kernel": ms.Tensor(kernel), "bias": weights["bias"], **more}
+        frames, batch, _, height, width = x.shape
+        shape = (-(-frames // stride), batch, kernel.shape[1], height, width)
+        size = chunk_of(x, kernel.shape[1])
+
+        def chunk(window: np.ndarray) -> np.ndarray:
+            return on_device(function, constants, window, batch)
+
+        return Mapped(x, shape, size, chunk, before=len(kernel) - 1, stride=stride)
+
+
+# --- layers ---
+
+
+def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    """Blocks that treat every frame as a video of its own."""
+    frames, batch, _, height, width = x.shape
+    halved, doubled = "Downsample" in layer.kind, "Upsample" in layer.kind
+    size = (height // 2, width // 2) if halved else (2 * height, 2 * width) if doubled else (height, width)
+    shape = (frames, batch, layer.channels_out, *size)
+    largest = max(layer.channels_out * size[0] * size[1], layer.channels_in * height * width)
+    chunk = x.chunk if isinstance(x, Mapped) else chunk_frames(frames, FLOAT * batch * largest)
+
+    function = KINDS[layer.kind].block.function
+    return Mapped(x, shape, chunk, lambda part: on_device(function, w, part, len(part) * batch, run.groups))
+
+
+def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    narrows = layer.channels_out < layer.channels_in
+    # What is larger than the result is computed twice rather than stored.
+    x = x if narrows and isinstance(x, Mapped) else run.stored(x)
+    first = run.convolved(
+        run.normalised(x, subset(w, "norm1"), _activate), subset(w, "conv1.conv"), _convolve
+    )
+    h = run.workspace.store(first.shape)
+    if layer.channels_in == layer.channels_out:
+        out = run.stored(x)
+        run.fill(h, first)
+    else:
+        out = run.workspace.store(first.shape)
+        shortcut = Mapped(
+            x,
+            first.shape,
+            chunk_of(first),
+            lambda part: on_device(_pointwise, subset(w, "nin_shortcut.conv"), part),
+        )
+        for start, (value, shorter) in run.computed(first, shortcut):
+            h.write(start, value)
+            out.write(start, shorter)
+        x.release()
+    second = run.convolved(
+        run.normalised(h, subset(w, "norm2"), _activate), subset(w, "conv2.conv"), _convolve
+    )
+    _add(run, out, second)
+    h.release()
+    return out
+
+
+def _add(run: Run, x: Stored, other: Frames) -> None:
+    """x + other, in the place of x."""
+    for start, (value, more) in run.computed(other, x):
+        x.write(start, more + value)
+
+
+def _attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    x = run.stored(x)
+    h = run.normalised(x, subset(w, "norm"), _normalise)
+    _add(run, x, Mapped(h, h.shape, h.chunk, lambda part: on_device(attend_in_frames, w, part)))
+    return x
+
+
+def _attention_mixed(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    """It mixes channels and frames, so it takes them all; the level is the smallest."""
+    x = run.stored(x)
+    everything = x.read(np.arange(x.shape[0]))
+    x.write(0, on_device(KINDS[layer.kind].block.function, w, everything, x.shape[1], run.groups))
+    return x
+
+
+def _norm_silu(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    return run.normalised(run.stored(x), w, _activate)
+
+
+def _causal_conv3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    return run.convolved(x, subset(w, "conv"), _convolve)
+
+
+def _time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    x = run.stored(x)
+    frames, batch = x.shape[:2]
+    shape = (-(-frames // 2), *x.shape[1:])
+    return run.stored(
+        Mapped(
+            x, shape, chunk_of(x), lambda part: on_device(_mean_of_three, {}, part, batch), before=2, stride=2
+        )
+    )
+
+
+def _time_downsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    return run.convolved(run.stored(x), subset(w, "conv"), _mixed_down, 2, mix_factor=w["mix_factor"])
+
+
+def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    return Interpolated(run.stored(x))
+
+
+def _time_upsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    # Stored at once: what follows may read it twice, and this convolution is dear.
+    return run.stored(
+        run.convolved(
+            Interpolated(run.stored(x)), subset(w, "conv.conv"), _mixed_up, mix_factor=w["mix_factor"]
+        )
+    )
+
+
+LAYERS: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
+    "CausalConv3d": _causal_conv3d,
+    "norm_silu": _norm_silu,
+    "ResnetBlock3D": _resnet_3d,
+    "AttnBlock3D": _attention_mixed,
+    "AttnBlock3DFix": _attention,
+    "TimeDownsample2x": _time_downsample,
+    "TimeDownsampleRes2x": _time_downsample_residual,
+    "TimeUpsample2x": _time_upsample,
+    "TimeUpsampleRes2x": _time_upsample_residual,
+}
+
+
+# --- functions of a chunk ---
+
+
+def _activate(w: Any, x: Any) -> Any:
+    return silu(_normalise(w, x))
+
+
+def _normalise(w: Any, x: Any) -> Any:
+    return normalise_channels(x, w["weight"], w["bias"], w["mean"], w["variance"])
+
+
+def _convolve(w: Any, window: Any, batch: int) -> Any:
+    return sum_over_taps(window, w["kernel"], w["bias"], batch)
+
+
+def _pointwise(w: Any, x: Any) -> Any:
+    return sum_over_taps(
+        x, ops.reshape(w["weight"], (1, *w["weight"].shape[:2], 1, 1)), w["bias"], 1, padding=(0, 0, 0, 0)
+    )
+
+
+def _mean_of_three(w: Any, window: Any, batch: int) -> Any:
+    return mean_of_three(window, batch)
+
+
+def _mixed_down(w: Any, window: Any, batch: int) -> Any:
+    mix = sigmoid(w["mix_factor"])
+    return mix * mean_of_three(window, batch) + (1.0 - mix) * sum_over_taps(
+        window, w["kernel"], w["bias"], batch, 2
+    )
+
+
+def _mixed_up(w: Any, window: Any, batch: int) -> Any:
+    mix = sigmoid(w["mix_factor"])
+    return mix * window[(w["kernel"].shape[0] - 1) * batch :] + (1.0 - mix) * sum_over_taps(
+        window, w["kernel"], w["bias"], batch
+    )

@@ -1,0 +1,1 @@
+"""`opensora reconstruct`: options, plan and run."""

@@ -1,0 +1,132 @@
+"""What a run takes is counted from configurations and headers of files; time only scales with it."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from opensora.console import memory_text, operations_text, time_text
+from opensora.generate.cost import DISK, START, Cost, cost, matrix_rate, step_cost
+from opensora.models import Tiling, flops
+from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.latte.config import LatteConfig
+from opensora.models.t5.config import T5Config
+from opensora.pipeline.memory import weights_size
+from opensora.pipeline.settings import Sampling, complete_sampling
+from opensora.weights import ModelFolder, find_model
+
+RELEASE = Sampling(
+    65, 512, 512, fps=24, num_sampling_steps=150, guidance_scale=7.5, sample_method="PNDM", seed=4
+)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> ModelFolder:
+    """The release's configurations, without weights."""
+    folder = ModelFolder(tmp_path, tmp_path / "65x512x512", tmp_path / "vae", tmp_path / "text_encoder")
+    for name, config in (
+        ("65x512x512", LatteConfig()),
+        ("vae", CausalVAEConfig()),
+        ("text_encoder", T5Config()),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(asdict(config)))
+    return folder
+
+
+def test_the_release_as_published(release: ModelFolder) -> None:
+    found = cost(release, RELEASE)
+    assert (found.evaluations, found.guided) == (159, True)
+    assert found.forward / 1e12 == pytest.approx(37.4, abs=0.05)
+    texts = flops.latte_forward(LatteConfig(), (17, 64, 64)) - found.evaluation
+    assert found.operations["denoise"] == 2 * (159 * found.evaluation + texts)
+    assert found.operations["decode"] / 1e12 == pytest.approx(369.7, abs=0.05)
+    assert found.operations["text"] == 2 * flops.t5_encode(T5Config(), 300)
+
+
+def test_what_a_run_is_made_of(release: ModelFolder) -> None:
+    one = cost(release, RELEASE)
+    unguided = cost(release, replace(RELEASE, guidance_scale=1.0))
+    assert unguided.operations["denoise"] * 2 == one.operations["denoise"]
+    three = cost(release, RELEASE, videos=3, texts=4)
+    assert three.operations == {"text": 2 * one.operations["text"]} | {
+        stage: 3 * one.operations[stage] for stage in ("denoise", "decode")
+    }
+    assert cost(release, RELEASE, stages=["decode"]).operations == {"decode": one.operations["decode"]}
+    picture = cost(release, replace(RELEASE, num_frames=1))
+    assert picture.evaluation == flops.latte_forward(LatteConfig(), (1, 64, 64), temporal=False, texts=0)
+    # The reference's tiles at the release's size: 1.56 times the arithmetic.
+    tiled = cost(release, RELEASE, tiling=Tiling())
+    assert tiled.operations["decode"] / one.operations["decode"] == pytest.approx(1.56, abs=0.01)
+    silent = cost(ModelFolder(release.path, release.transformer, release.vae, None), RELEASE)
+    assert silent.operations["text"] == 0
+
+
+@pytest.mark.parametrize(
+    ("pictures", "kept", "tiling", "encoding", "transformer", "saved"),
+    [
+        (0, 0, None, 269, 60.7, 3.49),
+        (4, 0, None, 273, 65.9, 3.39),
+        (0, 28, None, 269, 45.6, 3.97),
+        (4, 28, None, 273, 49.5, 3.86),
+        (0, 6, Tiling(), 427, 57.5, 4.37),
+        (4, 6, Tiling(), 434, 62.4, 4.26),
+    ],
+)
+def test_encoding_in_turn_saves_most_of_a_long_clip(
+    release: ModelFolder,
+    pictures: int,
+    kept: int,
+    tiling: Tiling | None,
+    encoding: float,
+    transformer: float,
+    saved: float,
+) -> None:
+    """The figures of docs/parallel.md: a step on each of 8 processes, 221 frames of 512x512."""
+    size = replace(RELEASE, num_frames=221)
+    step = step_cost(release, size, num_images=pictures, processes=8, num_no_recompute=kept, tiling=tiling)
+    assert (
+        step.encode_whole / 1e12 == pytest.approx(encoding, abs=0.6) and step.encode == step.encode_whole // 8
+    )
+    assert step.transformer / 1e12 == pytest.approx(transformer, abs=0.05)
+    assert step.saved == pytest.approx(saved, abs=0.006)
+
+
+def test_memory_is_ordered_and_halved_weights_count_half(session_model: Path) -> None:
+    model = find_model(session_model)
+    sampling = complete_sampling(model)
+    full = cost(model, sampling)
+    assert 0 < full.least < full.apart < full.together
+    assert full.reads == sum(
+        weights_size(session_model / part) for part in ("5x32x32", "vae", "text_encoder")
+    )
+    half = cost(model, sampling, weights_dtype="bf16")
+    assert full.together - half.together == weights_size(model.transformer) // 2
+    larger = cost(model, replace(sampling, height=1024, width=1024))
+    assert larger.least > full.least and larger.apart > full.apart
+
+
+def test_time_is_operations_over_rate() -> None:
+    found = Cost(1, 1, 1, False, {"denoise": 6 * 10**12}, int(DISK), 3, 2, 1)
+    assert found.seconds(2e11) - START - 1 == pytest.approx(2 * (found.seconds(4e11) - START - 1))
+    assert found.seconds(1e10) > 600
+    assert 1e8 < matrix_rate() < 1e14
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert (
+        operations_text(37.4e12) == "37.4 TFLOP"
+        and operations_text(5.95e15) == "5.95 PFLOP"
+        and operations_text(1e9) == "1 GFLOP"
+    )
+    assert operations_text(2.5e6) == "2.5 MFLOP"
+    assert [time_text(seconds) for seconds in (0.1, 59, 150, 9000, 86400 * 3)] == [
+        "1 s",
+        "59 s",
+        "2.5 minutes",
+        "2.5 hours",
+        "3.0 days",
+    ]
+    assert time_text(12 * 3600) == "12 hours"
+    assert memory_text(1.5 * 2**30) == "1.5 GiB"

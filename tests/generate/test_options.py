@@ -1,0 +1,119 @@
+"""A request is checked and completed before any model is loaded."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opensora.generate.options import GenerateOptions, prepare
+from opensora.pipeline.settings import Sampling, complete_sampling
+from opensora.weights import WeightsError, find_model
+
+TRANSFORMER = {"patch_size": 2, "sample_size": [8, 12], "video_length": 5}
+VAE = {
+    "encoder_spatial_downsample": ["Downsample", "Downsample", "Downsample", ""],
+    "encoder_temporal_downsample": ["", "T", "T", ""],
+}
+
+
+@pytest.fixture
+def model_path(tmp_path: Path) -> Path:
+    for part, config in (("17x64x96", TRANSFORMER), ("vae", VAE), ("text_encoder", {})):
+        (tmp_path / "model" / part).mkdir(parents=True)
+        (tmp_path / "model" / part / "config.json").write_text(json.dumps(config))
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def options(model_path: Path) -> GenerateOptions:
+    return GenerateOptions(
+        text_prompt=["a cat"],
+        model_path=str(model_path),
+        save_img_path=str(model_path.parent / "out" / "deep"),
+    )
+
+
+def test_defaults_of_a_release(options: GenerateOptions) -> None:
+    job = prepare(options)
+    assert job.prompts == ["a cat"]
+    assert job.sampling == Sampling(17, 64, 96, 24, 150, 7.5, "PNDM", 4)
+    assert "--num_sampling_steps 20" in job.hint
+    assert not Path(options.save_img_path).parent.exists()
+
+
+def test_the_model_folder_has_its_own_defaults_and_the_user_wins(
+    options: GenerateOptions, model_path: Path
+) -> None:
+    (model_path / "generate.yaml").write_text(
+        "num_sampling_steps: 20\nsample_method: DPM++2M\nguidance_scale: 4.0\nseed: 0\nfps: 12\n"
+    )
+    chosen = replace(options, height=128, num_frames=16, guidance_scale=1.0, seed=9)
+    job = prepare(chosen)
+    assert job.sampling == Sampling(16, 128, 96, 12, 20, 1.0, "DPM++2M", 9)
+    assert job.hint == ""
+    assert prepare(replace(chosen, force_images=True)).sampling.num_frames == 1
+
+
+def test_python_callers_complete_the_same_way(model_path: Path) -> None:
+    sampling = complete_sampling(find_model(model_path), num_sampling_steps=3, seed=None)
+    assert sampling == Sampling(17, 64, 96, 24, 3, 7.5, "PNDM", 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_prompt": []}, "there is no prompt"),
+        ({"text_prompt": ["nowhere.txt"]}, r"prompt file nowhere\.txt does not exist"),
+        ({"height": 72}, r"height 72 is not a multiple of 16 \(8 of the VAE times patches of 2\): use 64"),
+        ({"width": 0}, "width 0 is not a multiple of 16 .*: use 16"),
+        ({"num_frames": 0}, "num_frames 0 is too small: use 1 or more"),
+        ({"num_sampling_steps": 0}, "0 sampling steps are not possible"),
+        ({"fps": 0}, "fps 0 is too small"),
+        ({"seed": -1}, "seed -1 is too small"),
+        ({"batch_size": 0}, "batch_size 0 is too small"),
+        ({"num_videos_per_prompt": -2}, "num_videos_per_prompt -2 is too small"),
+        ({"guidance_scale": math.nan}, "guidance_scale nan is not a number"),
+        ({"guidance_scale": math.inf}, "guidance_scale inf is not a number"),
+        ({"sample_method": "PNMD"}, "sampler 'PNMD' is unknown.* 'PNDM'"),
+        ({"tile_overlap_factor": 1.0}, "tile_overlap_factor 1.0 is outside"),
+        ({"save_latents": True, "decode_latents": True}, "exclude each other"),
+        (
+            {"vae_memory": "chunked", "enable_time_chunk": True},
+            "--vae_memory chunked works without tiles: leave out --enable_tiling",
+        ),
+        (
+            {"precision": "bf16", "weights_dtype": "fp16", "device": "Ascend"},
+            "--weights_dtype fp16 is for fp32",
+        ),
+        ({"precision": "bf16"}, "precision bf16 has no kernels on a CPU"),
+        ({"model_path": "nowhere"}, "model folder nowhere does not exist"),
+        (
+            {"pretrained_ckpt": "nowhere.safetensors"},
+            r"--pretrained_ckpt nowhere\.safetensors does not exist",
+        ),
+        ({"save_img_path": "/proc/nowhere"}, "save_img_path /proc/nowhere cannot be written"),
+        ({"save_img_path": __file__ + "/out"}, "cannot be written"),
+    ],
+)
+def test_faults_are_named(options: GenerateOptions, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(replace(options, **changes))
+    assert not Path(options.save_img_path).parent.exists()
+
+
+def test_a_release_needs_its_text_encoder(options: GenerateOptions, model_path: Path) -> None:
+    (model_path / "text_encoder").rename(model_path.parent / "elsewhere")
+    with pytest.raises(WeightsError, match="name the folder of T5 with --text_encoder_name"):
+        prepare(options)
+    assert prepare(replace(options, decode_latents=True)).model.text_encoder is None
+    job = prepare(replace(options, text_encoder_name=str(model_path.parent / "elsewhere")))
+    assert job.model.text_encoder == model_path.parent / "elsewhere"
+
+
+def test_a_configuration_of_something_else(options: GenerateOptions, model_path: Path) -> None:
+    (model_path / "vae" / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"config\.json in .*vae is not that of a released model"):
+        prepare(options)

@@ -1,0 +1,134 @@
+"""In chunks or as a whole: the same numbers, in every layout, for every number of frames, from memory and from a file."""
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from opensora.models.causal_vae.chunked import chunk_frames, run_chunked
+from opensora.models.causal_vae.config import decoder_layers, encoder_layers
+from opensora.models.causal_vae.frames import Workspace
+from opensora.models.causal_vae.memory import choose, chunked, whole
+from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae.model import chunked as causal_vae_chunked
+from tests import reference
+
+# The release's layout, whose last level narrows, and that of the reference class's defaults.
+RELEASE = CausalVAEConfig(hidden_size=32, hidden_size_mult=(1, 2, 1, 1), num_res_blocks=1)
+DEFAULT = CausalVAEConfig.from_dict(reference.read_json("vae_default/config"))
+
+
+def random_vae(config: CausalVAEConfig) -> CausalVAE:
+    """Fresh weights leave whole branches out: here every weight counts."""
+    vae, rng = CausalVAE.initialise(config, np.random.default_rng(0)), np.random.default_rng(1)
+    for name, value in vae.weights.items():
+        vae.weights[name] = ms.Tensor(value.asnumpy() + rng.normal(0, 0.05, value.shape).astype(np.float32))
+    return vae
+
+
+def assert_equal(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def whole_and_chunked(vae: CausalVAE, frames: int, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(moments, decoded video), as a whole and in chunks."""
+    video = ms.Tensor(np.random.default_rng(2).uniform(-1, 1, (batch, 3, frames, 16, 16)).astype(np.float32))
+    latents = np.random.default_rng(3).standard_normal(vae.latent_shape(video.shape)).astype(np.float32)
+    results = []
+    for vae.memory in ("exact", "chunked"):
+        results.append((vae.encode(video).moments.asnumpy(), vae.decode(ms.Tensor(latents)).asnumpy()))
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
+@pytest.mark.parametrize("config", [RELEASE, DEFAULT], ids=["release", "default"])
+@pytest.mark.parametrize(
+    ("frames", "batch", "chunk_bytes"),
+    [(1, 2, 2**24), (2, 1, 2**24), (6, 2, 2**24), (9, 1, 2**15), (9, 1, 1)],
+)
+def test_chunks_are_the_whole(
+    config: CausalVAEConfig, frames: int, batch: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causal_vae_chunked, "CHUNK_BYTES", chunk_bytes)
+    (moments, decoded), (moments_in_chunks, decoded_in_chunks) = whole_and_chunked(
+        random_vae(config), frames, batch
+    )
+    assert_equal(moments_in_chunks, moments)
+    assert_equal(decoded_in_chunks, decoded)
+
+
+@pytest.mark.parametrize("case", [pytest.param("video", marks=pytest.mark.slow), "image"])
+def test_chunks_are_the_reference(case: str) -> None:
+    config = CausalVAEConfig.from_dict(reference.read_json("vae/config"))
+    vae = CausalVAE(config, {name: ms.Tensor(value) for name, value in reference.load("vae/weights").items()})
+    vae.memory = "chunked"
+    tensors = reference.load("vae/full")
+    assert_equal(
+        vae.encode(ms.Tensor(tensors[f"{case}.input"])).moments.asnumpy(), tensors[f"{case}.moments"]
+    )
+    assert_equal(vae.decode(ms.Tensor(tensors[f"{case}.z"])).asnumpy(), tensors[f"{case}.decoded"])
+
+
+def test_beyond_the_budget_a_file_gives_the_same_bytes(tmp_path: Path) -> None:
+    vae = random_vae(RELEASE)
+    latents = np.random.default_rng(3).standard_normal((1, 4, 3, 2, 2)).astype(np.float32)
+    results = []
+    for budget in (None, 50_000, 0):
+        with Workspace(budget, tmp_path) as workspace:
+            results.append(run_chunked(decoder_layers(RELEASE), vae.weights, latents, 32, workspace))
+        assert workspace.peak <= (2**62 if budget is None else budget) and bool(workspace.spilled) == (
+            budget is not None
+        )
+        assert not workspace.used and not list(tmp_path.iterdir())
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("config", [RELEASE, DEFAULT], ids=["release", "default"])
+@pytest.mark.parametrize("decode", [True, False])
+def test_the_estimate_bounds_what_is_stored(config: CausalVAEConfig, decode: bool) -> None:
+    vae = random_vae(config)
+    layers = decoder_layers(config) if decode else encoder_layers(config)
+    shape = (1, 4, 2, 2, 2) if decode else (1, 3, 5, 16, 16)
+    with Workspace() as workspace:
+        run_chunked(layers, vae.weights, np.zeros(shape, np.float32), 32, workspace)
+    stored, _ = chunked(config, (shape[2], shape[3], shape[4]), decode=decode)
+    assert stored / 4 < workspace.peak <= stored
+
+
+def test_an_error_leaves_no_file(tmp_path: Path) -> None:
+    vae = random_vae(RELEASE)
+    del vae.weights["decoder.up.0.block.1.conv2.conv.bias"]
+    with pytest.raises(KeyError), Workspace(0, tmp_path) as workspace:
+        run_chunked(
+            decoder_layers(RELEASE), vae.weights, np.zeros((1, 4, 1, 1, 1), np.float32), 32, workspace
+        )
+    assert workspace.spilled and not list(tmp_path.iterdir())
+
+
+def test_chunks_are_few_and_full() -> None:
+    assert chunk_frames(9, 2**20) == 9 and chunk_frames(1, 2**30) == 1
+    # At most four frames fit; nine are three times three.
+    assert [chunk_frames(frames, 2**22) for frames in (1, 5, 6, 9, 17, 33, 65)] == [1, 3, 3, 3, 3, 3, 4]
+
+
+def test_the_choice() -> None:
+    assert [choose("auto", "CPU"), choose("auto", "Ascend")] == ["chunked", "exact"]
+    assert [choose(way, "CPU") for way in ("exact", "chunked")] == ["exact", "chunked"]
+    release = CausalVAEConfig()
+    stored, working = chunked(release, (17, 16, 16))
+    assert stored + working < 0.2 * whole(release, (65, 128, 128))
+    # Both grow with the batch; what the chunks take does not grow with the frames.
+    assert (
+        chunked(release, (17, 16, 16), batch=2)[0] == 2 * stored
+        and chunked(release, (56, 16, 16))[1] == working
+    )
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="memory 'tiled' is unknown: choose one of auto, exact, chunked, or set tiling"
+    ):
+        CausalVAE(RELEASE, {}).memory = "tiled"

@@ -1,0 +1,147 @@
+"""The batches of a text-to-video run: order, captions left out, timesteps, and draws from the latents' distribution."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opensora.data.latents import LATENT_SCALE, LatentCache
+from opensora.data.stock import make_source
+from opensora.data.tokenizer import Tokenizer
+from opensora.data.workers import Loader
+from opensora.models.latte.model import LatteConfig, LatteT2V
+from opensora.models.t5.model import T5Config, T5Encoder
+from opensora.train.t2v.options import TrainOptions
+from opensora.train.t2v.task import T2VTask
+from opensora.weights.folder import DEMO
+from tests.data.material import latent_cache
+
+CAPTIONS = [
+    f"a {animal} on a {colour} background"
+    for animal in ("cat", "dog face", "cow")
+    for colour in ("red", "blue")
+]
+MEANS = np.arange(len(CAPTIONS), dtype=np.float32)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> LatentCache:
+    """Clip i has latents of mean i and deviation 0.1."""
+    moments = np.empty((len(CAPTIONS), 8, 2, 4, 4), np.float32)
+    moments[:, :4] = MEANS[:, None, None, None, None]
+    moments[:, 4:] = 2 * np.log(0.1)
+    return latent_cache(tmp_path / "latents", CAPTIONS, moments)
+
+
+def task(cache: LatentCache, **changes: object) -> T2VTask:
+    rng = np.random.default_rng(0)
+    latte = LatteConfig(
+        num_layers=1,
+        num_attention_heads=1,
+        attention_head_dim=8,
+        cross_attention_dim=8,
+        caption_channels=8,
+        sample_size=(4, 4),
+        video_length=2,
+        model_max_length=10,
+    )
+    text = T5Config(vocab_size=32000, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=1)
+    settings = {
+        "model_path": "",
+        "vae_latent_folder": str(cache.folder),
+        "batch_size": 4,
+        "model_max_length": 10,
+        **changes,
+    }
+    options = TrainOptions(**settings)  # type: ignore[arg-type]
+    data = Loader(make_source(options, options.seed, DEMO / "text_encoder"))
+    return T2VTask(
+        LatteT2V.initialise(latte, rng), T5Encoder.initialise(text, rng), None, data, data, options
+    )
+
+
+def test_every_clip_comes_once_an_epoch_with_its_caption(cache: LatentCache) -> None:
+    run = task(cache, caption_dropout=0.0)
+    batches = [run.batch(step)[0] for step in (1, 2, 3)]  # two epochs of six clips
+    clips = np.concatenate(
+        [np.rint(batch["latents"].mean((1, 2, 3, 4)) / LATENT_SCALE).astype(int) for batch in batches]
+    )
+    assert sorted(clips[:6]) == sorted(clips[6:]) == list(range(6))
+    ids, _ = Tokenizer.from_folder(DEMO / "text_encoder")([CAPTIONS[i] for i in clips], 10)
+    np.testing.assert_array_equal(np.concatenate([batch["input_ids"] for batch in batches])[:, 0], ids)
+
+
+def test_a_batch_depends_on_seed_and_step_only(cache: LatentCache) -> None:
+    first, again, other = (task(cache, seed=seed).batch(5)[0] for seed in (0, 0, 1))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["noise"], other["noise"])
+
+
+def test_latents_are_drawn_anew_each_time(cache: LatentCache) -> None:
+    draws = np.stack([cache.latents(3, np.random.default_rng(i)) for i in range(50)]) / LATENT_SCALE
+    assert draws.mean() == pytest.approx(3.0, abs=0.01) and draws.std() == pytest.approx(0.1, rel=0.05)
+
+
+def test_without_draws_a_run_trains_on_the_means(cache: LatentCache) -> None:
+    drawn, means = (
+        task(cache, caption_dropout=0.0, sample_posterior=drawn).batch(1)[0]["latents"]
+        for drawn in (True, False)
+    )
+    assert means.shape == drawn.shape and drawn.std((1, 2, 3, 4)).min() > 0.05 * LATENT_SCALE
+    expected = np.rint(drawn.mean((1, 2, 3, 4), keepdims=True) / LATENT_SCALE) * LATENT_SCALE
+    np.testing.assert_allclose(means, np.broadcast_to(expected, means.shape), rtol=1e-6)
+
+
+def test_captions_are_left_out_at_the_given_rate(cache: LatentCache) -> None:
+    run = task(cache, caption_dropout=0.25, batch_size=50)
+    empty = np.concatenate(
+        [run.batch(step)[0]["cond_mask"].sum((1, 2)) == 1 for step in range(1, 41)]
+    )  # the end token alone
+    assert empty.mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_timesteps_are_spread_over_a_batch_and_uniform_over_batches(cache: LatentCache) -> None:
+    run = task(cache, batch_size=10)
+    steps = np.stack([run.batch(step)[0]["timestep"] for step in range(1, 201)])  # (200, 10)
+    assert steps.min() >= 0 and steps.max() <= 999
+    np.testing.assert_array_equal(np.sort(steps // 100, axis=1), np.tile(np.arange(10), (200, 1)))
+    assert steps[:, 0].mean() == pytest.approx(499.5, abs=60)
+
+
+@pytest.mark.usefixtures("operator_mode")
+def test_accumulated_batches_are_one_larger_batch(cache: LatentCache) -> None:
+    """The same gradients, norms and new weights, and a loss by quarter of the timesteps."""
+    results = []
+    for size, parts in ((4, 1), (2, 2)):
+        run = task(
+            cache,
+            batch_size=size,
+            gradient_accumulation_steps=parts,
+            lr_warmup_steps=0,
+            train_text_encoder=True,
+        )
+        terms = run.step(1, run.batch(1))
+        results.append((terms, {name: value.asnumpy() for name, value in run.weights.items()}))
+    (terms, weights), (same, accumulated) = results
+    for name in terms:
+        if not name.startswith("seconds_"):
+            assert same[name] == pytest.approx(terms[name], rel=1e-5), name
+    assert {"mse_q1", "mse_q2", "mse_q3", "mse_q4", "flops"} <= set(terms)
+    for name, value in weights.items():
+        np.testing.assert_allclose(accumulated[name], value, rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.usefixtures("operator_mode")
+def test_a_sample_that_is_not_a_number_moves_nothing(
+    cache: LatentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = task(cache, init_loss_scale=1024.0)
+    batch = run.batch(1)
+    batch[0]["latents"][2, 0, 0, 0, 0] = np.nan
+    before, average = dict(run.weights), run.ema.arrays()
+    terms = run.step(1, batch)
+    assert not np.isfinite(terms["loss"]) and not np.isfinite(terms["grad_norm"])
+    assert run.weights == before and run.optimizer.step == 0 and run.scaler.scale == 512.0
+    for name, value in run.ema.arrays().items():
+        np.testing.assert_array_equal(value, average[name])
+    assert len(run.samples(1)) == 4
