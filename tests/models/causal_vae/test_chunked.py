@@ -6,12 +6,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.models.causal_vae import chunked as causal_vae_chunked
 from opensora.models.causal_vae.chunked import chunk_frames, run_chunked
 from opensora.models.causal_vae.config import decoder_layers, encoder_layers
 from opensora.models.causal_vae.frames import Workspace
 from opensora.models.causal_vae.memory import choose, chunked, whole
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
-from opensora.models.causal_vae import chunked as causal_vae_chunked
 from tests import reference
 
 # The release's layout, whose last level narrows, and that of the reference class's defaults.
