@@ -17,7 +17,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def operator_mode() -> Iterator[None]:
     """Blocks run operator by operator: where the compiled ones are not what is tested, compiling them would take most of the time."""
-    from opensora.nn.block import set_jit
+    from opensora.engine.mindspore import set_jit
 
     set_jit(False)
     yield

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from opensora.engine.mindspore import Block, Forward, Tape
 from opensora.models.initial import normal, uniform
-from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, time_tap, to_frames
 from opensora.runtime import mindspore
 

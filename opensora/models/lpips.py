@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from opensora.nn.block import Block, Forward, Tape
+from opensora.engine.mindspore import Block, Forward, Tape
 from opensora.nn.convolution import conv2d
 from opensora.runtime import mindspore
 from opensora.weights import open_file

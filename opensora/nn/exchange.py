@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from opensora.nn.block import Block
+from opensora.engine.mindspore import Block
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from opensora.engine.mindspore import set_jit
 from opensora.models.discriminator import Discriminator
-from opensora.nn.block import set_jit
 from tests import reference
 
 

@@ -4,8 +4,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.engine.mindspore import set_jit
 from opensora.models.lpips import LPIPS, SLICES
-from opensora.nn.block import set_jit
 from tests import reference
 
 WIDTHS = (64, 128, 256, 512, 512)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from opensora.engine.mindspore import Tape, set_jit
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.models.causal_vae.model import chunked as causal_vae_chunked
 from opensora.models.latte.config import LatteConfig
 from opensora.models.latte.model import LatteT2V
-from opensora.nn.block import Tape, set_jit
 from opensora.nn.exchange import Turns
 from opensora.nn.flat import Whole
 from opensora.parallel import collectives

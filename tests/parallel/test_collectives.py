@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from opensora.nn.block import Tape
+from opensora.engine.mindspore import Tape
 from opensora.parallel import collectives
 from opensora.parallel.collectives import Group, LinearMap
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from opensora.engine.mindspore import Block
 from opensora.nn.activations import sigmoid, silu
 from opensora.nn.attention import attention
-from opensora.nn.block import Block
 from opensora.nn.convolution import (
     NONE,
     causal_conv3d,

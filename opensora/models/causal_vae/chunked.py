@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from opensora.engine.mindspore import Weights, subset
 from opensora.models.causal_vae.blocks import KINDS, attend_in_frames, mean_of_three
 from opensora.models.causal_vae.config import Layer
 from opensora.models.causal_vae.frames import (
@@ -27,7 +28,6 @@ from opensora.models.causal_vae.frames import (
     Workspace,
 )
 from opensora.nn.activations import sigmoid, silu
-from opensora.nn.block import Weights, subset
 from opensora.nn.convolution import sum_over_taps
 from opensora.nn.exchange import Turns
 from opensora.nn.normalisation import normalise_channels

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from opensora.engine.mindspore import Block, Forward, Tape
 from opensora.models.causal_vae.blocks import KINDS, Shapes
 from opensora.models.causal_vae.chunked import run_chunked
 from opensora.models.causal_vae.config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
@@ -14,7 +15,6 @@ from opensora.models.causal_vae.frames import Workspace
 from opensora.models.causal_vae.memory import SHARE, WAYS, choose
 from opensora.models.causal_vae.tiling import Tiling, tiled_decode, tiled_encode
 from opensora.models.initial import uniform
-from opensora.nn.block import Block, Forward, Tape
 from opensora.nn.convolution import from_frames, to_frames
 from opensora.nn.exchange import Turns
 from opensora.nn.on_demand import tensors

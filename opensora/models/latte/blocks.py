@@ -4,9 +4,9 @@ S patches of a frame, rows first, D channels. Only attention looks at another la
 
 from typing import Any
 
+from opensora.engine.mindspore import Block
 from opensora.nn.activations import gelu, silu
 from opensora.nn.attention import attention
-from opensora.nn.block import Block
 from opensora.nn.linear import linear
 from opensora.nn.modulation import add_gated, modulate
 from opensora.nn.normalisation import layer_norm

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from opensora.engine.mindspore import Forward, Tape
 from opensora.models import embeddings
 from opensora.models.initial import normal, uniform
 from opensora.models.latte import blocks
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_shapes
-from opensora.nn.block import Forward, Tape
 from opensora.nn.exchange import Alone
 from opensora.nn.on_demand import OnDemand, tensors
 from opensora.runtime import mindspore

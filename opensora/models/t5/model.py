@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from opensora.engine.mindspore import Block, Forward, Tape, Weights, subset
 from opensora.models.initial import normal
 from opensora.models.t5.config import (
     EMBEDDING,
@@ -22,7 +23,6 @@ from opensora.models.t5.config import (
 )
 from opensora.nn.activations import gelu
 from opensora.nn.attention import attention, merge_heads, split_heads
-from opensora.nn.block import Block, Forward, Tape, Weights, subset
 from opensora.nn.linear import linear
 from opensora.nn.normalisation import rms_norm
 from opensora.nn.on_demand import OnDemand, tensors

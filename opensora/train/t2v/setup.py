@@ -15,12 +15,12 @@ from opensora.data.options import ClipOptions
 from opensora.data.source import FileStock, Source
 from opensora.data.stock import LENGTH, make_source
 from opensora.data.workers import Loader
+from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.models.t5.model import T5Config, T5Encoder
-from opensora.nn.block import set_jit
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
 from opensora.train.loop import train

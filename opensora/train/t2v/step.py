@@ -6,8 +6,8 @@ import numpy as np
 
 from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
+from opensora.engine.mindspore import Block
 from opensora.models.latte.model import LatteT2V
-from opensora.nn.block import Block
 from opensora.nn.exchange import Alone
 from opensora.runtime import mindspore
 from opensora.train.optim import AdamW, clip_scale

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from opensora.engine.mindspore import Block
 from opensora.models.causal_vae.model import CausalVAE, gaussian_kl
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
-from opensora.nn.block import Block
 from opensora.runtime import mindspore
 from opensora.train.vae.distance import clip_distances
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from opensora.data.vae_clips import DemoPixels, Part, VideoClips, find_videos, listed_videos, split
 from opensora.demo_data.render import DemoClips, Renderer
+from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig, weight_shapes
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
-from opensora.nn.block import set_jit
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import mindspore
 from opensora.train.loop import train

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from opensora.engine.mindspore import Forward
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig, Posterior, weight_shapes
-from opensora.nn.block import Forward
 from opensora.weights import WeightsError
 from tests import reference
 

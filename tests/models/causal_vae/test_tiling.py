@@ -5,9 +5,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.engine.mindspore import set_jit
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.models.causal_vae.tiling import Tiling, tiled_decode, tiled_encode, time_chunks
-from opensora.nn.block import set_jit
 from tests import reference
 
 CASES = reference.read_json("vae/tiled")

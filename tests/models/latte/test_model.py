@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from opensora.engine.mindspore import set_jit
 from opensora.models import LatteT2V
 from opensora.models.latte.model import LatteConfig, weight_shapes
-from opensora.nn.block import set_jit
 from opensora.nn.on_demand import OnDemand
 from opensora.weights import WeightsError
 from tests import reference

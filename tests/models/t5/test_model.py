@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from opensora.engine.mindspore import set_jit
 from opensora.models.t5.model import (
     EMBEDDING,
     TIED_EMBEDDING,
@@ -18,7 +19,6 @@ from opensora.models.t5.model import (
     position_buckets,
     weight_shapes,
 )
-from opensora.nn.block import set_jit
 from opensora.weights import TensorSource, WeightsError
 from tests import reference
 from tests.models import published

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from opensora.nn.block import set_jit
+from opensora.engine.mindspore import set_jit
 
 
 @pytest.fixture(params=["compiled", "operators"])

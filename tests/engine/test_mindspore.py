@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import ops
 
-from opensora.nn.block import Block, Forward, Tape, subset
+from opensora.engine.mindspore import Block, Forward, Tape, subset
 
 
 def affine(w: Any, x: Any) -> Any:
@@ -240,7 +240,7 @@ def test_which_blocks_keep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 5)])
 def test_compiled_and_not_agree(shape: tuple[int, int]) -> None:
-    from opensora.nn.block import set_jit
+    from opensora.engine.mindspore import set_jit
 
     rng = np.random.default_rng(0)
     weights = {name: ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for name in ("scale", "shift")}

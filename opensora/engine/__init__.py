@@ -1,0 +1,1 @@
+"""Engines run networks that are written as blocks, pure functions of their weights."""
