@@ -1,6 +1,5 @@
 """What people typed for the published MindSpore version is taken by the files of its names: command lines, scripts, flags, values."""
 
-import importlib
 import os
 import re
 import runpy
@@ -10,13 +9,11 @@ import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from opensora import cli
-from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS, Ignored
 from opensora.media.reader import probe
 from opensora.media.writer import write_video
@@ -49,11 +46,6 @@ def run_file(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return int(end.value.code or 0)
 
 
-def options_of(name: str, words: list[str]) -> Any:
-    command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
-    return parse(command.OPTIONS, words, name, cli.COMMANDS[name], command.POSITIONAL, ANSWERS.get(name))
-
-
 @pytest.mark.parametrize("line", LINES)
 def test_the_command_line_is_taken(line: str, launchers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {
@@ -66,9 +58,9 @@ def test_the_command_line_is_taken(line: str, launchers: Path, monkeypatch: pyte
     while words[0].startswith("--") or words[0] == "python":  # of msrun
         words.pop(0)
     found = []
-    monkeypatch.setattr(cli, "main", lambda: found.append(options_of(sys.argv[1], sys.argv[2:])))
+    monkeypatch.setattr(cli, "main", lambda: found.append(cli.parse_command(sys.argv[1], sys.argv[2:])))
     if words[:2] == ["-m", "opensora"]:
-        found.append(options_of(words[2], words[3:]))
+        found.append(cli.parse_command(words[2], words[3:]))
     else:
         run_file(words, monkeypatch)
     assert len(found) == 1 and is_dataclass(found[0])
@@ -93,17 +85,17 @@ def test_files_only_call_a_command() -> None:
     ("name", "flag"), [(name, flag) for name, flags in FLAGS.items() for flag in ("config", *flags.split())]
 )
 def test_every_flag_is_an_option_or_has_its_answer(name: str, flag: str) -> None:
-    options = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}").OPTIONS
+    options = cli.command_module(name).OPTIONS
     known = {item.name for item in fields(options)} | {"config", *getattr(options, "ALIASES", {})}
     assert flag in known or flag in ANSWERS.get(name, {})
     if flag not in known and not isinstance(ANSWERS.get(name, {})[flag], Ignored):
         with pytest.raises(ValueError, match=f"option --{flag} is the published version's: .+"):
-            options_of(name, [f"--{flag}", "1"])
+            cli.parse_command(name, [f"--{flag}", "1"])
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_values_are_taken(name: str) -> None:
-    assert is_dataclass(options_of(name, shlex.split(VALUES[name])))
+    assert is_dataclass(cli.parse_command(name, shlex.split(VALUES[name])))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +115,7 @@ def test_values_are_taken(name: str) -> None:
 )
 def test_what_would_change_the_result_is_answered(name: str, words: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"is the published version's: .*{re.escape(message)}"):
-        options_of(name, words.split())
+        cli.parse_command(name, words.split())
 
 
 def test_the_guide_explains_every_flag() -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
@@ -14,21 +15,22 @@ from opensora.weights.folder import did_you_mean
 
 # A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and run(options).
 COMMANDS = {
-    "generate": "turn sentences into videos",
-    "reconstruct": "what the autoencoder makes of videos and pictures, and how close it comes",
-    "evaluate": "how alike the videos of two folders are: psnr, ssim, lpips, fvd",
-    "evaluate-demo": "how well the demo model does what it is asked, with targets and ceilings",
-    "prepare-data": "make a data set ready for training",
-    "check-data": "what a run would use of data lists, what it would reject and why",
-    "embed-text": "what T5 makes of captions, computed once for training",
+    "generate": "generate videos from text",
+    "reconstruct": "reconstruct videos and measure the error",
+    "evaluate": "compare two folders of videos (PSNR, SSIM, LPIPS, FVD)",
+    "evaluate-demo": "score the demo model against its targets",
+    "prepare-data": "prepare a data set for training",
+    "check-data": "check data lists: what training would read, what it would reject and why",
+    "embed-text": "precompute T5 caption embeddings for training",
     "train-vae": "train the autoencoder",
-    "inflate-vae": "make a video autoencoder's starting weights of an image autoencoder's",
-    "encode-latents": "what the autoencoder makes of a data set, computed once for training",
-    "train": "train the transformer, alone or with its text encoder",
-    "plot": "draw the curves of runs beside one another",
-    "convert": "published files and training runs to model folders, and back",
-    "combine": "one checkpoint out of the parts that the ranks of a parallel run wrote",
-    "info": "what a model folder holds, and what the demo model knows",
+    "inflate-vae": "initialise a video autoencoder from an image autoencoder",
+    "encode-latents": "precompute autoencoder latents for training",
+    "train": "train the transformer",
+    "plot": "plot the curves of training runs",
+    "convert": "convert checkpoints between PyTorch, MindSpore and training runs",
+    "combine": "merge the checkpoint shards of a parallel run",
+    "info": "describe a model folder and estimate what a video costs",
+    "presets": "list the packaged presets",
 }
 HELP = ("-h", "--help")
 
@@ -56,14 +58,22 @@ def _dispatch(arguments: list[str]) -> int:
         raise ValueError(
             f"command {name!r} is unknown{did_you_mean(name, COMMANDS)}: choose one of {', '.join(COMMANDS)}"
         )
-    command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
     _log_to_stderr()
-    options = parse(
-        command.OPTIONS, rest, f"opensora {name}", COMMANDS[name], command.POSITIONAL, ANSWERS.get(name)
-    )
-    if options is not None:
-        return command.run(options) or 0
-    return 0
+    options = parse_command(name, rest)
+    if options is None:
+        return 0
+    return command_module(name).run(options) or 0
+
+
+def command_module(name: str) -> Any:
+    return importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
+
+
+def parse_command(name: str, words: Sequence[str]) -> Any:
+    """The options of the command `name` that `words` give, or None after printing its help."""
+    command = command_module(name)
+    answers = ANSWERS.get(name)
+    return parse(command.OPTIONS, words, f"opensora {name}", COMMANDS[name], command.POSITIONAL, answers)
 
 
 def _overview() -> str:

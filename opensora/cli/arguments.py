@@ -1,18 +1,18 @@
-"""Command-line words and a YAML file become one dataclass of options; jsonargparse checks the types and writes the help."""
+"""Command-line words and YAML files become a dataclass of options; jsonargparse checks types and writes the help."""
 
 import logging
 import re
 import types
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
+from opensora.cli.config import Names, is_list, read_config
 from opensora.cli.published import Answers, Ignored
-from opensora.weights.folder import did_you_mean
+from opensora.options import option_groups, required_options
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-PRESETS = Path(__file__).parent.parent / "presets"
 
 
 def parse(
@@ -31,91 +30,63 @@ def parse(
     positional: str | None = None,
     answers: Answers | None = None,
 ) -> T | None:
-    """The options that `words` ask for, or None after printing the help.
+    """Parse `words` into a dataclass of options; None after printing the help.
 
-    A word is `--name value`, `--name=value`, `--name` alone for a truth value, `--name a b c` for a list, or belongs to the
-    list `positional`. `--config file.yaml` gives values under the same names, which words override; where there is no such file,
-    it names a packaged preset, such as train/vae-9; of several files the later wins. Options of a nested dataclass are
-    `--outer.name`. Raises ValueError for an unknown name, a value of another type, or a file that cannot be read.
+    A word is `--name value`, `--name=value`, `--name` alone for a boolean, `--name a b c` for a list, or an item of the
+    list option `positional`. `--config` names a YAML file or a packaged preset such as train/vae-9; options on the
+    command line override it, and the later of several files wins. opensora/options.py explains groups of options.
 
-    The class may have ALIASES, from the published version's name of an option to the name here. answers: from a published name that
-    is no option here to what became of it (opensora/cli/published.py).
+    The class may have ALIASES, from a name in the published version to the name here. answers: what became of the
+    published version's other options (opensora/cli/published.py).
+    Raises ValueError for an unknown option, a value of the wrong type, or a file that cannot be read.
     """
-    kinds = dict(_kinds(options))
+    kinds = get_type_hints(options)
+    kinds = {item.name: kinds[item.name] for item in fields(options)}  # type: ignore[arg-type]
     parser = _parser(options, command, summary, positional, kinds)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None
     replaced = {name: answer for name, answer in (answers or {}).items() if name not in kinds}
-    names = Names(kinds | {"config": str}, getattr(options, "ALIASES", {}), replaced)
+    groups = {group.name: group.names for group in option_groups(options)}
+    names = Names(kinds | {"config": str}, groups, getattr(options, "ALIASES", {}), replaced)
     given, configs = _read_words(words, names, command, positional)
     values: dict[str, Any] = {}
     for config in configs:
-        values |= _read_config(config, names)
+        values |= read_config(config, names, command)
     values = _without_ignored(values | given, names)
-    nested = Namespace()
-    for name, value in values.items():
-        nested[name] = value
+    missing = required_options(options) - set(values)
+    if missing:
+        name = min(missing, key=list(kinds).index)
+        raise ValueError(f"option {name} is required: write --{name} VALUE, see {command} --help")
     try:
-        checked = parser.parse_object(nested.as_dict())
+        checked = parser.parse_object(deepcopy(values))
     except ArgumentError as error:
         raise ValueError(_explain(error, values, kinds)) from error
-    result: T = _build(options, checked)
-    return result
-
-
-@dataclass(frozen=True)
-class Names:
-    """The options by name with their types, and what the published version calls or called some of them."""
-
-    kinds: dict[str, Any]
-    aliases: dict[str, str]
-    replaced: Answers
-
-    def find(self, name: str, what: str) -> str:
-        """The option that `name` means, one that is ignored included. Raises ValueError, which begins with `what`, where there is none."""
-        name = self.aliases.get(name, name)
-        if name in self.kinds or isinstance(self.replaced.get(name), Ignored):
-            return name
-        if name in self.replaced:
-            raise ValueError(f"{what}{name} is the published version's: {self.replaced[name]}")
-        raise ValueError(f"{what}{name} is unknown{did_you_mean(name, self.kinds)}; --help lists them all")
-
-    def kind(self, name: str) -> Any:
-        answer = self.replaced.get(name)
-        return answer.kind if isinstance(answer, Ignored) else self.kinds[name]
-
-
-def _kinds(options: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of every option of a tree of dataclasses."""
-    hints = get_type_hints(options)
-    for item in fields(options):
-        kind = hints[item.name]
-        if is_dataclass(kind):
-            assert isinstance(kind, type)
-            yield from _kinds(kind, f"{prefix}{item.name}.")
-        else:
-            yield prefix + item.name, kind
+    return options(**{name: checked[name] for name in kinds})
 
 
 def _parser(
     options: type, command: str, summary: str, positional: str | None, kinds: dict[str, Any]
 ) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    usage = (
-        f"{command} [{positional} ...] [--option value ...]"
-        if positional
-        else f"{command} [--option value ...]"
-    )
+    words = f"[{positional} ...] " if positional else ""
     parser = ArgumentParser(
-        prog=command, usage=usage, description=f"{summary[0].upper()}{summary[1:]}.", exit_on_error=False
+        prog=command,
+        usage=f"{command} {words}[--option value ...]",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        exit_on_error=False,
     )
-    # Read by `_read_config`; declared here for the help only.
-    help_text = "Options from a file or a packaged preset such as train/vae-9, under the same names; the command line wins."
+    # Read by `read_config`; declared here for the help only.
+    help_text = (
+        "YAML file or packaged preset (see `opensora presets`); options on the command line override it."
+    )
     parser.add_argument("--config", metavar="FILE.yaml", help=help_text)
-    parser.add_class_arguments(options)
+    for group in option_groups(options):
+        section = parser.add_argument_group(group.title)
+        section.add_class_arguments(options, as_group=False, skip=set(kinds) - set(group.names))
+        section._group_actions.sort(key=lambda action: group.names.index(action.dest))
     for action in parser._actions:
-        if _is_list(kinds.get(action.dest)):
+        if is_list(kinds.get(action.dest)):
             action.option_strings, action.metavar = [f"--{action.dest}"], "A B ..."
     return parser
 
@@ -142,10 +113,10 @@ def _read_words(
         name = names.find(name, "option --")
         kind = names.kind(name)
         if equals:
-            values[name] = [value] if _is_list(kind) else value
+            values[name] = [value] if is_list(kind) else value
         elif kind is bool:
             values[name] = rest.pop(0) if rest and rest[0].lower() in TRUTH else "true"
-        elif _is_list(kind):
+        elif is_list(kind):
             count = next((i for i, item in enumerate(rest) if item.startswith("--")), len(rest))
             values.setdefault(name, []).extend(rest[:count])
             del rest[:count]
@@ -174,40 +145,6 @@ def _without_ignored(values: dict[str, Any], names: Names) -> dict[str, Any]:
     return kept
 
 
-def _read_config(name: str, names: Names) -> dict[str, Any]:
-    """The options in a YAML file or in a packaged preset, nested or dotted, under dotted names."""
-    presets = {file.relative_to(PRESETS).with_suffix("").as_posix(): file for file in PRESETS.rglob("*.yaml")}
-    path = Path(name) if Path(name).is_file() else presets.get(name)
-    if path is None:
-        hint = did_you_mean(name, presets)
-        raise ValueError(
-            f"configuration file {name} does not exist{hint}: check the path after --config, or name a packaged preset"
-        )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"configuration file {path} is not valid YAML ({error}): correct it") from error
-    if not isinstance(content, dict | None):
-        raise ValueError(
-            f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line"
-        )
-    where = f"configuration file {path}: option "
-    values = {names.find(name, where): value for name, value in _flatten(content or {}, names.kinds)}
-    return {
-        name: [value] if _is_list(names.kind(name)) and isinstance(value, str) else value
-        for name, value in values.items()
-    }
-
-
-def _flatten(content: dict[Any, Any], kinds: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and name not in kinds:
-            yield from _flatten(value, kinds, f"{name}.")
-        else:
-            yield name, value
-
-
 def _explain(error: ArgumentError, values: dict[str, Any], kinds: dict[str, Any]) -> str:
     """One sentence instead of the library's paragraph."""
     found = re.search(r'Parser key "([^"]+)"', str(error))
@@ -222,19 +159,4 @@ def _describe(kind: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(_describe(item) for item in get_args(kind) if item is not type(None))
-    return "a list" if _is_list(kind) else KINDS.get(kind, str(kind))
-
-
-def _is_list(kind: Any) -> bool:
-    return get_origin(kind) in (list, tuple)
-
-
-def _build(options: type, checked: Namespace) -> Any:
-    hints = get_type_hints(options)
-    values = {item.name: checked[item.name] for item in fields(options)}
-    return options(
-        **{
-            name: _build(hints[name], value) if is_dataclass(hints[name]) else value
-            for name, value in values.items()
-        }
-    )
+    return "a list" if is_list(kind) else KINDS.get(kind, str(kind))

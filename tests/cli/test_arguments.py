@@ -1,6 +1,5 @@
 """Words and files become options; every fault is one sentence."""
 
-import importlib
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,18 +8,27 @@ from typing import ClassVar, Literal
 import pytest
 import yaml
 
-from opensora.cli.arguments import PRESETS, parse
+from opensora.cli import parse_command
+from opensora.cli.arguments import parse
+from opensora.cli.config import PRESETS
 from opensora.cli.published import Answers, Ignored
+from opensora.options import by_group
 
 
 @dataclass(frozen=True)
 class Optimizer:
+    """Optimizer.
+
+    How weights move.
+    """
+
+    GROUP: ClassVar[str] = "optimizer"
     learning_rate: float = 1e-4
     """Step size."""
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Optimizer):
     """Options of a test."""
 
     text_prompt: list[str] = field(default_factory=list)
@@ -37,7 +45,8 @@ class Options:
     """A truth value."""
     format: Literal["mp4", "gif"] = "mp4"
     """A choice."""
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    learning_rate: float = 1e-5
+    """Step size."""
 
 
 def read(*words: str) -> Options:
@@ -57,13 +66,13 @@ def test_values_of_every_kind() -> None:
         "--guidance_scale=1e-1",
         "--format",
         "gif",
-        "--optimizer.learning_rate",
+        "--learning_rate",
         "2e-5",
         "--negative_prompt",
         "a: [b]",
     )
     assert options == Options(
-        seed=3, guidance_scale=0.1, format="gif", optimizer=Optimizer(2e-5), negative_prompt="a: [b]"
+        seed=3, guidance_scale=0.1, format="gif", learning_rate=2e-5, negative_prompt="a: [b]"
     )
     assert read("--seed", "-1").seed == -1
     assert read("--negative_prompt=--really").negative_prompt == "--really"
@@ -96,7 +105,9 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     config.write_text(
         "seed: 3\nguidance_scale: 1e-3\ntext_prompt: a cat\nenable_tiling: true\noptimizer:\n  learning_rate: 0.5\n"
     )
-    from_file = Options(["a cat"], seed=3, guidance_scale=1e-3, enable_tiling=True, optimizer=Optimizer(0.5))
+    from_file = Options(
+        text_prompt=["a cat"], seed=3, guidance_scale=1e-3, enable_tiling=True, learning_rate=0.5
+    )
     assert read("--config", str(config)) == from_file
     options = read(
         "--config",
@@ -106,10 +117,14 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
         "4",
         "--enable_tiling",
         "false",
-        "--optimizer.learning_rate",
+        "--learning_rate",
         "1",
     )
-    assert options == Options(["a dog"], seed=4, guidance_scale=1e-3, optimizer=Optimizer(1.0))
+    assert options == Options(text_prompt=["a dog"], seed=4, guidance_scale=1e-3, learning_rate=1.0)
+    config.write_text(
+        "general:\n  seed: 3\n  text_prompt: a cat\n  guidance_scale: 1e-3\nenable_tiling: true\nlearning_rate: 0.5"
+    )
+    assert read("--config", str(config)) == from_file
     config.write_text("")
     assert read("--config", str(config)) == Options()
 
@@ -118,8 +133,7 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
 def test_the_command_that_opens_a_preset_gives_its_options(preset: Path) -> None:
     program, name, *words = shlex.split(preset.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
     assert program == "opensora" and words[:2] == ["--config", f"train/{preset.stem}"]
-    command = importlib.import_module(f"opensora.cli.{name.replace('-', '_')}")
-    options = parse(command.OPTIONS, words, name, "test")
+    options = parse_command(name, words)
     for option, value in yaml.safe_load(preset.read_text(encoding="utf-8")).items():
         assert getattr(options, option) == (tuple(value) if isinstance(value, list) else value)
 
@@ -187,6 +201,10 @@ def test_a_file_comes_before_a_preset_of_the_same_name(
     [
         (["--sede", "3"], "option --sede is unknown (did you mean 'seed'?); --help lists them all"),
         (["--optimizer.lr", "3"], "option --optimizer.lr is unknown"),
+        (
+            ["--config", "train/vae-9"],
+            "preset train/vae-9 is for `opensora train-vae`, not for `opensora test`",
+        ),
         (["-s", "3"], "option -s is unknown: options start with two dashes"),
         (["--seed"], "option --seed has no value"),
         (["--seed", "--format", "gif"], "option --seed has no value"),
@@ -195,8 +213,8 @@ def test_a_file_comes_before_a_preset_of_the_same_name(
         (["--format", "avi"], "option format is 'avi', but it must be one of mp4, gif"),
         (["--enable_tiling=maybe"], "option enable_tiling is 'maybe', but it must be true or false"),
         (
-            ["--optimizer.learning_rate", "x"],
-            "option optimizer.learning_rate is 'x', but it must be a number",
+            ["--learning_rate", "x"],
+            "option learning_rate is 'x', but it must be a number",
         ),
         (["--sizes", "2", "x"], "option sizes is ['2', 'x'], but it must be a list"),
         (
@@ -220,7 +238,9 @@ def test_faults_in_words(words: list[str], message: str) -> None:
     ("content", "message"),
     [
         ("sede: 3", "option sede is unknown (did you mean 'seed'?)"),
-        ("optimizer: {rate: 3}", "option optimizer.rate is unknown"),
+        ("optimizer: {learningrate: 3}", "option learningrate is unknown (did you mean 'learning_rate'?)"),
+        ("optimizer: {seed: 3}", "option seed belongs in the section general, not in optimizer"),
+        ("optimiser: {learning_rate: 3}", "option optimiser is unknown (did you mean 'optimizer'?)"),
         ("seed: [1", "is not valid YAML"),
         ("- seed", "holds a list"),
         ("seed: x", "option seed is 'x', but it must be a whole number"),
@@ -238,15 +258,50 @@ def test_a_command_without_positional_words() -> None:
         parse(Options, ["word"], "opensora test", "test")
 
 
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse(Options, ["--seed", "1", "--help"], "opensora test", "test", "text_prompt") is None
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Model."""
+
+    GROUP: ClassVar[str] = "model"
+    version: str | None = None
+    """A folder."""
+    model_path: str
+    """Another folder."""
+
+
+def test_help_shows_groups_the_required_options_first(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Grouped(Options, Model):
+        """Options of a test."""
+
+    assert parse(Grouped, ["--seed", "1", "--help"], "opensora test", "test", "text_prompt") is None
     shown = capsys.readouterr().out
-    for name in (
+    expected = (
         "--config",
+        "\nModel:",
+        "--model_path",
+        "--version",
+        "\nOptimizer:",
+        "--learning_rate",
+        "Step size.",
+        "\nGeneral:",
         "--text_prompt A B ...",
         "--seed",
         "--enable_tiling {true,false}",
-        "--optimizer.learning_rate",
-        "Step size.",
-    ):
-        assert name in shown
+    )
+    places = [shown.index(part) for part in expected]
+    assert places == sorted(places)
+
+
+def test_values_by_group() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Grouped(Optimizer, Model):
+        """Options of a test."""
+
+    sections = {"model": {"model_path": "a", "version": None}, "optimizer": {"learning_rate": 1e-4}}
+    assert by_group(Grouped(model_path="a")) == sections
+
+
+def test_a_missing_option() -> None:
+    with pytest.raises(ValueError, match="option model_path is required: write --model_path VALUE"):
+        parse(Model, [], "opensora test", "test")
