@@ -1,7 +1,7 @@
 """`opensora embed-text`: what T5 makes of captions, computed once for training."""
 
 from opensora.data.options import EmbedTextOptions
-from opensora.data.prompts import read_prompts
+from opensora.data.text.prompts import read_prompts
 
 OPTIONS = EmbedTextOptions
 POSITIONAL = None
@@ -9,7 +9,7 @@ POSITIONAL = None
 
 def run(options: EmbedTextOptions) -> None:
     prompts = None if options.prompt_path is None else read_prompts([options.prompt_path])
-    from opensora.data.embed import embed_text
+    from opensora.data.caches.embed import embed_text
     from opensora.parallel.mesh import open_mesh
 
     with open_mesh() as mesh:  # processes that msrun started share the blocks of the cache

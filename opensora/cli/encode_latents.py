@@ -7,7 +7,7 @@ POSITIONAL = None
 
 
 def run(options: EncodeLatentsOptions) -> None:
-    from opensora.data.encode import encode_latents
+    from opensora.data.caches.encode import encode_latents
     from opensora.parallel.mesh import open_mesh
 
     with open_mesh() as mesh:  # processes that msrun started share the blocks of the cache

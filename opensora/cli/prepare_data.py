@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from opensora.data.prepare import Filters, prepare
+from opensora.data.lists.prepare import Filters, prepare
 from opensora.demo_data.build import build
 from opensora.demo_data.clips import write_clips
 from opensora.demo_data.render import Renderer

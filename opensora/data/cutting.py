@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from opensora.data.manifest import Entry
+from opensora.data.lists.data_list import Entry
 from opensora.data.options import ClipOptions
 from opensora.data.transforms import (
     center_crop_resize,

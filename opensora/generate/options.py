@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from opensora.data.prompts import read_prompts
+from opensora.data.text.prompts import read_prompts
 from opensora.files import check_writable
 from opensora.pipeline.settings import Sampling, complete_sampling, preset
 from opensora.weights import ModelFolder, WeightsError, find_model

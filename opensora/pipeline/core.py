@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from opensora import runtime
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.text.tokenizer import Tokenizer
 from opensora.diffusion import make_sampler
 from opensora.diffusion.guidance import is_guided
 from opensora.media.writer import write_video

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.prompts import read_prompts
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.text.prompts import read_prompts
+from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.names import safe_name
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video

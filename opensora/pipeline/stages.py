@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
-from opensora.data.latents import LATENT_SCALE
+from opensora.data.caches.latents import LATENT_SCALE
 from opensora.data.text import clean_caption
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.pixels import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.parallel.collectives import Group

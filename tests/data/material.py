@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.cache import CacheWriter, Fingerprint
-from opensora.data.latents import LatentCache
+from opensora.data.caches.cache import CacheWriter, Fingerprint
+from opensora.data.caches.latents import LatentCache
 from opensora.data.options import ClipOptions
 from opensora.media.writer import write_video
 

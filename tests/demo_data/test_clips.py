@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
-from opensora.data.manifest import Entries, read_data_list
+from opensora.data.lists.data_list import Entries, read_data_list
 from opensora.demo_data.clips import choose, write_clips
 from opensora.demo_data.render import Renderer, demo_set
 from opensora.media.names import safe_name

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opensora.data.cache import encoder_digest
+from opensora.data.caches.cache import encoder_digest
 from tests.data.material import latent_cache, write_set
 from tests.small_model import make_model
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from opensora.data.embed import embed_text
-from opensora.data.encode import encode_latents
+from opensora.data.caches.embed import embed_text
+from opensora.data.caches.encode import encode_latents
 from opensora.data.options import EmbedTextOptions, EncodeLatentsOptions
 from opensora.parallel.mesh import Mesh
 from opensora.reconstruct.options import ReconstructOptions

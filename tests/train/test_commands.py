@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from opensora.cli import main
-from opensora.data.latents import LatentCache
+from opensora.data.caches.latents import LatentCache
 from opensora.media.reader import read_video
 from opensora.weights import load_config
 from tests.train.small import command, make_place

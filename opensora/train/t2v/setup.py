@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from opensora.data.dataset import latent_size
+from opensora.data.dataset.collate import latent_size
+from opensora.data.loader import Loader
 from opensora.data.options import ClipOptions
-from opensora.data.source import FileStock, Source
-from opensora.data.stock import LENGTH, make_source
-from opensora.data.workers import Loader
+from opensora.data.samples import FileStock, Source
+from opensora.data.setup import LENGTH, make_source
 from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic
 from opensora.models.causal_vae.model import CausalVAE

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from opensora.data.inputs import batch_latents
-from opensora.data.workers import Loader
+from opensora.data.loader import Loader
 from opensora.diffusion import GaussianDiffusion
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.flops import latte_step

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.latents import LATENT_SCALE
+from opensora.data.caches.latents import LATENT_SCALE
 from opensora.demo_data.render import DemoClips, Renderer
 from opensora.media.pixels import to_pixels
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig

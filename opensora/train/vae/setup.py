@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.vae_clips import DemoPixels, Part, VideoClips, find_videos, listed_videos, split
+from opensora.data.dataset.videos import DemoPixels, Part, VideoClips, find_videos, listed_videos, split
 from opensora.demo_data.render import DemoClips, Renderer
 from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic

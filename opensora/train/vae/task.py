@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from opensora.data.latents import LATENT_SCALE
+from opensora.data.caches.latents import LATENT_SCALE
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video

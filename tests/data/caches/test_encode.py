@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
-from opensora.data.cache import Cache
-from opensora.data.captions import caption_key
+from opensora.data.caches.cache import Cache
+from opensora.data.caches.latents import LATENT_SCALE, LatentCache
 from opensora.data.cutting import read_clip
 from opensora.data.inputs import batch_latents, batch_text
-from opensora.data.latents import LATENT_SCALE, LatentCache
-from opensora.data.manifest import Entries, read_data_list
+from opensora.data.lists.data_list import Entries, read_data_list
 from opensora.data.options import ClipOptions, DataOptions
-from opensora.data.stock import make_source
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.setup import make_source
+from opensora.data.text.captions import caption_key
+from opensora.data.text.tokenizer import Tokenizer
 from opensora.models import CausalVAE, T5Encoder
 from opensora.models.causal_vae.model import CausalVAEConfig
 from opensora.models.t5.model import T5Config

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opensora.data.manifest import Entries, Source, read_data_list
+from opensora.data.lists.data_list import Entries, Source, read_data_list
 
 
 def data_set(folder: Path, records: list[object], annotations: str = "a.json") -> Source:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.cache import Cache
-from opensora.data.text import clean_caption
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.caches.cache import Cache
+from opensora.data.text.cleaning import clean_caption
+from opensora.data.text.tokenizer import Tokenizer
 
 
 def choose(captions: Sequence[str], dropout: float, rng: np.random.Generator) -> str:

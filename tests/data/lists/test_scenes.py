@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from opensora.data.scenes import Scene, find_scenes
+from opensora.data.lists.scenes import Scene, find_scenes
 from opensora.media.writer import write_video
 
 

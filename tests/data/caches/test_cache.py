@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from opensora.data.cache import Cache, CacheWriter, Fingerprint, encoder_digest
+from opensora.data.caches.cache import Cache, CacheWriter, Fingerprint, encoder_digest
 from opensora.weights.folder import DEMO
 
 PRINT = Fingerprint("text", "encoder one", {"model_max_length": 8}, "captions one", 5, 2)

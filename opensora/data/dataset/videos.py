@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opensora.data.records import scan
+from opensora.data.lists.records import scan
 from opensora.data.transforms import center_crop, frame_indices, random_crop, resize
 from opensora.demo_data.render import DemoClips
 from opensora.media.reader import PICTURE_SUFFIXES, probe, read_video

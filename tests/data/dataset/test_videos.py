@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from opensora.data.vae_clips import Part, VideoClips, find_videos, listed_videos, split
+from opensora.data.dataset.videos import Part, VideoClips, find_videos, listed_videos, split
 from opensora.media.writer import write_video
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
-from opensora.data.manifest import Entries, read_data_list
-from opensora.data.prepare import Filters, prepare
+from opensora.data.lists.data_list import Entries, read_data_list
+from opensora.data.lists.prepare import Filters, prepare
 from opensora.media.writer import write_video
-from tests.data.test_scenes import pan
+from tests.data.lists.test_scenes import pan
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_stopped_command_continues_without_measuring_again(films, tmp_path, mo
             raise KeyboardInterrupt
         return real(folder, name)
 
-    monkeypatch.setattr("opensora.data.prepare._measure", measure)
+    monkeypatch.setattr("opensora.data.lists.prepare._measure", measure)
     with pytest.raises(KeyboardInterrupt):
         prepare(films, tmp_path / "lists", Filters(min_size=32))
     journal = tmp_path / "lists" / "measured.jsonl"

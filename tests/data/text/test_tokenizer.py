@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import opensora
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.text.tokenizer import Tokenizer
 from opensora.weights import WeightsError
 
 FOLDER = Path(opensora.__file__).parent / "demo" / "text_encoder"

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from opensora.data.records import read, scan
+from opensora.data.lists.records import read, scan
 
 
 class Source(NamedTuple):

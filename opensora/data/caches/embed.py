@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.cache import CacheWriter, Fingerprint, encoder_digest
-from opensora.data.captions import caption_key
-from opensora.data.manifest import captions_bytes, captions_of
+from opensora.data.caches.cache import CacheWriter, Fingerprint, encoder_digest
+from opensora.data.lists.data_list import captions_bytes, captions_of
+from opensora.data.lists.records import scan
 from opensora.data.options import EmbedTextOptions
-from opensora.data.records import scan
-from opensora.data.text import clean_caption
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.text.captions import caption_key
+from opensora.data.text.cleaning import clean_caption
+from opensora.data.text.tokenizer import Tokenizer
 from opensora.models.t5.model import T5Encoder
 from opensora.runtime import mindspore
 

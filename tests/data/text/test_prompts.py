@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from opensora.data.prompts import read_prompts
+from opensora.data.text.prompts import read_prompts
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def write(path: Path, text: str) -> str:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.cache import Cache
-from opensora.data.dataset import shuffled
+from opensora.data.caches.cache import Cache
+from opensora.data.dataset.collate import shuffled
 
 LATENT_SCALE = 0.18215
 """What latents are multiplied with, so that the diffusion sees unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""

@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from opensora.data.dataset import collate, shuffled
+from opensora.data.dataset.collate import collate, shuffled
 from opensora.data.options import DataOptions
-from opensora.data.stock import make_source
-from opensora.data.tokenizer import Tokenizer
+from opensora.data.setup import make_source
+from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.writer import write_video
 from opensora.weights.folder import DEMO
 from tests.data.material import grey, write_set

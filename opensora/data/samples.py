@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from opensora.data.captions import Text, choose
+from opensora.data.caches.latents import LatentCache
 from opensora.data.cutting import pictures_of, read_clip
-from opensora.data.dataset import batch_sizes, join, shuffled
-from opensora.data.latents import LatentCache
-from opensora.data.manifest import Entries
+from opensora.data.dataset.collate import batch_sizes, join, shuffled
+from opensora.data.lists.data_list import Entries
 from opensora.data.options import ClipOptions
+from opensora.data.text.captions import Text, choose
 
 VIDEOS, IMAGES = 0, 1  # streams of random numbers
 DRAW, REPLACE, CAPTION = 1, 2, 3  # a caption does not depend on whether pixels or cached latents were drawn

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from opensora.data.loader import Loader
 from opensora.data.options import ClipOptions, DataOptions
-from opensora.data.source import Source
-from opensora.data.stock import make_source
-from opensora.data.workers import Loader
+from opensora.data.samples import Source
+from opensora.data.setup import make_source
 from opensora.weights.folder import DEMO
 from tests.data.material import write_set
-from tests.data.test_source import same
+from tests.data.test_samples import same
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def test_threads_share_the_workers(source):
 def test_workers_do_not_import_the_framework_and_end_with_the_loader():
     with Loader(Report(None, None, ClipOptions(), 0.0, 0), 1) as loader:
         sample = loader.sample(0)
-    assert "mindspore" not in sample["modules"] and "opensora.data.source" in sample["modules"]
+    assert "mindspore" not in sample["modules"] and "opensora.data.samples" in sample["modules"]
     assert sample["process"] != os.getpid() and not Path(f"/proc/{sample['process']}").exists()
 
 

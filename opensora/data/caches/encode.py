@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from opensora.data.cache import CacheWriter, Fingerprint, encoder_digest
+from opensora.data.caches.cache import CacheWriter, Fingerprint, encoder_digest
 from opensora.data.clips import read_ahead
 from opensora.data.cutting import pictures_of, read_clip
-from opensora.data.dataset import batch_sizes, latent_size, pad
+from opensora.data.dataset.collate import batch_sizes, latent_size, pad
 from opensora.data.options import ClipOptions, EncodeLatentsOptions
-from opensora.data.stock import (
+from opensora.data.setup import (
     captions_digest,
     clip_options,
     clips_digest,

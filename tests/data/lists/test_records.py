@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from opensora.data import records
+from opensora.data.lists import records
 
 RECORDS = [
     {"path": 'a, b/"é" {0}.mp4', "cap": "]},{[\\"},

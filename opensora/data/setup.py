@@ -4,12 +4,12 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from opensora.data.cache import encoder_digest
-from opensora.data.captions import Text, TextEmbeddings, TokenIds
-from opensora.data.latents import LatentCache
-from opensora.data.manifest import Entries, read_data_list
+from opensora.data.caches.cache import encoder_digest
+from opensora.data.caches.latents import LatentCache
+from opensora.data.lists.data_list import Entries, read_data_list
 from opensora.data.options import ClipOptions, DataOptions, ListOptions
-from opensora.data.source import FileStock, LatentStock, Source, Stock
+from opensora.data.samples import FileStock, LatentStock, Source, Stock
+from opensora.data.text.captions import Text, TextEmbeddings, TokenIds
 
 LENGTH = 300
 """Tokens of a caption where no model says otherwise."""

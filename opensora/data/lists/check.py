@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from opensora.data.dataset import shuffled
+from opensora.data.dataset.collate import shuffled
 from opensora.data.options import DataOptions
-from opensora.data.source import FileStock, Source, Stock
-from opensora.data.stock import LENGTH, make_source
+from opensora.data.samples import FileStock, Source, Stock
+from opensora.data.setup import LENGTH, make_source
 from opensora.media.reader import probe
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.source import Source
+from opensora.data.samples import Source
 
 ENOUGH = 100
 """Reads before their rate of failures means anything: a run stops early only where so many could not be within the rate."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from opensora.data.clips import MEDIA_SUFFIXES
-from opensora.data.scenes import Scene, find_scenes
+from opensora.data.lists.scenes import Scene, find_scenes
 from opensora.files import write_atomic, write_json
 from opensora.media.reader import probe
 

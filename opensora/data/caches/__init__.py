@@ -1,0 +1,1 @@
+"""Caches of text embeddings and latents, computed once before training."""

@@ -1,0 +1,1 @@
+"""Data lists and annotation files: reading, making and checking them."""
