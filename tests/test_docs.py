@@ -1,4 +1,4 @@
-"""The commands that the documents show are commands that the program takes, and the files that they link exist."""
+"""The docs match the program: commands parse, links and paths exist, pages are readable."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from opensora.cli import main, parse_command
 from opensora.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|\s)opensora ([^;\n]*)", re.MULTILINE)
 TRAINED = {
@@ -44,14 +44,13 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("name", ["mine", "clips"])
-def test_the_tutorials_run_becomes_a_model_folder(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("page", "name"), [("tutorial.md", "mine"), ("results/overfit.md", "clips")])
+def test_a_run_becomes_a_model_folder(
+    page: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its commands between training and generating: a copy of the demo model takes over what a run has learned."""
+    """The commands between training and generating put the trained weights into a copy of the demo model."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "opensora").symlink_to(ROOT / "opensora")
-    (tmp_path / "models").mkdir()
     learned = {
         group: {
             key: 2 * value.astype(np.float32)
@@ -65,9 +64,9 @@ def test_the_tutorials_run_becomes_a_model_folder(
         {"model": learned["ema"], "text_encoder": learned["text_encoder_ema"], **learned},
         {},
     )
-    blocks = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    blocks = BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
     block = next(block for block in blocks if f"opensora convert --src runs/{name} " in block)
-    for line in re.findall(r"^(?:cp|rm|opensora convert) .*", block, re.MULTILINE):
+    for line in re.findall(r"^(?:mkdir|cp|rm|opensora convert) .*", block, re.MULTILINE):
         program, *words = shlex.split(line)
         if program == "opensora":
             assert main(words) == 0

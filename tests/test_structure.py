@@ -8,16 +8,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "opensora"
-ROW = re.compile(r"^\| `opensora/(\w+)(?:\.py|/)` \| .* \| (.*) \|$", re.MULTILINE)
-ROWS = ROW.findall((ROOT / "docs" / "structure.md").read_text(encoding="utf-8"))
-ROOMS = [name for name, _ in ROWS]
+ROW = re.compile(r"^\| ((?:`\w+(?:\.py|/)`(?:, )?)+) \| .* \| (.*) \|$", re.MULTILINE)
+TEXT = (ROOT / "docs" / "structure.md").read_text(encoding="utf-8")
+IMPORTS = {room: imports for names, imports in ROW.findall(TEXT) for room in re.findall(r"`(\w+)", names)}
+ROOMS = list(IMPORTS)
+SHARED = {room for room, imports in IMPORTS.items() if imports == "nothing, shared"}
 
 
 def allowed(room: str) -> set[str]:
-    imports = dict(ROWS)[room]
-    if imports == "all below":
-        return set(ROOMS[ROOMS.index(room) :])
-    return {room} | (set() if imports == "nothing" else set(imports.split(", ")))
+    """Rooms that the row of `room` lets it import."""
+    found = {room} | SHARED
+    for name in IMPORTS[room].split(", "):
+        if name == "all below":
+            found |= set(ROOMS[ROOMS.index(room) :])
+        elif name not in ("nothing", "shared"):
+            assert name in ROOMS, f"{name} in the row of {room} has no row"
+            found.add(name)
+    return found
 
 
 def imported(path: Path) -> set[str]:
@@ -48,7 +55,12 @@ def rooms_on_disk() -> set[str]:
 
 
 def test_every_room_has_a_row() -> None:
-    assert not rooms_on_disk() - set(ROOMS)
+    assert rooms_on_disk() == set(ROOMS)
+
+
+def test_the_map_fits_one_screen() -> None:
+    lines = TEXT.splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 110
 
 
 @pytest.mark.parametrize("room", ROOMS)
