@@ -1,21 +1,21 @@
-"""A network as a chain of blocks: pure functions of (weights, *inputs), each compiled once for all layers of one shape.
+"""Blocks on MindSpore: each is compiled once for all layers of one shape, and so is its gradient.
 
 A model's forward is written once as `run(block, prefix, *inputs)` calls. `Forward` only computes; `Tape` also remembers each
 block's inputs (and nothing else, unless it is told to keep more), so that `Tape.gradients` can walk back: a block's backward
 recomputes its forward (activation checkpointing, arXiv:1604.06174), and its compile time does not grow with depth.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from opensora.engine.block import Block, Prefix, Pullback, Weights, subset
 from opensora.runtime import mindspore
 
 ms = mindspore()
 
-Weights = Mapping[str, Any]
-Pullback = Callable[[Any], tuple[dict[str, Any], list[Any]]]
-"""From the gradient of a block's output to those of its weights by name, and of its inputs with None for constants."""
 _settings = {"jit": True}
 
 
@@ -24,23 +24,8 @@ def set_jit(enabled: bool) -> None:
     _settings["jit"] = enabled
 
 
-def subset(weights: Weights, prefix: str | tuple[str, ...]) -> dict[str, Any]:
-    """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights).
-
-    A tuple gives all weights whose names begin with one of its strings, by their whole names (for what has no prefix of its own).
-    Of weights that are made when they are asked for, only those below `prefix` are.
-    """
-    if isinstance(prefix, tuple):
-        return {name: weights[name] for name in weights if name.startswith(prefix)}
-    start = f"{prefix}."
-    return {name[len(start) :]: weights[name] for name in weights if name.startswith(start)} if prefix else {}
-
-
-class Block:
-    """A pure function `function(weights, *inputs) -> Tensor or tuple of Tensors`, compiled on first use for each set of shapes.
-
-    Inputs that are tensors are differentiated; None, numbers, strings and tuples of them are constants of the compiled code.
-    """
+class CompiledBlock:
+    """A block's function, its gradient and its recorded form, compiled where they are first used; see `Block`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -57,7 +42,6 @@ class Block:
     def gradient(
         self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
     ) -> tuple[dict[str, Any], list[Any]]:
-        """(gradients by weight name, gradients of the inputs with None for constants), given the gradient of the output."""
         if _settings["jit"]:
             if isinstance(output_gradient, tuple):
                 output_gradient = ms.mutable(
@@ -73,10 +57,6 @@ class Block:
         return weight_gradients, [next(tensors) if isinstance(value, ms.Tensor) else None for value in inputs]
 
     def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
-        """(output, its pullback from what the forward computed on the way): no second forward, but more memory.
-
-        The framework's records are a stack: of several, the pullback of the last must be called first, and each once.
-        """
         names, copies = tuple(weights), _copies(inputs)
         function = self._recorded if _settings["jit"] else self._one_by_one
 
@@ -152,20 +132,23 @@ class Forward:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def __call__(self, block: Block, prefix: str | tuple[str, ...], *inputs: Any) -> Any:
+    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
         return block(subset(self.weights, prefix), *inputs)
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return ms.Tensor(array)
 
 
 class Tape(Forward):
     """Runs blocks and remembers their inputs, for one walk back through `gradients`."""
 
-    def __init__(self, weights: Weights, keeps: Container[str | tuple[str, ...]] = ()) -> None:
+    def __init__(self, weights: Weights, keeps: Container[Prefix] = ()) -> None:
         """keeps: prefixes of the blocks that also keep what they compute, so that nothing of them is computed again."""
         super().__init__(weights)
         self._keeps = keeps
-        self._records: list[tuple[Pullback, str | tuple[str, ...], tuple[Any, ...], tuple[Any, ...]]] = []
+        self._records: list[tuple[Pullback, Prefix, tuple[Any, ...], tuple[Any, ...]]] = []
 
-    def __call__(self, block: Block, prefix: str | tuple[str, ...], *inputs: Any) -> Any:
+    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
         if prefix in self._keeps:
             output, pullback = block.keeping(subset(self.weights, prefix), *inputs)
         else:
@@ -177,7 +160,7 @@ class Tape(Forward):
         return output
 
     def _recomputed(
-        self, block: Block, prefix: str | tuple[str, ...], inputs: tuple[Any, ...], output_gradient: Any
+        self, block: Block, prefix: Prefix, inputs: tuple[Any, ...], output_gradient: Any
     ) -> tuple[dict[str, Any], list[Any]]:
         return block.gradient(subset(self.weights, prefix), inputs, output_gradient)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from opensora.engine.mindspore import Block, Forward, Tape
+from opensora.engine.block import Block
+from opensora.engine.mindspore import Forward, Tape
 from opensora.models.initial import normal, uniform
 from opensora.nn.convolution import from_frames, time_tap, to_frames
 from opensora.runtime import mindspore

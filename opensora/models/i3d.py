@@ -7,7 +7,8 @@ Names of the weights are those of `i3d_pretrained_400.pt`: `<layer>.conv3d.weigh
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opensora.engine.mindspore import Block, Forward
+from opensora.engine.block import Block
+from opensora.engine.mindspore import Forward
 from opensora.runtime import mindspore
 
 ms = mindspore()

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from opensora.engine.mindspore import Block, Forward, Tape
+from opensora.engine.block import Block
+from opensora.engine.mindspore import Forward, Tape
 from opensora.nn.convolution import conv2d
 from opensora.runtime import mindspore
 from opensora.weights import open_file

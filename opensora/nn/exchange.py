@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from opensora.engine.mindspore import Block
+from opensora.engine.block import Block
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from opensora import runtime
-from opensora.engine.mindspore import Block, Weights
+from opensora.engine.block import Block, Weights
 from opensora.parallel.control import Control
 
 ms = runtime.mindspore()

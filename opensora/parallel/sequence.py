@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from opensora import runtime
-from opensora.engine.mindspore import Block, Pullback, Weights
+from opensora.engine.block import Block, Pullback, Weights
 from opensora.nn.exchange import Alone, Turns
 from opensora.parallel.collectives import Group
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mindspore import ops
 
-from opensora.engine.mindspore import Block, Forward, Tape, subset
+from opensora.engine.block import Block, subset
+from opensora.engine.mindspore import Forward, Tape
 
 
 def affine(w: Any, x: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from opensora.engine.mindspore import subset
+from opensora.engine.block import subset
 from opensora.nn.on_demand import OnDemand, tensors
 
 

@@ -2,7 +2,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from opensora.engine.mindspore import Block
+from opensora.engine.block import Block
 from opensora.nn import permute as module
 from opensora.nn.permute import permute
 

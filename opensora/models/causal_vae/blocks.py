@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from opensora.engine.mindspore import Block
+from opensora.engine.block import Block
 from opensora.nn.activations import sigmoid, silu
 from opensora.nn.attention import attention
 from opensora.nn.convolution import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.engine.mindspore import Weights, subset
+from opensora.engine.block import Weights, subset
 from opensora.models.causal_vae.blocks import KINDS, attend_in_frames, mean_of_three
 from opensora.models.causal_vae.config import Layer
 from opensora.models.causal_vae.frames import (

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from opensora.engine.mindspore import Block, Forward, Tape
+from opensora.engine.block import Block
+from opensora.engine.mindspore import Forward, Tape
 from opensora.models.causal_vae.blocks import KINDS, Shapes
 from opensora.models.causal_vae.chunked import run_chunked
 from opensora.models.causal_vae.config import CausalVAEConfig, Layer, decoder_layers, encoder_layers

@@ -4,7 +4,7 @@ S patches of a frame, rows first, D channels. Only attention looks at another la
 
 from typing import Any
 
-from opensora.engine.mindspore import Block
+from opensora.engine.block import Block
 from opensora.nn.activations import gelu, silu
 from opensora.nn.attention import attention
 from opensora.nn.linear import linear

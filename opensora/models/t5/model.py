@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from opensora.engine.mindspore import Block, Forward, Tape, Weights, subset
+from opensora.engine.block import Block, Weights, subset
+from opensora.engine.mindspore import Forward, Tape
 from opensora.models.initial import normal
 from opensora.models.t5.config import (
     EMBEDDING,

@@ -6,7 +6,7 @@ import numpy as np
 
 from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
-from opensora.engine.mindspore import Block
+from opensora.engine.block import Block
 from opensora.models.latte.model import LatteT2V
 from opensora.nn.exchange import Alone
 from opensora.runtime import mindspore

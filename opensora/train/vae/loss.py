@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from opensora.engine.mindspore import Block
+from opensora.engine.block import Block
 from opensora.models.causal_vae.model import CausalVAE, gaussian_kl
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS

@@ -1,0 +1,75 @@
+"""Blocks: what a network is a chain of. A network is a function `network(run, *inputs)` that calls `run(block, prefix, *inputs)`."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from opensora.engine.mindspore import CompiledBlock
+
+Weights = Mapping[str, Any]
+Prefix = str | tuple[str, ...]
+Pullback = Callable[[Any], tuple[dict[str, Any], list[Any]]]
+"""From the gradient of a block's output to those of its weights by name, and of its inputs with None for constants."""
+
+
+class Block:
+    """A pure function `function(weights, *inputs) -> Tensor or tuple of Tensors`, compiled on first use for each set of shapes.
+
+    Inputs that are tensors are differentiated; None, numbers, strings and tuples of them are constants of the compiled code.
+    Called by itself, a block runs on MindSpore, which also has its gradients; an engine for inference only takes `function`.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    @cached_property
+    def _compiled(self) -> "CompiledBlock":
+        from opensora.engine.mindspore import CompiledBlock
+
+        return CompiledBlock(self.function)
+
+    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+        return self._compiled(weights, *inputs)
+
+    def gradient(
+        self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
+    ) -> tuple[dict[str, Any], list[Any]]:
+        """(gradients by weight name, gradients of the inputs with None for constants), given the gradient of the output."""
+        return self._compiled.gradient(weights, inputs, output_gradient)
+
+    def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+        """(output, its pullback from what the forward computed on the way): no second forward, but more memory.
+
+        The framework's records are a stack: of several, the pullback of the last must be called first, and each once.
+        """
+        return self._compiled.keeping(weights, *inputs)
+
+
+class Run(Protocol):
+    """Runs the blocks of a network, each on its own part of the network's weights."""
+
+    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+        """The block's output; its weights are those below `prefix`, see `subset`."""
+        ...
+
+    def tensor(self, array: Any) -> Any:
+        """A numpy array, such as a table of positions, as an input for blocks."""
+        ...
+
+
+def subset(weights: Weights, prefix: Prefix) -> dict[str, Any]:
+    """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights).
+
+    A tuple gives all weights whose names begin with one of its strings, by their whole names (for what has no prefix of its own).
+    Of weights that are made when they are asked for, only those below `prefix` are.
+    """
+    return {short: weights[name] for short, name in names_below(weights, prefix).items()}
+
+
+def names_below(weights: Weights, prefix: Prefix) -> dict[str, str]:
+    """The names of `subset`, each with the name among all weights."""
+    if isinstance(prefix, tuple):
+        return {name: name for name in weights if name.startswith(prefix)}
+    start = f"{prefix}."
+    return {name[len(start) :]: name for name in weights if name.startswith(start)} if prefix else {}
