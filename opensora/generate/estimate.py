@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opensora.console import memory_text, operations_text, time_text
 from opensora.generate.cost import EFFICIENCY, Cost, cost, matrix_rate
 from opensora.generate.options import GenerateJob, GenerateOptions
-from opensora.generate.plan import Planned
+from opensora.generate.plan import PlannedVideo
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.memory import choose
 from opensora.pipeline.memory import decoding, free_swap
@@ -25,7 +25,7 @@ LONG = 1200.0  # seconds from which on a quicker choice is named
 QUICK: dict[str, Any] = {"sample_method": "DPM++2M", "num_sampling_steps": 20}
 
 
-def foresee(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None", free: int) -> Cost:
+def estimate(job: GenerateJob, videos: Sequence[PlannedVideo], tiling: "Tiling | None", free: int) -> Cost:
     """Say in one line what these videos take, and name a quicker command where that is long.
 
     free: bytes that may be used. Raises ValueError for what surely needs more on a CPU, even with what is free of the swap space.
@@ -66,7 +66,7 @@ def words(options: GenerateOptions) -> list[str]:
     return command
 
 
-def _cost(job: GenerateJob, videos: Sequence[Planned], tiling: "Tiling | None") -> Cost:
+def _cost(job: GenerateJob, videos: Sequence[PlannedVideo], tiling: "Tiling | None") -> Cost:
     options = job.options
     stages = (
         ["decode"]
@@ -107,7 +107,7 @@ def _say_how_to_decode(job: GenerateJob, free: int, operations: int, rate: float
     log.info("decoding: chunked, exact but for rounding, about %s%s; %s", memory_text(taken), seconds, whole)
 
 
-def _what(job: GenerateJob, videos: Sequence[Planned]) -> str:
+def _what(job: GenerateJob, videos: Sequence[PlannedVideo]) -> str:
     sampling = job.sampling
     kind = "picture" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
     count = (

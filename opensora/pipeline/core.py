@@ -47,7 +47,7 @@ class Video:
         write_video(path, self.frames, self.fps)
 
 
-class Part(Generic[T]):
+class LazyModel(Generic[T]):
     """A model that is loaded when it is first needed and can be let go again."""
 
     def __init__(self, load: Callable[[], T]) -> None:
@@ -95,9 +95,9 @@ class Pipeline:
         self._max_length = int(load_config(model.transformer).get("model_max_length", 300))
         self._vae_config = CausalVAEConfig.from_dict(load_config(model.vae))
         self._compiled: set[tuple[Any, ...]] = set()
-        self.text = Part(self._load_text)
-        self.transformer = Part(lambda: self._load_transformer(pretrained_ckpt))
-        self.vae = Part(lambda: CausalVAE.from_pretrained(model.vae))
+        self.text = LazyModel(self._load_text)
+        self.transformer = LazyModel(lambda: self._load_transformer(pretrained_ckpt))
+        self.vae = LazyModel(lambda: CausalVAE.from_pretrained(model.vae))
 
     @classmethod
     def from_pretrained(
@@ -135,17 +135,17 @@ class Pipeline:
             weights_dtype=weights_dtype,
             resident=resident,
         )
-        parts: list[Part[Any]] = [pipe.transformer, pipe.vae]
+        parts: list[LazyModel[Any]] = [pipe.transformer, pipe.vae]
         pipe.load([*parts, pipe.text] if model.text_encoder else parts)
         return pipe
 
-    def load(self, parts: Sequence[Part[Any]]) -> None:
+    def load(self, parts: Sequence[LazyModel[Any]]) -> None:
         """Load these parts, so that every fault of their files is found now; they stay in memory only if the pipeline is resident."""
         for part in parts:
             part.get()
             self.release(part)
 
-    def release(self, part: Part[Any]) -> None:
+    def release(self, part: LazyModel[Any]) -> None:
         """The work of a part is done for now: let it go where memory is short."""
         if not self.resident:
             part.release()

@@ -12,7 +12,7 @@ from opensora.media.names import safe_name
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
 from opensora.models import LatteT2V, T5Encoder
-from opensora.pipeline.core import Part, Pipeline
+from opensora.pipeline.core import LazyModel, Pipeline
 from opensora.weights import ModelFolder, WeightsError, weight_files
 
 FRAMES_SHOWN = 8
@@ -40,10 +40,10 @@ class Preview:
     ) -> None:
         """Write `folder`/step-<step>/<prompt>.mp4 (.png for a picture) and step-<step>.png. text_encoder: None for the folder's own."""
         pipe = Pipeline(self.model, resident=False)
-        pipe.transformer = Part(lambda: transformer)
+        pipe.transformer = LazyModel(lambda: transformer)
         if text_encoder is not None:
             tokens = Tokenizer.from_folder(self.text_folder)
-            pipe.text = Part(lambda: (tokens, text_encoder))
+            pipe.text = LazyModel(lambda: (tokens, text_encoder))
         rows = []
         for number, prompt in enumerate(self.prompts):
             try:
