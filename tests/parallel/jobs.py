@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from opensora.engine.mindspore import Tape, set_jit
+from opensora.models.causal_vae import chunked as causal_vae_chunked
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
-from opensora.models.causal_vae.model import chunked as causal_vae_chunked
 from opensora.models.latte.config import LatteConfig
 from opensora.models.latte.model import LatteT2V
 from opensora.nn.exchange import Turns
