@@ -73,6 +73,14 @@ def test_named_files_and_tests_exist(document: Path) -> None:
         assert f"def {name}" in TEST_SOURCES, name
 
 
+def test_pages_that_the_code_names_exist() -> None:
+    for folder in ("opensora", "tests", "benchmarks", "scripts"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".yaml", ".sh", ".txt"):
+                for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text(encoding="utf-8")):
+                    assert (ROOT / page).exists(), f"{path.relative_to(ROOT)} names {page}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_flags_exist(document: Path) -> None:
     unknown = set(FLAG.findall(document.read_text(encoding="utf-8"))) - known_flags() - FOREIGN_FLAGS
