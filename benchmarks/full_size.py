@@ -6,7 +6,7 @@
 
 Each writes its weights in the release's layout (4, 1 and 10 to 19 GB) below --folder, after a look at the free disk, and removes
 them. `load` and `run` are seconds, with `_cpu` those that the processor gave (on one quiet core about the same); `peak_mib` is the
-largest resident memory of the process. docs/results/full-size.md has figures.
+largest resident memory of the process. docs/full-size.md has figures.
 """
 
 import argparse
@@ -27,9 +27,10 @@ from typing import BinaryIO
 import numpy as np
 
 from opensora.models.causal_vae.config import CausalVAEConfig
-from opensora.models.causal_vae.model import weight_shapes as vae_shapes
+from opensora.models.causal_vae.config import weight_shapes as vae_shapes
 from opensora.models.latte.config import LatteConfig
 from opensora.models.latte.config import weight_shapes as latte_shapes
+from opensora.models.spec import ModelSpec
 from opensora.models.t5.config import T5Config
 from opensora.models.t5.config import weight_shapes as t5_shapes
 from opensora.pipeline import Pipeline
@@ -203,7 +204,9 @@ def main() -> None:
     stages, part = PARTS[options.part]
     with tempfile.TemporaryDirectory(prefix="opensora-full-size-", dir=options.folder) as folder:
         model = write_release(Path(folder), part, options.stored)
-        load, run = stages(Pipeline(model, weights_dtype=options.weights_dtype, resident=False))
+        load, run = stages(
+            Pipeline(ModelSpec.read(model), weights_dtype=options.weights_dtype, resident=False)
+        )
         marks = [Mark()]
         load()
         marks.append(Mark())

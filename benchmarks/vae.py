@@ -8,6 +8,7 @@ import argparse
 import numpy as np
 
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.runtime import mindspore
 
@@ -26,7 +27,7 @@ if options.memory == "tiled":
     # Where the reference's tiles of 256 pixels and 65 frames hold it all, a quarter of them, so that there is something to tile.
     vae.tiling = Tiling() if options.size > 256 else Tiling(size=64, frames=17)
 else:
-    vae.memory = options.memory
+    vae.policy = VAEPolicy.choose("CPU", options.memory)
 if options.half == "encode":
     vae.encode(
         ms.Tensor(rng.uniform(-1, 1, (1, 3, options.frames, options.size, options.size)).astype(np.float32))

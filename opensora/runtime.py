@@ -132,6 +132,14 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Pat
     return free
 
 
+def free_swap(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes of swap space that are free; 0 where the system does not say."""
+    if not meminfo.is_file():
+        return 0
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return int(lines.get("SwapFree", "0 kB").split()[0]) * 1024
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that determine a result, by name."""
     found = {"python": platform.python_version()}

@@ -1,8 +1,11 @@
 """The device is chosen before anything is written for it."""
 
+from pathlib import Path
+
 import pytest
 
 from opensora import runtime
+from opensora.runtime import UNKNOWN, free_memory
 
 
 def test_a_device_that_comes_too_late_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +34,16 @@ def test_operators_wait_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch, name: str
         assert ms.get_context("pynative_synchronize") == waits
     finally:
         ms.set_context(pynative_synchronize=before)
+
+
+def test_free_memory_is_the_smaller_of_machine_and_container(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  2000 kB\nMemAvailable:    1000 kB\n")
+    assert free_memory(meminfo, tmp_path) == 1000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("300000\n")
+    assert free_memory(meminfo, tmp_path) == 1000 * 1024
+    (tmp_path / "memory.max").write_text("500000\n")
+    assert free_memory(meminfo, tmp_path) == 200_000
+    assert free_memory(tmp_path / "none", tmp_path / "none") == UNKNOWN
+    assert 0 < free_memory() < UNKNOWN

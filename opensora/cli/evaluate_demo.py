@@ -12,6 +12,7 @@ from opensora.demo_data.report import breakdown, sheet, table
 from opensora.files import write_json
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.writer import write_video
+from opensora.models.spec import ModelSpec
 from opensora.pipeline.settings import complete_sampling
 from opensora.weights import find_model, load_config
 
@@ -116,7 +117,7 @@ def _generator(options: EvaluateDemoOptions) -> Generate | None:
     if not options.clips_per_pair:
         return None
     complete_sampling(
-        find_model(options.model_path, options.version),
+        ModelSpec.find(options.model_path, options.version),
         num_frames=options.num_frames,
         height=options.size,
         width=options.size,

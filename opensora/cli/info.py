@@ -5,20 +5,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from opensora.console import memory_text, operations_text, time_text
-from opensora.generate.cost import Cost, StepCost, cost, matrix_rate, step_cost
-from opensora.models.causal_vae.memory import choose
+from opensora.generate.cost import Cost, TrainingCost, cost, matrix_rate, training_cost
+from opensora.models.causal_vae.policy import VAEPolicy
+from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.config import UNUSED_CAPTION
+from opensora.models.spec import ModelSpec
 from opensora.models.t5.config import TIED_EMBEDDING
 from opensora.pipeline.settings import Sampling, complete_sampling
-from opensora.weights import WeightsError, find_model, load_config
+from opensora.weights import WeightsError, load_config
 from opensora.weights.folder import DEMO
 from opensora.weights.sources import folder_files
-
-if TYPE_CHECKING:
-    from opensora.models.causal_vae.tiling import Tiling
 
 POSITIONAL = "model_path"
 # In published files: a buffer that no forward reads, what trained the autoencoder, and the second name of T5's embedding.
@@ -127,38 +126,28 @@ def _part(folder: Path) -> dict[str, Any]:
 
 def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     """One video of the transformer `version`: how it is sampled and what it takes; `seconds` is None where nothing was measured."""
-    model = find_model(folder, version, options.text_encoder_name)
+    spec = ModelSpec.find(folder, version, options.text_encoder_name)
     sampling = complete_sampling(
-        model, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)}
+        spec, **{item.name: getattr(options, item.name, None) for item in fields(Sampling)}
     )
-    found = cost(
-        model, sampling, weights_dtype=options.weights_dtype, vae_memory=choose("auto", options.device)
-    )
+    found = cost(spec, sampling, VAEPolicy.choose(options.device), weights_dtype=options.weights_dtype)
     shared = {
         "num_images": options.use_image_num,
         "processes": options.sp_size,
         "num_no_recompute": options.num_no_recompute,
     }
-    step = step_cost(model, sampling, **shared, tiling=_tiling(options))
+    tiling = Tiling(overlap=options.tile_overlap_factor) if options.enable_tiling else None
+    step = training_cost(spec, sampling, **shared, tiling=tiling)
     rate = matrix_rate() if options.device == "CPU" else None
     return {
         "version": version,
         **asdict(sampling),
-        "text_encoder": model.text_encoder is not None,
+        "text_encoder": spec.text_encoder is not None,
         **asdict(found),
         "training_step": asdict(step),
         "matrix_rate": rate,
         "seconds": None if rate is None else found.seconds(rate),
     }
-
-
-def _tiling(options: InfoOptions) -> "Tiling | None":
-    if not options.enable_tiling:
-        return None
-    # Brings MindSpore in.
-    from opensora.models.causal_vae.tiling import Tiling
-
-    return Tiling(overlap=options.tile_overlap_factor)
 
 
 def _lines(content: dict[str, Any]) -> Iterator[str]:
@@ -177,26 +166,26 @@ def _video_lines(video: dict[str, Any]) -> Iterator[str]:
     found = Cost(**{item.name: video[item.name] for item in fields(Cost)})
     yield f"{video['version']}, a video of {video['num_frames']} frames, {video['height']}x{video['width']}:"
     yield (
-        f"  one forward: {operations_text(found.forward)} ({operations_text(found.evaluation)} while sampling, where what depends on the "
+        f"  one forward: {operations_text(found.forward_flops)} ({operations_text(found.step_flops)} while sampling, where what depends on the "
         "text alone is computed once)"
     )
     forwards = "two forwards each" if found.guided else "one forward each"
-    total = operations_text(sum(found.operations.values()))
-    stages = ", ".join(f"{name} {operations_text(count)}" for name, count in found.operations.items())
-    steps = f"{video['num_sampling_steps']} steps of {video['sample_method']}, {found.evaluations} evaluations, {forwards}"
+    total = operations_text(sum(found.stage_flops.values()))
+    stages = ", ".join(f"{name} {operations_text(count)}" for name, count in found.stage_flops.items())
+    steps = f"{video['num_sampling_steps']} steps of {video['sample_method']}, {found.num_steps} evaluations, {forwards}"
     yield f"  {steps}: {total} ({stages})"
-    yield f"  memory: about {memory_text(found.together)} with all parts loaded, {memory_text(found.apart)} one part after the other"
+    yield f"  memory: about {memory_text(found.memory_resident)} with all parts loaded, {memory_text(found.memory_staged)} one part after the other"
     if video["seconds"] is None:
         yield "  time: not measured on this device"
     else:
         rate = operations_text(video["matrix_rate"])
         yield f"  time: about {time_text(video['seconds'])} on this CPU, whose matrix products reach {rate}/s now; an estimate"
-    yield f"  a training step on such a clip: {_step_text(StepCost(**video['training_step']))}"
+    yield f"  a training step on such a clip: {_step_text(TrainingCost(**video['training_step']))}"
     if not video["text_encoder"]:
         yield "  without the text encoder, which is not in this folder: name T5's with --text_encoder_name"
 
 
-def _step_text(step: StepCost) -> str:
+def _step_text(step: TrainingCost) -> str:
     text = f"encoding {operations_text(step.encode)}, transformer {operations_text(step.transformer)}"
     if step.encode == step.encode_whole:
         return text

@@ -1,8 +1,7 @@
 """The samples of a run: the n-th draw is a function of (seed, n) and of the files alone.
 
     source = make_source(options, seed, text_encoder_folder)
-    source.draw(17)["video_data"]
-    # {"video": (3, T, H, W) or "latents": (4, t, h, w), "input_ids" or "text_embeds", "text_mask"}
+    source.draw(17)["video_data"]       # {"video": (3, T, H, W) or "latents": (4, t, h, w), "input_ids" or "text_embeds", "cond_mask"}
     source.join([source.draw(n) for n in range(4)])
 
 A draw that cannot be read is replaced by another, which (seed, n) names too; "rejected" tells what it was and why.
@@ -16,10 +15,11 @@ import numpy as np
 
 from opensora.data.caches.latents import LatentCache
 from opensora.data.cutting import pictures_of, read_clip
-from opensora.data.dataset.collate import batch_sizes, join, shuffled
+from opensora.data.dataset.collate import PUBLISHED, batch_sizes, join, shuffled
 from opensora.data.lists.data_list import Entries
 from opensora.data.options import ClipOptions
 from opensora.data.text.captions import Text, choose
+from opensora.models.geometry import Strides
 
 VIDEOS, IMAGES = 0, 1  # streams of random numbers
 DRAW, REPLACE, CAPTION = 1, 2, 3  # a caption does not depend on whether pixels or cached latents were drawn
@@ -100,6 +100,8 @@ class Source:
     caption_dropout: float
     seed: int
     max_rowsize: int = 0
+    strides: Strides = PUBLISHED
+    """Of the autoencoder."""
 
     def __len__(self) -> int:
         """Samples of an epoch: one a video, or as many as the pictures suffice for."""
@@ -136,9 +138,9 @@ class Source:
         return sample
 
     def join(self, samples: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """A batch: "pixels" or "latents", "latent_mask", "input_ids" or "text_embeds", "text_mask"."""
-        sizes = batch_sizes(self.clip.max_image_size, self.clip.num_frames)
-        return join(samples, sizes, self.videos is not None, self._pictures > 0)
+        """A batch: "pixels" or "latents", "attention_mask", "input_ids" or "text_embeds", "cond_mask"."""
+        sizes = batch_sizes(self.clip.max_image_size, self.clip.num_frames, self.strides)
+        return join(samples, sizes, self.videos is not None, self._pictures > 0, self.strides)
 
     def _read(
         self, stock: Stock, number: int, rng: np.random.Generator, sample: dict[str, Any], stream: int

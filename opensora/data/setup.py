@@ -6,22 +6,28 @@ from typing import Any
 
 from opensora.data.caches.cache import encoder_digest
 from opensora.data.caches.latents import LatentCache
+from opensora.data.dataset.collate import PUBLISHED
 from opensora.data.lists.data_list import Entries, read_data_list
 from opensora.data.options import ClipOptions, DataOptions, ListOptions
 from opensora.data.samples import FileStock, LatentStock, Source, Stock
 from opensora.data.text.captions import Text, TextEmbeddings, TokenIds
+from opensora.models.geometry import Strides
 
 LENGTH = 300
 """Tokens of a caption where no model says otherwise."""
 
 
 def make_source(
-    options: DataOptions, seed: int, text_encoder: str | Path | None = None, vae: str | Path | None = None
+    options: DataOptions,
+    seed: int,
+    text_encoder: str | Path | None = None,
+    vae: str | Path | None = None,
+    strides: Strides = PUBLISHED,
 ) -> Source:
     """The samples that the options ask for.
 
     text_encoder: its folder, for the tokenizer, and to tell whether cached text embeddings are its own; vae: the same for latents;
-    None accepts any cache. Raises ValueError for lists or caches that cannot be used, with the reason.
+    None accepts any cache. strides: of the autoencoder. Raises ValueError for lists or caches that cannot be used, with the reason.
     """
     clip = clip_options(options)
     if options.video_data is None and options.vae_latent_folder is not None:
@@ -44,7 +50,7 @@ def make_source(
         raise ValueError(
             "videos and pictures must both be cached or both be files: name both caches, vae_latent_folder and image_latent_folder"
         )
-    return Source(videos, images, clip, options.caption_dropout, seed, options.max_rowsize)
+    return Source(videos, images, clip, options.caption_dropout, seed, options.max_rowsize, strides)
 
 
 def _stock(

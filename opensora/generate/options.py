@@ -6,8 +6,10 @@ from typing import Literal
 
 from opensora.data.text.prompts import read_prompts
 from opensora.files import check_writable
+from opensora.models.causal_vae.policy import VAEPolicy
+from opensora.models.spec import ModelSpec
 from opensora.pipeline.settings import Sampling, complete_sampling, preset
-from opensora.weights import ModelFolder, WeightsError, find_model
+from opensora.weights import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,49 +87,54 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class GenerateJob:
-    """A checked request: `prompts` are read, the model's folders are found, `sampling` is complete.
+    """A checked request: `prompts` and the model's configurations are read, `sampling` is complete.
 
-    `hint` is a line for the user about a quicker choice, or empty.
+    vae_policy: how videos are decoded. hint: a line for the user about a quicker choice, or empty.
     """
 
     options: GenerateOptions
     prompts: list[str]
-    model: ModelFolder
+    spec: ModelSpec
     sampling: Sampling
+    vae_policy: VAEPolicy
     hint: str
 
 
 def prepare(options: GenerateOptions) -> GenerateJob:
     """Check `options` and complete them from the model folder. Raises ValueError that names the option and the remedy."""
     _check_numbers(options)
+    policy = VAEPolicy.choose(
+        options.device,
+        options.vae_memory,
+        enable_tiling=options.enable_tiling,
+        enable_time_chunk=options.enable_time_chunk,
+        overlap=options.tile_overlap_factor,
+    )
     prompts = read_prompts(options.text_prompt)
     if not prompts:
         raise ValueError(
             'there is no prompt: write one, as in `opensora generate "an elephant on a sky blue background"`'
         )
-    model = find_model(options.model_path, options.version, options.text_encoder_name)
-    if model.text_encoder is None and not options.decode_latents:
+    spec = ModelSpec.find(options.model_path, options.version, options.text_encoder_name)
+    if spec.text_encoder is None and not options.decode_latents:
         raise WeightsError(
-            f"{model.path} has no text encoder: name the folder of T5 with --text_encoder_name"
+            f"{spec.paths.path} has no text encoder: name the folder of T5 with --text_encoder_name"
         )
     if options.pretrained_ckpt is not None and not Path(options.pretrained_ckpt).exists():
         raise WeightsError(f"--pretrained_ckpt {options.pretrained_ckpt} does not exist: check the path")
     given = {item.name: getattr(options, item.name) for item in fields(Sampling)}
-    sampling = complete_sampling(model, **given)
+    sampling = complete_sampling(spec, **given)
     if options.force_images:
         sampling = replace(sampling, num_frames=1)
     check_writable(Path(options.save_img_path), "save_img_path")
-    hint = "" if options.num_sampling_steps or options.decode_latents else preset(model).get("hint", "")
-    return GenerateJob(options, prompts, model, sampling, hint)
+    hint = "" if options.num_sampling_steps or options.decode_latents else preset(spec.paths).get("hint", "")
+    return GenerateJob(options, prompts, spec, sampling, policy, hint)
 
 
 def _check_numbers(options: GenerateOptions) -> None:
     for name in ("num_videos_per_prompt", "batch_size", "sp_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} {getattr(options, name)} is too small: use 1 or more")
-    check_vae_memory(
-        options.vae_memory, options.enable_tiling or options.enable_time_chunk, options.tile_overlap_factor
-    )
     if options.save_latents and options.decode_latents:
         raise ValueError(
             "--save_latents and --decode_latents exclude each other: the first run saves, a second one decodes"
@@ -139,14 +146,4 @@ def _check_numbers(options: GenerateOptions) -> None:
     if options.device == "CPU" and options.precision != "fp32":
         raise ValueError(
             f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend"
-        )
-
-
-def check_vae_memory(way: str, split: bool, overlap: float) -> None:
-    """split: whether tiles or chunks of the reference are asked for as well. Raises ValueError."""
-    if not 0 <= overlap < 1:
-        raise ValueError(f"tile_overlap_factor {overlap} is outside 0 to 1: use 0.25")
-    if split and way in ("exact", "chunked"):
-        raise ValueError(
-            f"--vae_memory {way} works without tiles: leave out --enable_tiling and --enable_time_chunk"
         )

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from opensora.files import hash_file, read_json
-from opensora.generate.options import GenerateJob, GenerateOptions
+from opensora.generate.options import GenerateJob
 from opensora.media.names import safe_name
-from opensora.models.causal_vae.memory import choose
-from opensora.reconstruct.options import ReconstructOptions
 from opensora.runtime import versions
 from opensora.weights import ModelFolder, weight_files
 from opensora.weights.sources import hash_folder
@@ -26,7 +24,7 @@ SHEET = ".contact.png"
 
 
 @dataclass(frozen=True)
-class PlannedVideo:
+class Planned:
     """One video of a run. `recipe` is what its sidecar must hold to be the same video."""
 
     prompt: str
@@ -42,13 +40,13 @@ class PlannedVideo:
         return int(self.recipe["seed"])
 
 
-def plan(job: GenerateJob) -> list[PlannedVideo]:
+def plan(job: GenerateJob) -> list[Planned]:
     """The videos of a run, in order. Video n (prompts outermost) has the seed `--seed` + n, whatever the batch size.
 
     Raises ValueError for files in the output folder that this run would overwrite, and for latents that are missing.
     """
     options = job.options
-    weights = hash_model(job.model, options.pretrained_ckpt)
+    weights = hash_model(job.spec.paths, options.pretrained_ckpt)
     prompts = [prompt for prompt in job.prompts for _ in range(options.num_videos_per_prompt)]
     videos = [_planned(job, prompt, number, weights) for number, prompt in enumerate(prompts)]
     conflict = next((path for video in videos for path in _foreign_files(video)), None)
@@ -59,7 +57,7 @@ def plan(job: GenerateJob) -> list[PlannedVideo]:
     return videos
 
 
-def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> PlannedVideo:
+def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> Planned:
     options, folder = job.options, Path(job.options.save_img_path)
     name = safe_name(prompt, number)
     latents = folder / f"{name}{LATENTS}.npy"
@@ -73,14 +71,14 @@ def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]
     if not options.save_latents:
         recipe = {
             **recipe,
-            "decoding": vae_recipe(options),
+            "decoding": job.vae_policy.recipe(),
             "weights": {**recipe["weights"], "vae": weights["vae"]},
         }
         if options.fps is not None:
             recipe["fps"] = options.fps
     path, sidecar = folder / f"{stem}.{suffix}", folder / f"{stem}.json"
     finished = path.is_file() and read_recipe(sidecar) == recipe
-    return PlannedVideo(prompt, recipe, path, sidecar, folder / f"{name}{SHEET}", latents, finished)
+    return Planned(prompt, recipe, path, sidecar, folder / f"{name}{SHEET}", latents, finished)
 
 
 def _sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> dict[str, Any]:
@@ -112,32 +110,20 @@ def _latents_recipe(latents: Path, prompt: str) -> dict[str, Any]:
     return recipe
 
 
-def vae_recipe(options: GenerateOptions | ReconstructOptions) -> dict[str, Any]:
-    """What of the options determines how the autoencoder computes, and so its last digits."""
-    tiles = options.enable_tiling or options.vae_memory == "tiled"
-    split = tiles or options.enable_time_chunk
-    return {
-        "vae_memory": None if split else choose(options.vae_memory, options.device),
-        "enable_tiling": tiles,
-        "enable_time_chunk": options.enable_time_chunk,
-        "tile_overlap_factor": options.tile_overlap_factor if split else None,
-    }
-
-
-def _foreign_files(video: PlannedVideo) -> list[Path]:
+def _foreign_files(video: Planned) -> list[Path]:
     """Files in the way of a video that are not an earlier run's part of the same video."""
     if read_recipe(video.sidecar) == video.recipe:
         return []
     return [path for path in (video.path, video.sidecar, video.sheet) if path.exists()]
 
 
-def sidecar_content(video: PlannedVideo, job: GenerateJob) -> dict[str, Any]:
+def sidecar_content(video: Planned, job: GenerateJob) -> dict[str, Any]:
     """The content of a sidecar: the recipe, and for people where the model lay, the versions and a command that makes it again."""
-    model = job.model
+    paths = job.spec.paths
     parts = {
-        "transformer": job.options.pretrained_ckpt or model.transformer,
-        "vae": model.vae,
-        "text_encoder": model.text_encoder,
+        "transformer": job.options.pretrained_ckpt or paths.transformer,
+        "vae": paths.vae,
+        "text_encoder": paths.text_encoder,
     }
     return {
         "recipe": video.recipe,
@@ -148,7 +134,7 @@ def sidecar_content(video: PlannedVideo, job: GenerateJob) -> dict[str, Any]:
     }
 
 
-def _command(video: PlannedVideo, job: GenerateJob) -> list[str]:
+def _command(video: Planned, job: GenerateJob) -> list[str]:
     recipe, options = video.recipe, job.options
     words = [
         "opensora",
@@ -158,7 +144,7 @@ def _command(video: PlannedVideo, job: GenerateJob) -> list[str]:
         "--negative_prompt",
         recipe["negative_prompt"],
     ]
-    words += ["--model_path", options.model_path, "--version", job.model.transformer.name]
+    words += ["--model_path", options.model_path, "--version", job.spec.paths.transformer.name]
     for name in ("text_encoder_name", "pretrained_ckpt"):
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]

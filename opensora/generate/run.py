@@ -21,11 +21,11 @@ from opensora.files import write_atomic, write_json
 from opensora.generate.cost import Cost
 from opensora.generate.estimate import estimate
 from opensora.generate.options import GenerateJob
-from opensora.generate.plan import PlannedVideo, plan, sidecar_content
+from opensora.generate.plan import Planned, plan, sidecar_content
 from opensora.media.reader import read_video
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
-from opensora.pipeline.memory import free_memory
+from opensora.runtime import free_memory
 from opensora.weights.folder import DEMO
 
 if TYPE_CHECKING:
@@ -71,19 +71,14 @@ def _generate(job: GenerateJob, memory: int | None, mesh: "Mesh | None") -> None
         team, teams = mesh.data
         todo = todo[team::teams]
     if todo:
-        from opensora.models import Tiling
-
-        options = job.options
-        tiles = options.enable_tiling or options.vae_memory == "tiled"
-        tiling = Tiling.chosen(tiles, options.enable_time_chunk, options.tile_overlap_factor)
         free = (free_memory() if memory is None else memory) // neighbours
-        found = estimate(job, todo, tiling, free)
+        found = estimate(job, todo, free)
         _say_what_is_unusual(job)
         # Brings MindSpore in.
         runtime.set_device(job.options.device)
         from opensora.pipeline.core import Pipeline
 
-        pipe = _open(Pipeline, job, tiling, found, free, todo, mesh)
+        pipe = _open(Pipeline, job, found, free, todo, mesh)
         _make(job, pipe, todo)
     if mesh is not None:
         mesh.world.agree()
@@ -107,7 +102,7 @@ def _say_what_is_unusual(job: GenerateJob) -> None:
                 "nothing of the prompt %r is left after cleaning (the model was trained on English captions)",
                 prompt[:80],
             )
-        elif job.model.path == DEMO and not names_a_subject(cleaned):
+        elif job.spec.paths.path == DEMO and not names_a_subject(cleaned):
             known = demo_set()
             log.info(
                 "%r names no subject of the demo model, which are: %s; the demo model knows backgrounds of %s",
@@ -125,42 +120,42 @@ def names_a_subject(prompt: str) -> bool:
 def _open(
     pipeline: type["Pipeline"],
     job: GenerateJob,
-    tiling: Any,
     found: Cost,
     free: int,
-    videos: list[PlannedVideo],
+    videos: list[Planned],
     mesh: "Mesh | None",
 ) -> "Pipeline":
     """The pipeline with the parts that this run needs loaded, or at least found faultless."""
     options = job.options
+    resident, share_decoding = found.memory_resident <= free or options.decode_latents, False
+    if mesh is not None:
+        # Fewer videos than processes: no turns to take, so they share the chunks of each; tiles are not shared.
+        share_decoding = job.vae_policy.tiling is None and mesh.team.size > len(videos)
+        resident = all(mesh.team.agree(resident))  # the stages of a team keep step
+    if not resident:
+        log.info(
+            "all parts of the model together need about %s and %s are free: they are loaded one after the other",
+            memory_text(found.memory_resident),
+            memory_text(free),
+        )
     pipe = pipeline(
-        job.model,
+        job.spec,
         pretrained_ckpt=options.pretrained_ckpt,
         precision=options.precision,
         weights_dtype=options.weights_dtype,
+        resident=resident,
+        vae_policy=job.vae_policy,
+        mesh=mesh,
+        share_decoding=share_decoding,
     )
-    pipe.tiling = tiling
-    pipe.vae_memory = "auto" if tiling else options.vae_memory
-    pipe.resident = found.together <= free or options.decode_latents
-    if mesh is not None:
-        pipe.mesh = mesh
-        # Fewer videos than processes: no turns to take, so they share the chunks of each; tiles are not shared.
-        pipe.decodes_together = tiling is None and mesh.team.size > len(videos)
-        pipe.resident = all(mesh.team.agree(pipe.resident))  # the stages of a team keep step
-    if not pipe.resident:
-        log.info(
-            "all parts of the model together need about %s and %s are free: they are loaded one after the other",
-            memory_text(found.together),
-            memory_text(free),
-        )
-    parts: list[LazyModel[Any]] = [] if options.decode_latents else [pipe.transformer, pipe.text]
+    models: list[LazyModel[Any]] = [] if options.decode_latents else [pipe.transformer, pipe.text]
     if not options.save_latents:
-        parts.insert(0, pipe.vae)
-    pipe.load(parts)
+        models.insert(0, pipe.vae)
+    pipe.load(models)
     return pipe
 
 
-def _make(job: GenerateJob, pipe: "Pipeline", videos: list[PlannedVideo]) -> None:
+def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
     folder = Path(job.options.save_img_path)
     folder.mkdir(parents=True, exist_ok=True)
     size = job.options.batch_size
@@ -169,7 +164,7 @@ def _make(job: GenerateJob, pipe: "Pipeline", videos: list[PlannedVideo]) -> Non
         nullcontext() if pipe.resident else tempfile.TemporaryDirectory(prefix=".opensora-", dir=folder)
     )
     with place as temporary:
-        run = Run(job, pipe, StageStore(temporary), videos)
+        run = Run(job, pipe, Shelf(temporary), videos)
         stages = run.stages()
         if pipe.resident:
             # A team decodes as many batches at once as it has processes.
@@ -186,11 +181,11 @@ def _make(job: GenerateJob, pipe: "Pipeline", videos: list[PlannedVideo]) -> Non
             pipe.release(part)
 
 
-def _batches(videos: list[PlannedVideo], size: int) -> list[list[PlannedVideo]]:
+def _batches(videos: list[Planned], size: int) -> list[list[Planned]]:
     return [videos[start : start + size] for start in range(0, len(videos), size)]
 
 
-class StageStore:
+class Shelf:
     """Arrays by name between the stages: in memory, or in files of a folder."""
 
     def __init__(self, folder: str | None) -> None:
@@ -222,9 +217,7 @@ class StageStore:
 class Run:
     """The stages of one run, each a function of a batch of videos; what they hand on lies on the shelf."""
 
-    def __init__(
-        self, job: GenerateJob, pipe: "Pipeline", shelf: StageStore, videos: Sequence[PlannedVideo]
-    ) -> None:
+    def __init__(self, job: GenerateJob, pipe: "Pipeline", shelf: Shelf, videos: Sequence[Planned]) -> None:
         self.job = job
         self.pipe = pipe
         self.shelf = shelf
@@ -232,7 +225,7 @@ class Run:
         self.sampled = self.finished = 0
         self.uses = Counter(video.prompt for video in videos)
 
-    def stages(self) -> list[tuple[Callable[[Sequence[PlannedVideo]], None], "LazyModel[Any]"]]:
+    def stages(self) -> list[tuple[Callable[[Sequence[Planned]], None], "LazyModel[Any]"]]:
         """The stages that this run needs, each with the part of the model that it works with."""
         pipe = self.pipe
         if self.job.options.decode_latents:
@@ -244,7 +237,7 @@ class Run:
         )
         return [(self.encode, pipe.text), (self.sample, pipe.transformer), last]
 
-    def encode(self, batch: Sequence[PlannedVideo]) -> None:
+    def encode(self, batch: Sequence[Planned]) -> None:
         wanted = dict.fromkeys((self.job.options.negative_prompt, *(video.prompt for video in batch)))
         texts = [text for text in wanted if f"text {text}" not in self.shelf]
         if texts:
@@ -252,7 +245,7 @@ class Run:
             for i, text in enumerate(texts):
                 self.shelf.put(f"text {text}", embeds[i : i + 1], masks[i : i + 1])
 
-    def sample(self, batch: Sequence[PlannedVideo]) -> None:
+    def sample(self, batch: Sequence[Planned]) -> None:
         sampling, upstream = self.job.sampling, self.job.options.upstream
         texts = [self.shelf.get(f"text {video.prompt}") for video in batch]
         embeds, mask = (np.concatenate(arrays) for arrays in zip(*texts, strict=True))
@@ -270,11 +263,11 @@ class Run:
             if not self.uses[video.prompt] and video.prompt != self.job.options.negative_prompt:
                 self.shelf.drop(f"text {video.prompt}")
 
-    def read_latents(self, batch: Sequence[PlannedVideo]) -> None:
+    def read_latents(self, batch: Sequence[Planned]) -> None:
         for video in batch:
             self.shelf.put(f"latents {video.path}", np.load(video.latents))
 
-    def keep_latents(self, batch: Sequence[PlannedVideo]) -> None:
+    def keep_latents(self, batch: Sequence[Planned]) -> None:
         for video in self._own(batch):
             (latents,) = self.shelf.get(f"latents {video.path}")
             write_json(video.sidecar, sidecar_content(video, self.job))
@@ -282,10 +275,10 @@ class Run:
             log.info("%s", video.path)
         self._drop_latents(batch)
 
-    def finish(self, batch: Sequence[PlannedVideo]) -> None:
+    def finish(self, batch: Sequence[Planned]) -> None:
         """Decode and write. The sidecar comes first and the video last: where there is a video, all of it is there."""
         own = self._own(batch)
-        for video in batch if self.pipe.decodes_together else own:
+        for video in batch if self.pipe.share_decoding else own:
             (latents,) = self.shelf.get(f"latents {video.path}")
             frames = self.pipe.decode(latents[None]).asnumpy()[0, : video.recipe["num_frames"]]
             if video not in own:
@@ -297,11 +290,11 @@ class Run:
             log.info("%s", video.path)
         self._drop_latents(batch)
 
-    def _drop_latents(self, batch: Sequence[PlannedVideo]) -> None:
+    def _drop_latents(self, batch: Sequence[Planned]) -> None:
         for video in batch:
             self.shelf.drop(f"latents {video.path}")
 
-    def _own(self, batch: Sequence[PlannedVideo]) -> list[PlannedVideo]:
+    def _own(self, batch: Sequence[Planned]) -> list[Planned]:
         """Those videos of a batch that this process finishes: the team, which holds all latents, takes turns."""
         team = self.pipe.mesh.team
         first, self.finished = self.finished, self.finished + len(batch)
@@ -317,5 +310,5 @@ def evaluations(job: GenerateJob) -> int:
     )
 
 
-def _write_sheet(video: PlannedVideo, frames: np.ndarray) -> None:
+def _write_sheet(video: Planned, frames: np.ndarray) -> None:
     write_video(video.sheet, contact_sheet(frames)[None])

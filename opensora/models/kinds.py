@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.config import weight_shapes as vae_shapes
 from opensora.models.latte.config import LatteConfig, open_latte
 from opensora.models.latte.config import weight_shapes as latte_shapes
 from opensora.models.t5.config import T5Config, open_t5
@@ -32,9 +33,7 @@ class Kind:
 
 
 def _vae_shapes(config: Config) -> Shapes:
-    from opensora.models.causal_vae.model import weight_shapes  # brings MindSpore in
-
-    return weight_shapes(CausalVAEConfig.from_dict(config))
+    return vae_shapes(CausalVAEConfig.from_dict(config))
 
 
 def _open_vae(source: Path, config: Config) -> TensorSource:

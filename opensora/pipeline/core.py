@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,22 +13,23 @@ from opensora.data.text.tokenizer import Tokenizer
 from opensora.diffusion import make_sampler
 from opensora.diffusion.guidance import is_guided
 from opensora.media.writer import write_video
-from opensora.models import CausalVAE, LatteT2V, T5Encoder, Tiling
-from opensora.models.causal_vae.model import CausalVAEConfig
-from opensora.models.latte.model import LatteConfig
+from opensora.models import CausalVAE, LatteT2V, T5Encoder
+from opensora.models.causal_vae.policy import VAEPolicy
+from opensora.models.spec import ModelSpec
+from opensora.nn.tensor import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import SharedTurns
-from opensora.pipeline.memory import estimate, free_memory, weights_size
-from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
+from opensora.pipeline.sampling import draw, sample, upstream_text
 from opensora.pipeline.settings import Sampling, complete_sampling
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
-from opensora.weights import ModelFolder, WeightsError, find_model, load_config
+from opensora.runtime import free_memory
+from opensora.weights import WeightsError
 
 ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
 BESIDE_THE_MODEL = "<model_path>/text_encoder"
-Array = Any  # a MindSpore tensor or a numpy array
+Array = Tensor | np.ndarray
 AfterStep = Callable[[np.ndarray], None]
 T = TypeVar("T")
 
@@ -42,7 +43,10 @@ class Video:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write an mp4, gif or webp, or a png of a single frame, by the ending of `path`. ValueError for a path that cannot be written."""
+        """Write an mp4, gif or webp, or a png of a single frame, by the ending of `path`.
+
+        Raises ValueError for a path that cannot be written.
+        """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_video(path, self.frames, self.fps)
 
@@ -72,32 +76,42 @@ class Pipeline:
 
     def __init__(
         self,
-        model: ModelFolder,
+        spec: ModelSpec,
         *,
         pretrained_ckpt: str | Path | None = None,
         precision: str = "fp32",
         weights_dtype: str = "fp32",
         resident: bool = True,
+        vae_policy: VAEPolicy | None = None,
+        mesh: Mesh | None = None,
+        share_decoding: bool = False,
+        transformer: LatteT2V | None = None,
+        text_encoder: T5Encoder | None = None,
     ) -> None:
-        """model: where the parts lie. precision: the transformer's; text encoder and autoencoder compute in float32.
+        """Nothing is loaded yet.
 
-        weights_dtype: how the transformer's weights are kept, see `LatteT2V.load_weights`. resident: whether the parts stay in memory
-        together, or each is dropped after its work and the text encoder is read layer by layer. Nothing is loaded yet.
+        pretrained_ckpt: weights of the transformer instead of the folder's. precision: of the transformer; text encoder and
+        autoencoder compute in float32. weights_dtype: how the transformer's weights are kept, see `LatteT2V.load_weights`.
+        resident: keep all models in memory; False drops each after its work, and reads the text encoder layer by layer.
+        vae_policy: how latents are decoded, by default as suits the device. mesh: processes that share the work.
+        share_decoding: the processes of a team share the chunks of each video; all of them call `decode` with the same
+        latents. transformer, text_encoder: models that are loaded already, to be used instead of the folder's.
         """
-        self.model = model
+        self.spec = spec
         self.resident = resident
-        self.tiling: Tiling | None = None
-        self.mesh = Mesh()
-        self.decodes_together = False
-        self.vae_memory = "auto"
+        self.mesh = mesh or Mesh()
+        self.share_decoding = share_decoding
+        policy = vae_policy or VAEPolicy.choose(runtime.device())
+        self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
         self._dtype = runtime.compute_dtype(precision)
-        self._weights_dtype = weights_dtype
-        self._max_length = int(load_config(model.transformer).get("model_max_length", 300))
-        self._vae_config = CausalVAEConfig.from_dict(load_config(model.vae))
         self._compiled: set[tuple[Any, ...]] = set()
-        self.text = LazyModel(self._load_text)
-        self.transformer = LazyModel(lambda: self._load_transformer(pretrained_ckpt))
-        self.vae = LazyModel(lambda: CausalVAE.from_pretrained(model.vae))
+        self.text = LazyModel(lambda: self._load_text(text_encoder))
+        self.transformer = LazyModel(
+            lambda: (
+                self._load_transformer(pretrained_ckpt, weights_dtype) if transformer is None else transformer
+            )
+        )
+        self.vae = LazyModel(self._load_vae)
 
     @classmethod
     def from_pretrained(
@@ -109,46 +123,43 @@ class Pipeline:
         pretrained_ckpt: str | Path | None = None,
         precision: str = "fp32",
         weights_dtype: str = "fp32",
+        vae_policy: VAEPolicy | None = None,
         memory: int | None = None,
     ) -> "Pipeline":
         """The pipeline of a model folder in the release's layout, `<model_path>/<version>` and `<model_path>/vae`; "demo" ships.
 
-        text_encoder: folder of T5, or None for a pipeline that takes embeddings only. pretrained_ckpt: weights for the transformer
-        instead of the folder's. weights_dtype: how they are kept, see `LatteT2V.load_weights`. memory: bytes that may be used, by
-        default what is free; the parts stay loaded while they fit, else each is loaded for its stage.
-        Raises WeightsError for folders or files that are missing, damaged or of another model.
+        text_encoder: folder of T5, or None for a pipeline that takes embeddings only. memory: bytes that may be used, by
+        default what is free; the models stay loaded while they fit, else each is loaded for its stage. The other arguments
+        are those of the constructor. Raises WeightsError for folders or files that are missing, damaged or of another model.
         """
         named = None if text_encoder is None or str(text_encoder) == BESIDE_THE_MODEL else text_encoder
-        model = find_model(model_path, version, named)
+        spec = ModelSpec.find(model_path, version, named)
         if text_encoder is None:
-            model = ModelFolder(model.path, model.transformer, model.vae, None)
-        config = load_config(model.transformer)
-        rows, columns = config.get("sample_size", (64, 64))
-        needed = estimate(model, (int(config.get("video_length", 17)), rows, columns))
-        if weights_dtype != "fp32":
-            needed -= weights_size(model.transformer) // 2
-        resident = needed <= (free_memory() if memory is None else memory)
+            spec = replace(spec, paths=replace(spec.paths, text_encoder=None), text_encoder=None)
+        policy = vae_policy or VAEPolicy.choose(runtime.device())
+        needed = spec.memory(spec.latent_size(spec.native_size), policy, weights_dtype=weights_dtype).resident
         pipe = cls(
-            model,
+            spec,
             pretrained_ckpt=pretrained_ckpt,
             precision=precision,
             weights_dtype=weights_dtype,
-            resident=resident,
+            vae_policy=policy,
+            resident=needed <= (free_memory() if memory is None else memory),
         )
-        parts: list[LazyModel[Any]] = [pipe.transformer, pipe.vae]
-        pipe.load([*parts, pipe.text] if model.text_encoder else parts)
+        models: list[LazyModel[Any]] = [pipe.transformer, pipe.vae]
+        pipe.load([*models, pipe.text] if spec.text_encoder else models)
         return pipe
 
-    def load(self, parts: Sequence[LazyModel[Any]]) -> None:
-        """Load these parts, so that every fault of their files is found now; they stay in memory only if the pipeline is resident."""
-        for part in parts:
-            part.get()
-            self.release(part)
+    def load(self, models: Sequence[LazyModel[Any]]) -> None:
+        """Load these models, so that every fault of their files is found now; they stay only if the pipeline is resident."""
+        for model in models:
+            model.get()
+            self.release(model)
 
-    def release(self, part: LazyModel[Any]) -> None:
-        """The work of a part is done for now: let it go where memory is short."""
+    def release(self, model: LazyModel[Any]) -> None:
+        """The work of a model is done for now: let it go where memory is short."""
         if not self.resident:
-            part.release()
+            model.release()
 
     def __call__(
         self,
@@ -178,7 +189,7 @@ class Pipeline:
             "seed": seed,
             "fps": fps,
         }
-        sampling = complete_sampling(self.model, **chosen, num_frames=num_frames, height=height, width=width)
+        sampling = complete_sampling(self.spec, **chosen, num_frames=num_frames, height=height, width=width)
         embeds, mask = self.encode([negative_prompt, prompt])
         self.release(self.text)
         latents = self.sample(
@@ -193,13 +204,13 @@ class Pipeline:
             **asdict(sampling),
             "upstream": upstream,
         }
-        return Video(frames, sampling.fps, {**metadata, "model": str(self.model.transformer)})
+        return Video(frames, sampling.fps, {**metadata, "model": str(self.spec.paths.transformer)})
 
     def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings float32 (B, L, D) and masks float32 (B, L), 1 for tokens. Raises ValueError in a pipeline without text encoder."""
         tokenizer, encoder = self.text.get()
-        self._announce("the text encoder", self._max_length)
-        return encode_text(tokenizer, encoder, prompts, self._max_length)
+        self._announce("the text encoder", self.spec.text_length)
+        return encode_text(tokenizer, encoder, prompts, self.spec.text_length)
 
     def sample(
         self,
@@ -212,7 +223,7 @@ class Pipeline:
     ) -> np.ndarray:
         """Latents float32 (B, C, T, h, w) of B videos, each from its own seed. text and negative: embeddings and masks of `encode`."""
         generators = [np.random.default_rng(seed) for seed in seeds]
-        noise = draw(generators, self.latent_shape(sampling, upstream))
+        noise = draw(generators, self.spec.latent_shape(sampling.size, upstream))
         latents = self.denoise(
             *text,
             *negative,
@@ -241,7 +252,7 @@ class Pipeline:
         upstream: bool = False,
         generators: Sequence[np.random.Generator] | None = None,
         after_step: AfterStep | None = None,
-    ) -> Any:
+    ) -> Tensor:
         """Latents (B, C, T, h, w) as a tensor, from unit-variance noise of that shape. Inputs are tensors or arrays.
 
         text_embeds (B, L, D), text_mask (B, L) or None for all tokens; the negative ones (B or 1, ...), read only for a
@@ -271,43 +282,37 @@ class Pipeline:
             sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
         )
 
-    def decode(self, latents: Array) -> Any:
-        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3). `tiling` and `vae_memory` of the pipeline are respected.
-
-        decodes_together: the processes of `mesh.team` share the chunks of each video; all of them call this with the same latents.
-        """
-        vae = self.vae.get()
-        vae.tiling, vae.memory = self.tiling, self.vae_memory
-        if self.decodes_together:
-            vae.memory, vae.turns = "chunked", SharedTurns(self.mesh.team)
-        x = _host(latents)
+    def decode(self, latents: Array) -> Tensor:
+        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3)."""
+        vae, x = self.vae.get(), _host(latents)
         self._announce("the decoder", x.shape[2:])
         return ms.Tensor(decode_frames(vae, x))
 
-    def latent_shape(self, sampling: Sampling, upstream: bool = False) -> tuple[int, int, int, int]:
-        """(C, T, h, w) of a video's latents."""
-        vae = self._vae_config
-        frames = latent_frames(sampling.num_frames, vae.time_stride, upstream)
-        return vae.embed_dim, frames, sampling.height // vae.space_stride, sampling.width // vae.space_stride
-
-    def _load_text(self) -> tuple[Tokenizer, T5Encoder]:
-        folder = self.model.text_encoder
+    def _load_text(self, encoder: T5Encoder | None) -> tuple[Tokenizer, T5Encoder]:
+        folder = self.spec.paths.text_encoder
         if folder is None:
             raise WeightsError(
-                f"{self.model.path} was opened without a text encoder: name the folder of T5 with text_encoder="
+                f"{self.spec.paths.path} was opened without a text encoder: name the folder of T5 with text_encoder="
             )
-        return Tokenizer.from_folder(folder), T5Encoder.from_pretrained(
-            folder
-        ) if self.resident else T5Encoder.streamed(folder)
+        if encoder is None:
+            encoder = T5Encoder.from_pretrained(folder) if self.resident else T5Encoder.streamed(folder)
+        return Tokenizer.from_folder(folder), encoder
 
-    def _load_transformer(self, pretrained_ckpt: str | Path | None) -> LatteT2V:
-        transformer = LatteT2V(LatteConfig.from_dict(load_config(self.model.transformer)), {})
-        transformer.load_weights(pretrained_ckpt or self.model.transformer, self._weights_dtype)
+    def _load_transformer(self, pretrained_ckpt: str | Path | None, weights_dtype: str) -> LatteT2V:
+        transformer = LatteT2V(self.spec.transformer, {})
+        transformer.load_weights(pretrained_ckpt or self.spec.paths.transformer, weights_dtype)
         if self._dtype != ms.float32:
             transformer.weights = {
                 name: value.astype(self._dtype) for name, value in transformer.weights.items()
             }
         return transformer
+
+    def _load_vae(self) -> CausalVAE:
+        vae = CausalVAE.from_pretrained(self.spec.paths.vae)
+        vae.policy = self.vae_policy
+        if self.share_decoding:
+            vae.turns = SharedTurns(self.mesh.team)
+        return vae
 
     def _announce(self, stage: str, *shape: Any) -> None:
         """Say that a stage compiles where it meets new shapes."""

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from opensora.data.text.prompts import read_prompts
-from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.names import safe_name
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
 from opensora.models import LatteT2V, T5Encoder
-from opensora.pipeline.core import LazyModel, Pipeline
-from opensora.weights import ModelFolder, WeightsError, weight_files
+from opensora.models.spec import ModelSpec
+from opensora.pipeline.core import Pipeline
+from opensora.weights import WeightsError, weight_files
 
 FRAMES_SHOWN = 8
 log = logging.getLogger(__name__)
@@ -22,28 +22,26 @@ log = logging.getLogger(__name__)
 class Preview:
     """Samples the same prompts from the same noise each time, with the defaults of the model folder."""
 
-    def __init__(self, prompts: Sequence[str], model: ModelFolder) -> None:
-        """prompts: sentences, or .txt and .csv files of them. model: the folder of the transformer needs its config.json only.
+    def __init__(self, prompts: Sequence[str], spec: ModelSpec) -> None:
+        """prompts: sentences, or .txt and .csv files of them. spec: the transformer's folder may lack weights.
 
         Raises ValueError for prompts and for weights of the autoencoder that are not there.
         """
-        self.prompts = read_prompts(prompts)
-        weight_files(model.vae)
-        if model.text_encoder is None:
+        self.prompts, self.spec = read_prompts(prompts), spec
+        weight_files(spec.paths.vae)
+        if spec.text_encoder is None:
             raise WeightsError(
                 "validation_prompts needs the text encoder: name its folder with --text_encoder_name, or leave it out"
             )
-        self.model, self.text_folder = model, model.text_encoder
 
     def __call__(
         self, transformer: LatteT2V, text_encoder: T5Encoder | None, folder: Path, step: int
     ) -> None:
-        """Write `folder`/step-<step>/<prompt>.mp4 (.png for a picture) and step-<step>.png. text_encoder: None for the folder's own."""
-        pipe = Pipeline(self.model, resident=False)
-        pipe.transformer = LazyModel(lambda: transformer)
-        if text_encoder is not None:
-            tokens = Tokenizer.from_folder(self.text_folder)
-            pipe.text = LazyModel(lambda: (tokens, text_encoder))
+        """Write `folder`/step-<step>/<prompt>.mp4 (.png for a picture) and step-<step>.png.
+
+        text_encoder: None for the folder's own.
+        """
+        pipe = Pipeline(self.spec, resident=False, transformer=transformer, text_encoder=text_encoder)
         rows = []
         for number, prompt in enumerate(self.prompts):
             try:

@@ -43,16 +43,6 @@ def draw(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> n
     return np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators])
 
 
-def latent_frames(num_frames: int, stride: int, upstream: bool = False) -> int:
-    """Latent frames for a video of num_frames: its first frame alone, then one for every `stride`, rounded up.
-
-    `upstream`: for an even number the reference takes one fewer, and its video is shorter than asked (16 frames become 13).
-    """
-    if upstream and num_frames % 2 == 0:
-        return -(-num_frames // stride)
-    return -(-(num_frames - 1) // stride) + 1
-
-
 def upstream_text(
     embeds: np.ndarray, mask: np.ndarray | None, negative: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from opensora.diffusion import make_sampler
-from opensora.weights import ModelFolder, WeightsError, load_config
+from opensora.models.geometry import Size
+from opensora.models.spec import ModelSpec
+from opensora.weights import ModelFolder
 
 RELEASE_PRESET = Path(__file__).parent.parent / "presets" / "generate" / "release.yaml"
 
@@ -26,40 +28,31 @@ class Sampling:
     sample_method: str
     seed: int
 
+    @property
+    def size(self) -> Size:
+        """Frames, height and width of the video."""
+        return self.num_frames, self.height, self.width
 
-def complete_sampling(model: ModelFolder, **given: Any) -> Sampling:
-    """`given` fields of Sampling, those that are absent or None from the model's preset and configuration.
+
+def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
+    """`given` fields of Sampling; those that are absent or None come from the model's preset and configuration.
 
     Raises ValueError for values that this model cannot sample.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    transformer, vae = load_config(model.transformer), load_config(model.vae)
-    try:
-        # A stage of the autoencoder without a name keeps the size; every other one halves it.
-        spatial = 2 ** sum(map(bool, vae["encoder_spatial_downsample"]))
-        temporal = 2 ** sum(map(bool, vae["encoder_temporal_downsample"]))
-        patch = int(transformer["patch_size"])
-        rows, columns = transformer["sample_size"]
-        sizes = {
-            "height": rows * spatial,
-            "width": columns * spatial,
-            "num_frames": (transformer["video_length"] - 1) * temporal + 1,
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"config.json in {model.transformer} or {model.vae} is not that of a released model ({error!r})"
-        ) from error
+    size = dict(zip(("num_frames", "height", "width"), spec.native_size, strict=True))
     names = {item.name for item in fields(Sampling)}
-    defaults = {name: value for name, value in preset(model).items() if name in names}
-    sampling = Sampling(**(sizes | defaults | chosen))
+    defaults = {name: value for name, value in preset(spec.paths).items() if name in names}
+    sampling = Sampling(**(size | defaults | chosen))
 
-    stride = spatial * patch
+    space, patch = spec.strides.space, spec.transformer.patch_size
+    multiple = space * patch
     for name in ("height", "width"):
         value = getattr(sampling, name)
-        if value < 1 or value % stride:
-            near = max(round(value / stride), 1) * stride
+        if value < 1 or value % multiple:
+            near = max(round(value / multiple), 1) * multiple
             raise ValueError(
-                f"{name} {value} is not a multiple of {stride} ({spatial} of the VAE times patches of {patch}): use {near}"
+                f"{name} {value} is not a multiple of {multiple} ({space} of the VAE times patches of {patch}): use {near}"
             )
     for name, least in (("num_frames", 1), ("fps", 1), ("seed", 0)):
         if getattr(sampling, name) < least:
@@ -72,9 +65,9 @@ def complete_sampling(model: ModelFolder, **given: Any) -> Sampling:
     return sampling
 
 
-def preset(model: ModelFolder) -> dict[str, Any]:
+def preset(paths: ModelFolder) -> dict[str, Any]:
     """Defaults of sampling: `generate.yaml` of the model folder, else those of the published sample script."""
-    path = model.path / "generate.yaml"
+    path = paths.path / "generate.yaml"
     content: dict[str, Any] = yaml.safe_load(
         (path if path.is_file() else RELEASE_PRESET).read_text(encoding="utf-8")
     )

@@ -10,12 +10,11 @@ from typing import Any
 
 from opensora.data.clips import ClipShape, listed_files, media_files
 from opensora.files import check_writable, hash_file, read_json
-from opensora.generate.options import check_vae_memory
-from opensora.generate.plan import vae_recipe
 from opensora.media.reader import PICTURE_SUFFIXES, probe
 from opensora.media.writer import WRITERS
 from opensora.metrics.scores import check_metrics
 from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.reconstruct.options import ReconstructOptions
 from opensora.weights import load_config
 from opensora.weights.folder import find_autoencoder
@@ -27,7 +26,7 @@ COMMAND = "opensora reconstruct"
 
 
 @dataclass(frozen=True)
-class PlannedFile:
+class Planned:
     """One file of a run. `figures` are those of an earlier run that finished it."""
 
     name: str  # of the source, inside its folder
@@ -52,25 +51,33 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
-class ReconstructPlan:
+class Plan:
     """A checked request: the files in order, how they are read, and the autoencoder's folder.
 
-    `summary` is the file for the figures of a folder run, None for a single file.
+    vae_policy: how the autoencoder bounds its memory. `summary` is the file for the figures of a folder run, None for a single file.
     """
 
     options: ReconstructOptions
-    files: list[PlannedFile]
+    files: list[Planned]
     shape: ClipShape
     autoencoder: Path
+    vae_policy: VAEPolicy
     metrics: list[str]
     summary: Path | None
 
 
-def plan(options: ReconstructOptions) -> ReconstructPlan:
+def plan(options: ReconstructOptions) -> Plan:
     """Check the options and find the files. Raises ValueError that names the option, the file in the way, and the remedy."""
     _check(options)
+    policy = VAEPolicy.choose(
+        options.device,
+        options.vae_memory,
+        enable_tiling=options.enable_tiling,
+        enable_time_chunk=options.enable_time_chunk,
+        overlap=options.tile_overlap_factor,
+    )
     folder = find_autoencoder(options.ae_path or options.model_path)
-    stride = CausalVAEConfig.from_dict(load_config(folder)).space_stride
+    stride = CausalVAEConfig.from_dict(load_config(folder)).strides.space
     shape = ClipShape(
         num_frames=options.num_frames,
         sample_rate=options.sample_rate,
@@ -80,9 +87,9 @@ def plan(options: ReconstructOptions) -> ReconstructPlan:
     )
     metrics = ["psnr", "ssim"] + (["lpips"] if options.lpips_weights else [])
     check_metrics(metrics, options.lpips_weights, None)
-    settings = _settings(options, folder)
+    settings = _settings(options, folder, policy)
     files = [_planned(name, source, target, settings, options) for name, source, target in _sources(options)]
-    return ReconstructPlan(options, files, shape, folder, metrics, _summary(options))
+    return Plan(options, files, shape, folder, policy, metrics, _summary(options))
 
 
 def _check(options: ReconstructOptions) -> None:
@@ -104,9 +111,6 @@ def _check(options: ReconstructOptions) -> None:
     for name, least in (("seed", 0), ("batch_size", 1), ("num_workers", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"{name} {getattr(options, name)} is too small: use {least} or more")
-    check_vae_memory(
-        options.vae_memory, options.enable_tiling or options.enable_time_chunk, options.tile_overlap_factor
-    )
     if options.device == "CPU" and options.precision != "fp32":
         raise ValueError(
             f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend"
@@ -148,7 +152,7 @@ def _suffix(source: Path) -> str:
         return ".mp4"
 
 
-def _settings(options: ReconstructOptions, folder: Path) -> dict[str, Any]:
+def _settings(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> dict[str, Any]:
     """What of the options determines a result, the same for all files."""
     weights = {"vae": hash_folder(folder)}
     if options.lpips_weights:
@@ -167,16 +171,16 @@ def _settings(options: ReconstructOptions, folder: Path) -> dict[str, Any]:
         **{name: getattr(options, name) for name in names},
         "seed": options.seed if options.dynamic_start_index else None,
         "fps": options.fps if options.fps is not None else options.sample_fps,
-        **vae_recipe(options),
+        **policy.recipe(),
         "weights": weights,
     }
 
 
 def _planned(
     name: str, source: Path, target: Path, settings: dict[str, Any], options: ReconstructOptions
-) -> PlannedFile:
+) -> Planned:
     """With the figures of an earlier run where it finished this file. Raises ValueError for a file in the way."""
-    planned = PlannedFile(name, source, target, settings)
+    planned = Planned(name, source, target, settings)
     places = [target, planned.sidecar, *([planned.origin] if options.output_origin else [])]
     in_the_way = next((path for path in places if path.exists()), None)
     if in_the_way is None:
@@ -187,7 +191,7 @@ def _planned(
         raise ValueError(
             f"{in_the_way} exists and was made otherwise: move it away, or name another place with {option}"
         )
-    return PlannedFile(name, source, target, settings, content["figures"] if target.is_file() else None)
+    return Planned(name, source, target, settings, content["figures"] if target.is_file() else None)
 
 
 def _summary(options: ReconstructOptions) -> Path | None:

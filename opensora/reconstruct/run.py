@@ -18,19 +18,19 @@ from opensora.media.reader import STILL_SUFFIXES, probe
 from opensora.media.writer import write_video
 from opensora.metrics.report import table
 from opensora.metrics.scores import Scores, least_side, mean_of_files
-from opensora.models import CausalVAE, Tiling
-from opensora.models.causal_vae.memory import choose
+from opensora.models import CausalVAE
+from opensora.models.causal_vae.cost import decode_bytes
+from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.parallel.mesh import Mesh
-from opensora.pipeline.memory import vae_activations
 from opensora.reconstruct.options import ReconstructOptions
-from opensora.reconstruct.plan import COMMAND, PlannedFile, ReconstructPlan
+from opensora.reconstruct.plan import COMMAND, Plan, Planned
 from opensora.runtime import versions
 
 ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
 
-def reconstruct(work: ReconstructPlan, mesh: Mesh | None = None) -> int:
+def reconstruct(work: Plan, mesh: Mesh | None = None) -> int:
     """Make and measure the reconstructions, print the table. Returns 0, or 1 where files of a folder could not be read; they are named.
 
     mesh: processes that share the files, by default this one alone; all know every figure, and the first one prints and writes them.
@@ -45,7 +45,7 @@ def reconstruct(work: ReconstructPlan, mesh: Mesh | None = None) -> int:
     mesh.world.agree()  # all have looked before the first one writes
     todo = todo[mesh.rank :: mesh.size]
     if todo:
-        vae = open_autoencoder(options, work.autoencoder)
+        vae = open_autoencoder(options, work.autoencoder, work.vae_policy)
         scores = Scores(work.metrics, options.lpips_weights)
         seen: set[tuple[int, ...]] = set()
         for batch in _batches(work, todo, skipped):
@@ -84,37 +84,28 @@ def reconstruct(work: ReconstructPlan, mesh: Mesh | None = None) -> int:
     return 1 if skipped else 0
 
 
-def open_autoencoder(options: ReconstructOptions, folder: Path) -> CausalVAE:
-    """The autoencoder on its device, in its number format, with the memory settings that were asked for."""
+def open_autoencoder(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> CausalVAE:
+    """The autoencoder on its device, in its number format."""
     runtime.set_device(options.device)
     dtype = runtime.compute_dtype(options.precision)
     vae = CausalVAE.from_pretrained(folder)
     vae.weights = {name: value.astype(dtype) for name, value in vae.weights.items()}
-    tiles = options.enable_tiling or options.vae_memory == "tiled"
-    vae.tiling = Tiling.chosen(tiles, options.enable_time_chunk, options.tile_overlap_factor)
-    if vae.tiling is None:
-        vae.memory = options.vae_memory
+    vae.policy = policy
     return vae
 
 
 def say_how(vae: CausalVAE, shape: tuple[int, ...]) -> None:
-    """One line for clips of one shape (B, T, H, W, 3): the way they take, and its memory."""
+    """One line for clips of one shape (B, T, H, W, 3): how they are computed, and the memory that takes."""
     batch, frames, height, width, _ = shape
-    video, device = (batch, 3, frames + _surplus(vae, frames), height, width), runtime.device()
-    tiling = vae.tiling if vae.tiling is not None and vae.tiling.splits_video(video) else None
-    way = choose(vae.memory, device)
-    if tiling is not None:
+    strides, policy = vae.config.strides, vae.policy
+    latent_size = strides.latent_size((frames, height, width))
+    if policy.tiling is not None and policy.tiling.splits(strides.pixel_size(latent_size)):
         how = "in tiles, compiled first"
+    elif policy.chunked:
+        how = "in chunks, exact but for rounding"
     else:
-        how = (
-            "the whole video at once, compiled first"
-            if way == "exact"
-            else "in chunks, exact but for rounding"
-        )
-    size = vae.latent_shape(video)[2:]
-    taken = vae_activations(
-        vae.config, (size[0], size[1], size[2]), tiling, way, 1 if device == "CPU" else batch
-    )
+        how = "the whole video at once, compiled first"
+    taken = decode_bytes(vae.config, latent_size, policy, 1 if runtime.device() == "CPU" else batch)
     log.info("%d frames of %dx%d: %s, about %s of memory", frames, height, width, how, memory_text(taken))
 
 
@@ -138,14 +129,14 @@ def reconstruct_frames(vae: CausalVAE, clips: np.ndarray) -> np.ndarray:
 
 def _surplus(vae: CausalVAE, frames: int) -> int:
     """Frames that are missing to 4n + 1."""
-    return -(frames - 1) % vae.config.time_stride
+    return -(frames - 1) % vae.config.strides.time
 
 
 def _batches(
-    work: ReconstructPlan, todo: list[PlannedFile], skipped: list[dict[str, str]]
-) -> Iterator[list[tuple[PlannedFile, np.ndarray]]]:
+    work: Plan, todo: list[Planned], skipped: list[dict[str, str]]
+) -> Iterator[list[tuple[Planned, np.ndarray]]]:
     """Clips of one shape, as many as go through together. In a folder run a file that cannot be read is named and added to `skipped`."""
-    batch: list[tuple[PlannedFile, np.ndarray]] = []
+    batch: list[tuple[Planned, np.ndarray]] = []
     for planned, clip in read_ahead(lambda planned: _read(work, planned), todo, work.options.num_workers):
         try:
             video = clip()
@@ -163,7 +154,7 @@ def _batches(
         yield batch
 
 
-def _read(work: ReconstructPlan, planned: PlannedFile) -> np.ndarray:
+def _read(work: Plan, planned: Planned) -> np.ndarray:
     """The frames that the options choose. Raises ValueError that names the file."""
     options, start = work.options, 0
     if options.dynamic_start_index:
@@ -192,7 +183,7 @@ def _read(work: ReconstructPlan, planned: PlannedFile) -> np.ndarray:
 
 
 def _finish(
-    work: ReconstructPlan, planned: PlannedFile, clip: np.ndarray, result: np.ndarray, scores: Scores
+    work: Plan, planned: Planned, clip: np.ndarray, result: np.ndarray, scores: Scores
 ) -> dict[str, Any]:
     """Measure and write. The sidecar comes first and the result last: where there is a result, all of it is there."""
     frames, height, width, _ = clip.shape

@@ -31,11 +31,11 @@ def test_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None:
         "text_encoder",
     }
     (video,) = content["videos"]
-    assert (video["num_frames"], video["height"], video["evaluations"], video["guided"]) == (17, 64, 20, True)
+    assert (video["num_frames"], video["height"], video["num_steps"], video["guided"]) == (17, 64, 20, True)
     assert (
-        0 < video["evaluation"] < video["forward"]
+        0 < video["step_flops"] < video["forward_flops"]
         and video["seconds"] > 0
-        and video["apart"] <= video["together"]
+        and video["memory_staged"] <= video["memory_resident"]
     )
     assert "elephant" in content["subjects"]
 
@@ -43,9 +43,9 @@ def test_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None:
         capsys, "demo", "--num_frames", "33", "--num_sampling_steps", "40", "--guidance_scale", "1"
     )["videos"][0]
     assert (
-        longer["evaluations"] == 40
+        longer["num_steps"] == 40
         and longer["num_frames"] == 33
-        and longer["evaluation"] > 1.7 * video["evaluation"]
+        and longer["step_flops"] > 1.7 * video["step_flops"]
     )
 
     assert main(["info", "demo"]) == 0
@@ -66,8 +66,8 @@ def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> 
     Path("release/vae/config.json").write_text((DEMO / "vae" / "config.json").read_text())
     videos = {video["version"]: video for video in told(capsys, "release")["videos"]}
     assert set(videos) == {"65x512x512", "17x256x256"}
-    assert videos["65x512x512"]["forward"] / 1e12 == pytest.approx(37.4, abs=0.05)
-    assert (videos["65x512x512"]["evaluations"], videos["65x512x512"]["text_encoder"]) == (159, False)
+    assert videos["65x512x512"]["forward_flops"] / 1e12 == pytest.approx(37.4, abs=0.05)
+    assert (videos["65x512x512"]["num_steps"], videos["65x512x512"]["text_encoder"]) == (159, False)
     assert [video["version"] for video in told(capsys, "release", "--version", "17x256x256")["videos"]] == [
         "17x256x256"
     ]

@@ -7,22 +7,26 @@ from pathlib import Path
 import pytest
 
 from opensora.console import memory_text, operations_text, time_text
-from opensora.generate.cost import DISK, START, Cost, cost, matrix_rate, step_cost
-from opensora.models import Tiling, flops
+from opensora.generate.cost import DISK, START, Cost, cost, matrix_rate, training_cost
+from opensora.models import Tiling
 from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.latte.config import LatteConfig
+from opensora.models.latte.cost import forward_flops
+from opensora.models.spec import ModelSpec
 from opensora.models.t5.config import T5Config
-from opensora.pipeline.memory import weights_size
+from opensora.models.t5.cost import encode_flops
 from opensora.pipeline.settings import Sampling, complete_sampling
-from opensora.weights import ModelFolder, find_model
+from opensora.weights import ModelFolder
 
+WHOLE = VAEPolicy(chunked=False)
 RELEASE = Sampling(
     65, 512, 512, fps=24, num_sampling_steps=150, guidance_scale=7.5, sample_method="PNDM", seed=4
 )
 
 
 @pytest.fixture
-def release(tmp_path: Path) -> ModelFolder:
+def release(tmp_path: Path) -> ModelSpec:
     """The release's configurations, without weights."""
     folder = ModelFolder(tmp_path, tmp_path / "65x512x512", tmp_path / "vae", tmp_path / "text_encoder")
     for name, config in (
@@ -32,35 +36,37 @@ def release(tmp_path: Path) -> ModelFolder:
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(asdict(config)))
-    return folder
+    return ModelSpec.read(folder)
 
 
-def test_the_release_as_published(release: ModelFolder) -> None:
-    found = cost(release, RELEASE)
-    assert (found.evaluations, found.guided) == (159, True)
-    assert found.forward / 1e12 == pytest.approx(37.4, abs=0.05)
-    texts = flops.latte_forward(LatteConfig(), (17, 64, 64)) - found.evaluation
-    assert found.operations["denoise"] == 2 * (159 * found.evaluation + texts)
-    assert found.operations["decode"] / 1e12 == pytest.approx(369.7, abs=0.05)
-    assert found.operations["text"] == 2 * flops.t5_encode(T5Config(), 300)
+def test_the_release_as_published(release: ModelSpec) -> None:
+    found = cost(release, RELEASE, WHOLE)
+    assert (found.num_steps, found.guided) == (159, True)
+    assert found.forward_flops / 1e12 == pytest.approx(37.4, abs=0.05)
+    texts = forward_flops(LatteConfig(), (17, 64, 64)) - found.step_flops
+    assert found.stage_flops["denoise"] == 2 * (159 * found.step_flops + texts)
+    assert found.stage_flops["decode"] / 1e12 == pytest.approx(369.7, abs=0.05)
+    assert found.stage_flops["text"] == 2 * encode_flops(T5Config(), 300)
 
 
-def test_what_a_run_is_made_of(release: ModelFolder) -> None:
-    one = cost(release, RELEASE)
-    unguided = cost(release, replace(RELEASE, guidance_scale=1.0))
-    assert unguided.operations["denoise"] * 2 == one.operations["denoise"]
-    three = cost(release, RELEASE, videos=3, texts=4)
-    assert three.operations == {"text": 2 * one.operations["text"]} | {
-        stage: 3 * one.operations[stage] for stage in ("denoise", "decode")
+def test_what_a_run_is_made_of(release: ModelSpec) -> None:
+    one = cost(release, RELEASE, WHOLE)
+    unguided = cost(release, replace(RELEASE, guidance_scale=1.0), WHOLE)
+    assert unguided.stage_flops["denoise"] * 2 == one.stage_flops["denoise"]
+    three = cost(release, RELEASE, WHOLE, videos=3, texts=4)
+    assert three.stage_flops == {"text": 2 * one.stage_flops["text"]} | {
+        stage: 3 * one.stage_flops[stage] for stage in ("denoise", "decode")
     }
-    assert cost(release, RELEASE, stages=["decode"]).operations == {"decode": one.operations["decode"]}
-    picture = cost(release, replace(RELEASE, num_frames=1))
-    assert picture.evaluation == flops.latte_forward(LatteConfig(), (1, 64, 64), temporal=False, texts=0)
+    assert cost(release, RELEASE, WHOLE, stages=["decode"]).stage_flops == {
+        "decode": one.stage_flops["decode"]
+    }
+    picture = cost(release, replace(RELEASE, num_frames=1), WHOLE)
+    assert picture.step_flops == forward_flops(LatteConfig(), (1, 64, 64), temporal=False, texts=0)
     # The reference's tiles at the release's size: 1.56 times the arithmetic.
-    tiled = cost(release, RELEASE, tiling=Tiling())
-    assert tiled.operations["decode"] / one.operations["decode"] == pytest.approx(1.56, abs=0.01)
-    silent = cost(ModelFolder(release.path, release.transformer, release.vae, None), RELEASE)
-    assert silent.operations["text"] == 0
+    tiled = cost(release, RELEASE, VAEPolicy(False, Tiling()))
+    assert tiled.stage_flops["decode"] / one.stage_flops["decode"] == pytest.approx(1.56, abs=0.01)
+    silent = cost(replace(release, text_encoder=None), RELEASE, WHOLE)
+    assert silent.stage_flops["text"] == 0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_what_a_run_is_made_of(release: ModelFolder) -> None:
     ],
 )
 def test_encoding_in_turn_saves_most_of_a_long_clip(
-    release: ModelFolder,
+    release: ModelSpec,
     pictures: int,
     kept: int,
     tiling: Tiling | None,
@@ -83,9 +89,11 @@ def test_encoding_in_turn_saves_most_of_a_long_clip(
     transformer: float,
     saved: float,
 ) -> None:
-    """The figures of docs/results/parallel.md: a step on each of 8 processes, 221 frames of 512x512."""
+    """The figures of docs/parallel.md: a step on each of 8 processes, 221 frames of 512x512."""
     size = replace(RELEASE, num_frames=221)
-    step = step_cost(release, size, num_images=pictures, processes=8, num_no_recompute=kept, tiling=tiling)
+    step = training_cost(
+        release, size, num_images=pictures, processes=8, num_no_recompute=kept, tiling=tiling
+    )
     assert (
         step.encode_whole / 1e12 == pytest.approx(encoding, abs=0.6) and step.encode == step.encode_whole // 8
     )
@@ -94,17 +102,15 @@ def test_encoding_in_turn_saves_most_of_a_long_clip(
 
 
 def test_memory_is_ordered_and_halved_weights_count_half(session_model: Path) -> None:
-    model = find_model(session_model)
-    sampling = complete_sampling(model)
-    full = cost(model, sampling)
-    assert 0 < full.least < full.apart < full.together
-    assert full.reads == sum(
-        weights_size(session_model / part) for part in ("5x32x32", "vae", "text_encoder")
-    )
-    half = cost(model, sampling, weights_dtype="bf16")
-    assert full.together - half.together == weights_size(model.transformer) // 2
-    larger = cost(model, replace(sampling, height=1024, width=1024))
-    assert larger.least > full.least and larger.apart > full.apart
+    spec = ModelSpec.find(session_model)
+    sampling = complete_sampling(spec)
+    full = cost(spec, sampling, WHOLE)
+    assert 0 < full.memory_min < full.memory_staged < full.memory_resident
+    assert full.disk_bytes == sum(spec.weight_bytes.values())
+    half = cost(spec, sampling, WHOLE, weights_dtype="bf16")
+    assert full.memory_resident - half.memory_resident == spec.weight_bytes["denoise"] // 2
+    larger = cost(spec, replace(sampling, height=1024, width=1024), WHOLE)
+    assert larger.memory_min > full.memory_min and larger.memory_staged > full.memory_staged
 
 
 def test_time_is_operations_over_rate() -> None:

@@ -26,7 +26,7 @@ def test_one_line_and_a_quicker_command_where_it_is_long(
     )
     job = prepare(options)
     with caplog.at_level(logging.INFO, "opensora"):
-        outlook.estimate(job, plan(job), None, 2**40)
+        outlook.estimate(job, plan(job), 2**40)
     first, *rest = caplog.messages
     assert (
         first.startswith("2 videos of 5 frames, 32x32, 900 x PNDM: ")
@@ -59,7 +59,7 @@ def test_the_way_of_decoding_and_whether_all_fits(
     monkeypatch.setattr(outlook, "free_swap", lambda: 2**40)
     job = prepare(GenerateOptions(text_prompt=["a cat"], model_path="model", vae_memory=way))
     with caplog.at_level(logging.INFO, "opensora"):
-        outlook.estimate(job, plan(job), None, free)
+        outlook.estimate(job, plan(job), free)
     line = caplog.messages[1]
     assert line.startswith(f"decoding: {said}") and "the whole video at once takes about" in line
     assert ("does not fit" if free == 2**20 else "which fits") in line

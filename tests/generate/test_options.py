@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from opensora.generate.options import GenerateOptions, prepare
+from opensora.models.spec import ModelSpec
 from opensora.pipeline.settings import Sampling, complete_sampling
-from opensora.weights import WeightsError, find_model
+from opensora.weights import WeightsError
 
 TRANSFORMER = {"patch_size": 2, "sample_size": [8, 12], "video_length": 5}
 VAE = {
     "encoder_spatial_downsample": ["Downsample", "Downsample", "Downsample", ""],
-    "encoder_temporal_downsample": ["", "T", "T", ""],
+    "encoder_temporal_downsample": ["", "TimeDownsample2x", "TimeDownsample2x", ""],
 }
 
 
@@ -58,7 +59,7 @@ def test_the_model_folder_has_its_own_defaults_and_the_user_wins(
 
 
 def test_python_callers_complete_the_same_way(model_path: Path) -> None:
-    sampling = complete_sampling(find_model(model_path), num_sampling_steps=3, seed=None)
+    sampling = complete_sampling(ModelSpec.find(model_path), num_sampling_steps=3, seed=None)
     assert sampling == Sampling(17, 64, 96, 24, 3, 7.5, "PNDM", 4)
 
 
@@ -108,9 +109,9 @@ def test_a_release_needs_its_text_encoder(options: GenerateOptions, model_path: 
     (model_path / "text_encoder").rename(model_path.parent / "elsewhere")
     with pytest.raises(WeightsError, match="name the folder of T5 with --text_encoder_name"):
         prepare(options)
-    assert prepare(replace(options, decode_latents=True)).model.text_encoder is None
+    assert prepare(replace(options, decode_latents=True)).spec.text_encoder is None
     job = prepare(replace(options, text_encoder_name=str(model_path.parent / "elsewhere")))
-    assert job.model.text_encoder == model_path.parent / "elsewhere"
+    assert job.spec.paths.text_encoder == model_path.parent / "elsewhere"
 
 
 def test_a_configuration_of_something_else(options: GenerateOptions, model_path: Path) -> None:

@@ -129,7 +129,9 @@ def test_tiles_and_chunks(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     original = core.Pipeline.decode
     monkeypatch.setattr(
-        core.Pipeline, "decode", lambda pipe, latents: seen.append(pipe.tiling) or original(pipe, latents)
+        core.Pipeline,
+        "decode",
+        lambda pipe, latents: seen.append(pipe.vae_policy.tiling) or original(pipe, latents),
     )
     assert run("a cat", "--enable_tiling", "--tile_overlap_factor", "0.5", out="tiles") == 0
     assert run("a cat", "--enable_time_chunk", "True", out="chunks") == 0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from opensora.models.causal_vae.config import weight_shapes as vae_shapes
 from opensora.models.causal_vae.model import CausalVAEConfig
-from opensora.models.causal_vae.model import weight_shapes as vae_shapes
 from opensora.models.latte.config import LatteConfig
 from opensora.models.latte.config import weight_shapes as latte_shapes
 from opensora.models.t5.config import T5Config

@@ -12,6 +12,7 @@ import numpy as np
 from opensora.engine.mindspore import Tape, set_jit
 from opensora.models.causal_vae import chunked as causal_vae_chunked
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.latte.config import LatteConfig
 from opensora.models.latte.model import LatteT2V
 from opensora.nn.exchange import Turns
@@ -162,7 +163,7 @@ def check_turns(group: collectives.Group) -> None:
     )
     rng = np.random.default_rng(0)
     vae = CausalVAE.initialise(config, rng)
-    vae.memory = "chunked"
+    vae.policy = VAEPolicy(chunked=True)
     video = ms.Tensor(rng.standard_normal((1, 3, 13, 16, 16), np.float32))
     results = []
     for turns in (Turns(), SharedTurns(group)):
@@ -211,7 +212,7 @@ def check_shared_frames(
     kept, sent = batch["num_images"] // 2, group.sent  # the last layers that keep what they compute
     exchange = FrameExchange(group, frames)
     terms, found, _ = step_gradients(model, own_batch(batch, group), exchange=exchange, num_no_recompute=kept)  # type: ignore[arg-type]
-    # Five exchanges a layer of this rank's tokens, padded: forward, half of it again, and backward (docs/results/parallel.md).
+    # Five exchanges a layer of this rank's tokens, padded: forward, half of it again, and backward (docs/parallel.md).
     n, patches = group.size, 2 * 3
     tokens = 2 * -(-frames // n) * n * -(-patches // n)
     assert group.sent - sent == (5 - kept) * int((n - 1) / n * tokens * TINY.width * 4)

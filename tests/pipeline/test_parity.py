@@ -66,7 +66,7 @@ def test_a_pipeline_of_embeddings_names_what_it_lacks(pipe: Pipeline) -> None:
 
 
 def test_damaged_weights_are_found_at_once(pipe: Pipeline, tmp_path: Path) -> None:
-    (tmp_path / "17x64x64").symlink_to(pipe.model.transformer)
+    (tmp_path / "17x64x64").symlink_to(pipe.spec.paths.transformer)
     save_weights(tmp_path / "vae", reference.read_json("vae/config"), {"extra": np.ones(1, np.float32)})
     for memory in (0, None):
         with pytest.raises(ValueError, match=r"the tensors in .*vae.* are not those of the model"):

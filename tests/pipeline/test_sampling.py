@@ -4,18 +4,8 @@ import numpy as np
 import pytest
 
 from opensora.diffusion import make_sampler
-from opensora.pipeline.sampling import draw, latent_frames, sample, upstream_text
+from opensora.pipeline.sampling import draw, sample, upstream_text
 from tests import reference
-
-
-@pytest.mark.parametrize(
-    ("frames", "ours", "upstream"),
-    [(1, 1, 1), (5, 2, 2), (7, 3, 3), (16, 5, 4), (17, 5, 5), (65, 17, 17), (221, 56, 56)],
-)
-def test_latent_frames(frames: int, ours: int, upstream: int) -> None:
-    assert latent_frames(frames, 4) == ours
-    assert latent_frames(frames, 4, upstream=True) == upstream
-    assert 4 * (ours - 1) + 1 >= frames
 
 
 def test_upstream_text_of_one_prompt_is_cut() -> None:

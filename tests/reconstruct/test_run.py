@@ -14,8 +14,10 @@ from opensora.media.reader import probe, read_video
 from opensora.media.writer import write_video
 from opensora.metrics.pixels import psnr, ssim
 from opensora.models import CausalVAE, Tiling
+from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.reconstruct import run as command
 from opensora.reconstruct.options import ReconstructOptions
+from opensora.reconstruct.plan import plan
 from opensora.reconstruct.run import open_autoencoder, reconstruct_frames
 
 
@@ -222,19 +224,24 @@ def test_drawn_starts_follow_seed_and_name(model: Path, monkeypatch: pytest.Monk
     assert starts("other", "--dynamic_start_index", "--seed", "7") != drawn
 
 
-def test_tiles_and_chunks(model: Path) -> None:
-    options = ReconstructOptions(enable_tiling=True, tile_overlap_factor=0.5)
-    assert open_autoencoder(options, model / "vae").tiling == Tiling(size=256, frames=65, overlap=0.5)
-    chunks = open_autoencoder(ReconstructOptions(enable_time_chunk=True), model / "vae").tiling
-    assert chunks is not None and chunks.frames == 65 and not chunks.splits_video((1, 3, 65, 4096, 4096))
-    assert open_autoencoder(ReconstructOptions(), model / "vae").tiling is None
+def policy(model: Path, **options: Any) -> VAEPolicy:
+    return plan(
+        ReconstructOptions(video_path="a.mp4", rec_path="b.mp4", model_path=str(model), **options)
+    ).vae_policy
+
+
+def test_the_policy_follows_the_options(model: Path) -> None:
+    assert policy(model) == VAEPolicy(chunked=True)
+    assert policy(model, vae_memory="exact") == VAEPolicy(chunked=False)
+    assert policy(model, vae_memory="tiled") == VAEPolicy(True, Tiling())
+    tiles = policy(model, enable_tiling=True, tile_overlap_factor=0.5)
+    assert tiles.tiling == Tiling(size=256, frames=65, overlap=0.5)
+    chunks = policy(model, enable_time_chunk=True).tiling
+    assert chunks is not None and chunks.frames == 65 and not chunks.splits((65, 4096, 4096))
+    assert open_autoencoder(ReconstructOptions(), model / "vae", tiles).policy == tiles
 
 
 def test_ways_to_compute(model: Path, real: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    exact = open_autoencoder(ReconstructOptions(vae_memory="exact"), model / "vae")
-    assert (exact.memory, exact.tiling) == ("exact", None)
-    tiles = ReconstructOptions(vae_memory="tiled")
-    assert open_autoencoder(tiles, model / "vae").tiling == Tiling()
     words = ["--video_path", "real/c.png", "--rec_path", "rec.png"]
     assert run(*words) == 0
     assert (
@@ -245,8 +252,8 @@ def test_ways_to_compute(model: Path, real: Path, capfd: pytest.CaptureFixture[s
     assert run(*words, "--vae_memory", "chunked") == 0 and "1 of 1 are finished" in capfd.readouterr().err
     assert run(*words, "--vae_memory", "exact") == 2
     assert "rec.png exists and was made otherwise" in capfd.readouterr().err
-    command.say_how(exact, (1, 66, 32, 32, 3))
-    command.say_how(open_autoencoder(tiles, model / "vae"), (1, 66, 32, 32, 3))
+    for chosen in (VAEPolicy(chunked=False), VAEPolicy(True, Tiling())):
+        command.say_how(open_autoencoder(ReconstructOptions(), model / "vae", chosen), (1, 66, 32, 32, 3))
     said = capfd.readouterr().err
     assert (
         "the whole video at once, compiled first, about 0." in said

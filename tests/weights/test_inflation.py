@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
-from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig, weight_shapes
+from opensora.models.causal_vae.config import CausalVAEConfig, weight_shapes
+from opensora.models.causal_vae.model import CausalVAE
 from opensora.nn.activations import silu
 from opensora.nn.attention import attention
 from opensora.nn.convolution import NONE, conv2d

@@ -9,7 +9,7 @@ import numpy as np
 from opensora.data.caches.cache import CacheWriter, Fingerprint, encoder_digest
 from opensora.data.clips import read_ahead
 from opensora.data.cutting import pictures_of, read_clip
-from opensora.data.dataset.collate import batch_sizes, latent_size, pad
+from opensora.data.dataset.collate import batch_sizes, pad
 from opensora.data.options import ClipOptions, EncodeLatentsOptions
 from opensora.data.setup import (
     captions_digest,
@@ -168,14 +168,15 @@ def _moments(
 
     Batches are always full, because each size is compiled.
     """
-    sizes = batch_sizes(clip.max_image_size, clip.num_frames)
+    strides = vae.config.strides
+    sizes = batch_sizes(clip.max_image_size, clip.num_frames, strides)
     results: list[np.ndarray] = []
     for first in range(0, len(videos), batch_size):
         part = videos[first : first + batch_size]
-        padded = [pad(video, sizes, (1, 1))[0] for video in part]
+        padded = [pad(video, sizes, strides)[0] for video in part]
         padded += [padded[-1]] * (batch_size - len(padded))
         moments = vae.encode(ms.Tensor(np.stack(padded))).moments.asnumpy()
-        filled = [latent_size(video.shape[1:]) for video in part]
+        filled = [strides.latent_size(video.shape[1:]) for video in part]
         results += [
             moments[i, :, :frames, :height, :width] for i, (frames, height, width) in enumerate(filled)
         ]

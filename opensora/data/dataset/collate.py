@@ -7,18 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Size = tuple[int, int, int]  # frames, height, width
-Pair = tuple[int, int]  # of time, of space
-STRIDE: Pair = (4, 8)
-PATCH: Pair = (1, 2)
+from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.geometry import Size, Strides
+
+PUBLISHED = CausalVAEConfig().strides
+PATCH = Strides(1, 2)
 ORDER = 4  # keeps these random numbers apart from those of a sample or a step with the same seed
 
 
-class PixelBatch(NamedTuple):
-    """What the reference's Collate returns, under its names. t, h, w are latent sizes.
-
-    N images follow each video on the time axis. A batch of images has no video: T = t = 0.
-    """
+class Batch(NamedTuple):
+    """N images follow each video on the time axis; t, h, w are latent sizes. A batch of images has no video: T = t = 0."""
 
     pixels: np.ndarray  # (B, C, T+N, H, W) float32
     attention_mask: np.ndarray  # (B, t+N, h, w) float32, 1 where the latent holds any pixel of the sample
@@ -29,66 +27,56 @@ class PixelBatch(NamedTuple):
 def collate(
     samples: Sequence[dict[str, Any]],
     max_image_size: int,
-    ae_stride: int = 8,
-    ae_stride_t: int = 4,
-    patch_size: int = 2,
-    patch_size_t: int = 1,
+    ae_stride: int = PUBLISHED.space,
+    ae_stride_t: int = PUBLISHED.time,
+    patch_size: int = PATCH.space,
+    patch_size_t: int = PATCH.time,
     num_frames: int = 17,
     use_image_num: int = 0,
-) -> PixelBatch:
+) -> Batch:
     """Samples of different sizes, padded with 0 at the bottom, the right and the end, and told apart by a latent mask.
 
-    Keys and fields have the reference's names. A sample holds, if num_frames > 1,
-        "video_data" {"video": (C, T, H, W), "input_ids": (1, L), "cond_mask": (1, L)}
-    and, if num_frames is 1 or use_image_num is N > 0,
-        "image_data" {"image": N arrays (C, 1, H, W), "input_ids": (N, L), "cond_mask": (N, L)}.
-    The batch has the size of the largest permitted sample, so that shapes never change.
+    A sample holds "video_data" {"video": (C, T, H, W), "input_ids": (1, L), "cond_mask": (1, L)} if num_frames > 1, and
+    "image_data" {"image": N arrays (C, 1, H, W), "input_ids": (N, L), "cond_mask": (N, L)} if num_frames is 1 or
+    use_image_num is N > 0. The batch has the size of the largest permitted sample, so that shapes never change.
     Raises ValueError for a sample that is larger.
     """
-    sizes = batch_sizes(max_image_size, num_frames, (ae_stride_t, ae_stride), (patch_size_t, patch_size))
-    renamed: list[dict[str, Any]] = [
-        {
-            kind: {**sample[kind], "text_mask": sample[kind]["cond_mask"]}
-            for kind in ("video_data", "image_data")
-            if kind in sample
-        }
-        for sample in samples
-    ]
-    images = num_frames == 1 or use_image_num > 0
-    batch = join(renamed, sizes, num_frames > 1, images, (ae_stride_t, ae_stride))
-    return PixelBatch(batch["pixels"], batch["latent_mask"], batch["input_ids"], batch["text_mask"])
+    strides = Strides(ae_stride_t, ae_stride)
+    sizes = batch_sizes(max_image_size, num_frames, strides, Strides(patch_size_t, patch_size))
+    return Batch(**join(samples, sizes, num_frames > 1, num_frames == 1 or use_image_num > 0, strides))
 
 
-def batch_sizes(max_image_size: int, num_frames: int, stride: Pair = STRIDE, patch: Pair = PATCH) -> Size:
-    """Frames, height and width in pixels of a batch; strides of the autoencoder and patches as (time, space)."""
-    side = _multiple(max_image_size, stride[1] * patch[1])
-    return 1 + _multiple(num_frames - 1, stride[0] * patch[0]), side, side
+def batch_sizes(max_image_size: int, num_frames: int, strides: Strides, patch: Strides = PATCH) -> Size:
+    """Frames, height and width in pixels of a batch; strides: of the autoencoder, patch: of the transformer."""
+    side = _multiple(max_image_size, strides.space * patch.space)
+    return 1 + _multiple(num_frames - 1, strides.time * patch.time), side, side
 
 
 def join(
-    samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: bool, stride: Pair = STRIDE
+    samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: bool, strides: Strides
 ) -> dict[str, np.ndarray]:
-    """`collate` for every form of sample, with "text_mask" for "cond_mask" and "latent_mask" for "attention_mask".
+    """`collate` for every form of sample: "latents" (C, t, h, w) may stand for pixels and "text_embeds" (N, L, D) for input_ids.
 
-    A sample may have "latents" (C, t, h, w) for its pixels, and "text_embeds" (N, L, D) for its input_ids.
-    The batch then has keys of these names for "pixels" and "input_ids".
+    Keys are those of Batch with "latents" for "pixels" and "text_embeds" for "input_ids" where the samples have them.
     """
     parts = []
     if videos:
-        parts.append(_part([sample["video_data"] for sample in samples], "video", sizes, stride))
+        parts.append(_part([sample["video_data"] for sample in samples], "video", sizes, strides))
     if images:
-        parts.append(_part([sample["image_data"] for sample in samples], "image", (1, *sizes[1:]), stride))
+        parts.append(_part([sample["image_data"] for sample in samples], "image", (1, *sizes[1:]), strides))
     return {
         name: np.concatenate([part[name] for part in parts], 2 if name in ("pixels", "latents") else 1)
         for name in parts[0]
     }
 
 
-def _part(data: list[dict[str, Any]], kind: str, sizes: Size, stride: Pair) -> dict[str, np.ndarray]:
+def _part(data: list[dict[str, Any]], kind: str, sizes: Size, strides: Strides) -> dict[str, np.ndarray]:
     name = "latents" if "latents" in data[0] else "pixels"
     text = "text_embeds" if "text_embeds" in data[0] else "input_ids"
     # Where latents are padded, each stands for itself.
-    target, per_latent = (latent_size(sizes, stride), (1, 1)) if name == "latents" else (sizes, stride)
+    target, per_latent = sizes, strides
+    if name == "latents":
+        target, per_latent = strides.latent_size(sizes), Strides(1, 1)
     arrays, masks = [], []
     for item in data:
         visual = item["latents" if name == "latents" else kind]
@@ -99,13 +87,13 @@ def _part(data: list[dict[str, Any]], kind: str, sizes: Size, stride: Pair) -> d
         masks.append(np.concatenate([mask for _, mask in padded]))
     return {
         name: np.stack(arrays),
-        "latent_mask": np.stack(masks),
+        "attention_mask": np.stack(masks),
         text: np.stack([item[text] for item in data]),
-        "text_mask": np.stack([item["text_mask"] for item in data]),
+        "cond_mask": np.stack([item["cond_mask"] for item in data]),
     }
 
 
-def pad(array: np.ndarray, target: Size, stride: Pair) -> tuple[np.ndarray, np.ndarray]:
+def pad(array: np.ndarray, target: Size, strides: Strides) -> tuple[np.ndarray, np.ndarray]:
     """(C, T, H, W) -> (C, *target) and the mask of the latents that it fills, wholly or in part."""
     size = array.shape[1:]
     if any(have > allowed for have, allowed in zip(size, target, strict=True)):
@@ -113,15 +101,10 @@ def pad(array: np.ndarray, target: Size, stride: Pair) -> tuple[np.ndarray, np.n
             f"a sample of {_by(size)} is larger than the batch's {_by(target)} (frames x height x width): resize it first"
         )
     full = np.pad(array, ((0, 0), *((0, allowed - have) for have, allowed in zip(size, target, strict=True))))
-    mask = np.zeros(latent_size(target, stride), np.float32)
-    frames, height, width = latent_size(size, stride)
+    mask = np.zeros(strides.latent_size(target), np.float32)
+    frames, height, width = strides.latent_size(size)
     mask[:frames, :height, :width] = 1
     return full, mask
-
-
-def latent_size(size: Sequence[int], stride: Pair = STRIDE) -> Size:
-    """The first frame is a latent of its own, then every stride[0] frames are one."""
-    return 1 + ceil((size[0] - 1) / stride[0]), ceil(size[1] / stride[1]), ceil(size[2] / stride[1])
 
 
 def shuffled(number: int, count: int, seed: int, stream: int = 0) -> int:

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from opensora.engine.block import Weights, subset
-from opensora.models.causal_vae.blocks import KINDS, attend_in_frames, mean_of_three
+from opensora.models.causal_vae.blocks import BLOCKS, attend_in_frames, mean_of_three
 from opensora.models.causal_vae.config import Layer
 from opensora.models.causal_vae.frames import (
     CHUNK_BYTES,
-    FLOAT,
     Frames,
     Given,
     Interpolated,
@@ -27,6 +26,7 @@ from opensora.models.causal_vae.frames import (
     Stored,
     Workspace,
 )
+from opensora.models.geometry import FLOAT
 from opensora.nn.activations import sigmoid, silu
 from opensora.nn.convolution import sum_over_taps
 from opensora.nn.exchange import Turns
@@ -57,7 +57,7 @@ def run_chunked(
     run = Run(groups, workspace, turns or Turns())
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
     for layer in layers:
-        x = LAYERS.get(layer.kind, _frame_by_frame)(run, layer, subset(weights, layer.prefix), x)
+        x = CHUNKED[layer.kind.chunked](run, layer, subset(weights, layer.prefix), x)
     frames, batch, *rest = x.shape
     result = np.empty((batch, rest[0], frames, *rest[1:]), np.float32)
     run.fill(workspace.place(result.transpose(2, 0, 1, 3, 4)), x)
@@ -177,13 +177,12 @@ class Run:
 def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     """Blocks that treat every frame as a video of its own."""
     frames, batch, _, height, width = x.shape
-    halved, doubled = "Downsample" in layer.kind, "Upsample" in layer.kind
-    size = (height // 2, width // 2) if halved else (2 * height, 2 * width) if doubled else (height, width)
+    size = layer.kind.resize((frames, height, width))[1:]
     shape = (frames, batch, layer.channels_out, *size)
     largest = max(layer.channels_out * size[0] * size[1], layer.channels_in * height * width)
     chunk = x.chunk if isinstance(x, Mapped) else chunk_frames(frames, FLOAT * batch * largest)
 
-    function = KINDS[layer.kind].block.function
+    function = BLOCKS[layer.kind.block].function
     return Mapped(x, shape, chunk, lambda part: on_device(function, w, part, len(part) * batch, run.groups))
 
 
@@ -224,18 +223,18 @@ def _add(run: Run, x: Stored, other: Frames) -> None:
         x.write(start, more + value)
 
 
-def _attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _frame_attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
     h = run.normalised(x, subset(w, "norm"), _normalise)
     _add(run, x, Mapped(h, h.shape, h.chunk, lambda part: on_device(attend_in_frames, w, part)))
     return x
 
 
-def _attention_mixed(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    """It mixes channels and frames, so it takes them all; the level is the smallest."""
+def _whole(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+    """Layers that mix all frames in a way that has no chunks: they see the whole video, on the smallest level."""
     x = run.stored(x)
     everything = x.read(np.arange(x.shape[0]))
-    x.write(0, on_device(KINDS[layer.kind].block.function, w, everything, x.shape[1], run.groups))
+    x.write(0, on_device(BLOCKS[layer.kind.block].function, w, everything, x.shape[1], run.groups))
     return x
 
 
@@ -243,7 +242,7 @@ def _norm_silu(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return run.normalised(run.stored(x), w, _activate)
 
 
-def _causal_conv3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _causal_conv(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return run.convolved(x, subset(w, "conv"), _convolve)
 
 
@@ -258,7 +257,7 @@ def _time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     )
 
 
-def _time_downsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _mixed_time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return run.convolved(run.stored(x), subset(w, "conv"), _mixed_down, 2, mix_factor=w["mix_factor"])
 
 
@@ -266,7 +265,7 @@ def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return Interpolated(run.stored(x))
 
 
-def _time_upsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _mixed_time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     # Stored at once: what follows may read it twice, and this convolution is dear.
     return run.stored(
         run.convolved(
@@ -275,17 +274,19 @@ def _time_upsample_residual(run: Run, layer: Layer, w: Weights, x: Frames) -> Fr
     )
 
 
-LAYERS: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
-    "CausalConv3d": _causal_conv3d,
-    "norm_silu": _norm_silu,
-    "ResnetBlock3D": _resnet_3d,
-    "AttnBlock3D": _attention_mixed,
-    "AttnBlock3DFix": _attention,
-    "TimeDownsample2x": _time_downsample,
-    "TimeDownsampleRes2x": _time_downsample_residual,
-    "TimeUpsample2x": _time_upsample,
-    "TimeUpsampleRes2x": _time_upsample_residual,
+CHUNKED: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
+    "frames": _frame_by_frame,
+    "conv": _causal_conv,
+    "norm": _norm_silu,
+    "resnet": _resnet_3d,
+    "attention": _frame_attention,
+    "whole": _whole,
+    "mean": _time_downsample,
+    "mixed_mean": _mixed_time_downsample,
+    "interpolation": _time_upsample,
+    "mixed_interpolation": _mixed_time_upsample,
 }
+"""By the names that `LAYER_KINDS` gives them."""
 
 
 # --- functions of a chunk ---

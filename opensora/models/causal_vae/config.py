@@ -1,33 +1,18 @@
-"""CausalVAE's configuration, and encoder and decoder as chains of named blocks. Loads without MindSpore."""
+"""CausalVAE's configuration, and its encoder and decoder as chains of layers. Imports nothing of MindSpore."""
 
 from dataclasses import dataclass, fields
+from math import prod
+from pathlib import Path
 from typing import Any
 
-from opensora.weights import check_types
-
-# The release's class names, and two of ours for what has none there.
-KINDS = (
-    "Conv2d",
-    "CausalConv3d",
-    "quant_conv",
-    "norm_silu",
-    "ResnetBlock2D",
-    "ResnetBlock3D",
-    "AttnBlock3D",
-    "AttnBlock3DFix",
-    "Downsample",
-    "SpatialDownsample2x",
-    "SpatialUpsample2x",
-    "TimeDownsample2x",
-    "TimeDownsampleRes2x",
-    "TimeUpsample2x",
-    "TimeUpsampleRes2x",
-)
+from opensora.models.causal_vae.layers import LAYER_KINDS, LayerKind, Shapes
+from opensora.models.geometry import Strides
+from opensora.weights import TensorSource, check_types, open_weights
 
 
 @dataclass(frozen=True)
 class CausalVAEConfig:
-    """The release's config.json; block names are the release's class names. The defaults are the v1.1.0 weights' own layout."""
+    """The release's config.json, whose blocks have the names of `LAYER_KINDS`. The defaults are those of the v1.1.0 weights."""
 
     hidden_size: int = 128
     hidden_size_mult: tuple[int, ...] = (1, 2, 4, 4)
@@ -38,7 +23,7 @@ class CausalVAEConfig:
     resolution: int = 256
     attn_resolutions: tuple[int, ...] = ()
     norm_num_groups: int = 32
-    """Not in the release, whose norms have 32 groups. A narrow model needs fewer: norms of single channels would lose all flat colour."""
+    """Not in the release, whose norms have 32 groups. A narrow model needs fewer: a norm of single channels erases flat colour."""
     q_conv: str = "CausalConv3d"
     encoder_conv_in: str = "Conv2d"
     encoder_conv_out: str = "CausalConv3d"
@@ -72,7 +57,7 @@ class CausalVAEConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CausalVAEConfig":
-        """From a config.json's content; keys of the training loss and the like are passed over. ValueError for an unknown block."""
+        """From the content of a config.json; other keys are ignored. Raises ValueError for an unknown block."""
         names = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
@@ -81,108 +66,114 @@ class CausalVAEConfig:
         }
         check_types(cls(), chosen)
         config = cls(**chosen)
-        for layer in (*encoder_layers(config), *decoder_layers(config)):
-            if layer.kind not in KINDS:
-                raise ValueError(
-                    f"the VAE's config names the block {layer.kind!r}, which is unknown: choose one of {', '.join(KINDS)}"
-                )
+        encoder_layers(config), decoder_layers(config)  # which look every layer up
         return config
 
     @property
-    def space_stride(self) -> int:
-        return int(2 ** sum(bool(name) for name in self.encoder_spatial_downsample))
-
-    @property
-    def time_stride(self) -> int:
-        return int(2 ** sum(bool(name) for name in self.encoder_temporal_downsample))
+    def strides(self) -> Strides:
+        """By how much a video's latents are smaller than the video."""
+        steps = [layer.kind.down for layer in encoder_layers(self)]
+        return Strides(prod(step.time for step in steps), prod(step.space for step in steps))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One block of the chain: its kind, the prefix of its weights, channels in and out."""
+    """One layer of the chain: its kind, the prefix of its weights' names, channels in and out."""
 
-    kind: str
+    kind: LayerKind
     prefix: str
     channels_in: int
     channels_out: int
 
 
+def layer(name: str, prefix: str, channels_in: int, channels_out: int | None = None) -> Layer:
+    """The layer of a class name in the release; channels_out is channels_in by default.
+
+    Raises ValueError for a name that is not in `LAYER_KINDS`.
+    """
+    if name not in LAYER_KINDS:
+        raise ValueError(
+            f"the VAE's config names the block {name!r}, which is unknown: choose one of {', '.join(LAYER_KINDS)}"
+        )
+    return Layer(
+        LAYER_KINDS[name], prefix, channels_in, channels_in if channels_out is None else channels_out
+    )
+
+
 def encoder_layers(config: CausalVAEConfig) -> list[Layer]:
-    """The encoder as a chain, from pixels to moments."""
+    """The encoder as a chain, from pixels to moments. Raises ValueError for an unknown block."""
     width = config.hidden_size
-    layers = [Layer(config.encoder_conv_in, "encoder.conv_in", 3, width)]
+    layers = [layer(config.encoder_conv_in, "encoder.conv_in", 3, width)]
     resolution = config.resolution
     for level, factor in enumerate(config.hidden_size_mult):
+        down = f"encoder.down.{level}"
         for i in range(config.num_res_blocks):
             wider = config.hidden_size * factor
-            layers.append(
-                Layer(config.encoder_resnet_blocks[level], f"encoder.down.{level}.block.{i}", width, wider)
-            )
+            layers.append(layer(config.encoder_resnet_blocks[level], f"{down}.block.{i}", width, wider))
             width = wider
             if resolution in config.attn_resolutions:
-                layers.append(Layer(config.encoder_attention, f"encoder.down.{level}.attn.{i}", width, width))
+                layers.append(layer(config.encoder_attention, f"{down}.attn.{i}", width))
         if config.encoder_spatial_downsample[level]:
-            layers.append(
-                Layer(
-                    config.encoder_spatial_downsample[level], f"encoder.down.{level}.downsample", width, width
-                )
-            )
+            layers.append(layer(config.encoder_spatial_downsample[level], f"{down}.downsample", width))
             resolution //= 2
         if config.encoder_temporal_downsample[level]:
-            layers.append(
-                Layer(
-                    config.encoder_temporal_downsample[level],
-                    f"encoder.down.{level}.time_downsample",
-                    width,
-                    width,
-                )
-            )
+            layers.append(layer(config.encoder_temporal_downsample[level], f"{down}.time_downsample", width))
     moments = 2 * config.z_channels if config.double_z else config.z_channels
     layers += _middle("encoder", config.encoder_mid_resnet, config.encoder_attention, width)
-    layers.append(Layer("norm_silu", "encoder.norm_out", width, width))
-    layers.append(Layer(config.encoder_conv_out, "encoder.conv_out", width, moments))
-    layers.append(Layer("quant_conv", "quant_conv", moments, 2 * config.embed_dim))
+    layers.append(layer("norm_silu", "encoder.norm_out", width))
+    layers.append(layer(config.encoder_conv_out, "encoder.conv_out", width, moments))
+    layers.append(layer("quant_conv", "quant_conv", moments, 2 * config.embed_dim))
     return layers
 
 
 def decoder_layers(config: CausalVAEConfig) -> list[Layer]:
-    """The decoder as a chain, from latents to pixels."""
+    """The decoder as a chain, from latents to pixels. Raises ValueError for an unknown block."""
     levels = len(config.hidden_size_mult)
     width = config.hidden_size * config.hidden_size_mult[-1]
     layers = [
-        Layer("quant_conv", "post_quant_conv", config.embed_dim, config.z_channels),
-        Layer(config.decoder_conv_in, "decoder.conv_in", config.z_channels, width),
+        layer("quant_conv", "post_quant_conv", config.embed_dim, config.z_channels),
+        layer(config.decoder_conv_in, "decoder.conv_in", config.z_channels, width),
     ]
     layers += _middle("decoder", config.decoder_mid_resnet, config.decoder_attention, width)
     resolution = config.resolution // 2 ** (levels - 1)
     for level in reversed(range(levels)):
+        up = f"decoder.up.{level}"
         for i in range(config.num_res_blocks + 1):
             narrower = config.hidden_size * config.hidden_size_mult[level]
-            layers.append(
-                Layer(config.decoder_resnet_blocks[level], f"decoder.up.{level}.block.{i}", width, narrower)
-            )
+            layers.append(layer(config.decoder_resnet_blocks[level], f"{up}.block.{i}", width, narrower))
             width = narrower
             if resolution in config.attn_resolutions:
-                layers.append(Layer(config.decoder_attention, f"decoder.up.{level}.attn.{i}", width, width))
+                layers.append(layer(config.decoder_attention, f"{up}.attn.{i}", width))
         if config.decoder_spatial_upsample[level]:
-            layers.append(
-                Layer(config.decoder_spatial_upsample[level], f"decoder.up.{level}.upsample", width, width)
-            )
+            layers.append(layer(config.decoder_spatial_upsample[level], f"{up}.upsample", width))
             resolution *= 2
         if config.decoder_temporal_upsample[level]:
-            layers.append(
-                Layer(
-                    config.decoder_temporal_upsample[level], f"decoder.up.{level}.time_upsample", width, width
-                )
-            )
-    layers.append(Layer("norm_silu", "decoder.norm_out", width, width))
-    layers.append(Layer(config.decoder_conv_out, "decoder.conv_out", width, 3))
+            layers.append(layer(config.decoder_temporal_upsample[level], f"{up}.time_upsample", width))
+    layers.append(layer("norm_silu", "decoder.norm_out", width))
+    layers.append(layer(config.decoder_conv_out, "decoder.conv_out", width, 3))
     return layers
 
 
 def _middle(half: str, resnet: str, attention: str, width: int) -> list[Layer]:
     return [
-        Layer(resnet, f"{half}.mid.block_1", width, width),
-        Layer(attention, f"{half}.mid.attn_1", width, width),
-        Layer(resnet, f"{half}.mid.block_2", width, width),
+        layer(resnet, f"{half}.mid.block_1", width),
+        layer(attention, f"{half}.mid.attn_1", width),
+        layer(resnet, f"{half}.mid.block_2", width),
     ]
+
+
+def weight_shapes(config: CausalVAEConfig) -> Shapes:
+    """Shape of every weight by its name in the release file."""
+    return {
+        f"{layer.prefix}.{name}": shape
+        for layer in (*encoder_layers(config), *decoder_layers(config))
+        for name, shape in layer.kind.weight_shapes(layer.channels_in, layer.channels_out).items()
+    }
+
+
+def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
+    """The weights of a CausalVAE in any published format or in our checkpoints, without those of its training loss.
+
+    Raises WeightsError.
+    """
+    return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))

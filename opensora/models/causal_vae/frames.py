@@ -13,7 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-FLOAT = 4
+from opensora.models.geometry import FLOAT
+
 CHUNK_BYTES = 2**24
 # Rows of pixels that are squared together: as many as stay in a processor's cache.
 CACHED = 2**16

@@ -1,26 +1,34 @@
-"""CausalVAE: videos to latents and back, 4x8x8 smaller, by causal convolutions (Open-Sora-Plan v1.1.0)."""
+"""CausalVAE: videos to latents, 4x8x8 smaller in the release, and back, by causal convolutions (Open-Sora-Plan v1.1.0)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from opensora.engine.block import Block
+from opensora.engine.block import Block, Weights
 from opensora.engine.mindspore import Forward, Tape
-from opensora.models.causal_vae.blocks import KINDS, Shapes
+from opensora.models.causal_vae.blocks import BLOCKS
 from opensora.models.causal_vae.chunked import run_chunked
-from opensora.models.causal_vae.config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
+from opensora.models.causal_vae.config import (
+    CausalVAEConfig,
+    Layer,
+    decoder_layers,
+    encoder_layers,
+    open_causal_vae,
+    weight_shapes,
+)
 from opensora.models.causal_vae.frames import Workspace
-from opensora.models.causal_vae.memory import SHARE, WAYS, choose
-from opensora.models.causal_vae.tiling import Tiling, tiled_decode, tiled_encode
+from opensora.models.causal_vae.policy import VAEPolicy
+from opensora.models.causal_vae.tiling import Tiling, tiled
 from opensora.models.initial import uniform
 from opensora.nn.convolution import from_frames, to_frames
 from opensora.nn.exchange import Turns
 from opensora.nn.on_demand import tensors
-from opensora.runtime import device, free_memory, mindspore
-from opensora.weights import TensorSource, load_config, open_weights, save_weights
+from opensora.nn.tensor import Tensor
+from opensora.runtime import device, mindspore
+from opensora.weights import load_config, save_weights
 
 ms = mindspore()
 ops = ms.ops
@@ -28,67 +36,57 @@ ops = ms.ops
 INITIAL_LOGVAR = -6.0
 
 
-def weight_shapes(config: CausalVAEConfig) -> Shapes:
-    """Every weight's name and shape."""
-    layers = (*encoder_layers(config), *decoder_layers(config))
-    return {
-        f"{layer.prefix}.{name}": shape
-        for layer in layers
-        for name, shape in KINDS[layer.kind].shapes(layer.channels_in, layer.channels_out).items()
-    }
-
-
 @dataclass(frozen=True)
 class Posterior:
     """The Gaussian over latents that the encoder gives; `moments` (B, 2*C, T, H, W): mean, then log-variance as the network wrote them."""
 
-    moments: Any
+    moments: Tensor
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Tensor:
         return ops.chunk(self.moments, 2, 1)[0]
 
     @property
-    def logvar(self) -> Any:
+    def logvar(self) -> Tensor:
         return ops.clamp(ops.chunk(self.moments, 2, 1)[1], -30.0, 20.0)
 
-    def mode(self) -> Any:
+    def mode(self) -> Tensor:
         return self.mean
 
-    def sample(self, noise: Any) -> Any:
+    def sample(self, noise: Tensor) -> Tensor:
         """mean + std * noise; noise of unit variance, (B, C, T, H, W)."""
         return _sample({}, self.moments, noise)
 
-    def kl(self) -> Any:
+    def kl(self) -> Tensor:
         """KL divergence to the unit Gaussian, summed over channels, time and height as the reference does: (B, W)."""
         return gaussian_kl(self.moments)
 
 
-def gaussian_kl(moments: Any) -> Any:
+def gaussian_kl(moments: Tensor) -> Tensor:
     """`Posterior.kl` of moments (B, 2*C, T, H, W): (B, W)."""
     mean, logvar = ops.chunk(moments, 2, 1)
     logvar = ops.clamp(logvar, -30.0, 20.0)
     return 0.5 * ops.sum(mean * mean + ops.exp(logvar) - 1.0 - logvar, (1, 2, 3))
 
 
-def _frames_block(weights: Any, video: Any) -> Any:
+def _frames_block(weights: Weights, video: Tensor) -> Tensor:
     return to_frames(video)
 
 
-def _video_block(weights: Any, x: Any, batch: int) -> Any:
+def _video_block(weights: Weights, x: Tensor, batch: int) -> Tensor:
     return from_frames(x, batch)
 
 
-def _sample_block(weights: Any, moments: Any, noise: Any) -> Any:
+def _sample_block(weights: Weights, moments: Tensor, noise: Tensor) -> Tensor:
     mean, logvar = ops.chunk(moments, 2, 1)
     return mean + ops.exp(0.5 * ops.clamp(logvar, -30.0, 20.0)) * ops.stop_gradient(noise)
 
 
-def _mode_block(weights: Any, moments: Any) -> Any:
+def _mode_block(weights: Weights, moments: Tensor) -> Tensor:
     return ops.chunk(moments, 2, 1)[0]
 
 
-def _disturbed_block(weights: Any, latents: Any, disturbance: Any) -> Any:
+def _disturbed_block(weights: Weights, latents: Tensor, disturbance: Tensor) -> Tensor:
     return latents + ops.stop_gradient(disturbance)
 
 
@@ -101,21 +99,16 @@ _to_frames, _to_video, _sample, _mode = (
 _disturbed = Block(_disturbed_block)
 
 
-def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
-    """The weights of a CausalVAE, of any publisher's file or a checkpoint of ours, without its training loss's. Raises WeightsError."""
-    return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))
-
-
 class CausalVAE:
     """The autoencoder: a config and a dict of weights under the release's names."""
 
-    def __init__(self, config: CausalVAEConfig, weights: dict[str, Any]) -> None:
+    def __init__(self, config: CausalVAEConfig, weights: dict[str, Tensor]) -> None:
         self.config = config
         self.weights = weights
-        self.tiling: Tiling | None = None
-        self._memory = "auto"
+        self.policy = VAEPolicy.choose(device())
+        """How `encode` and `decode` bound their memory."""
         self.turns = Turns()
-        """How several devices share the chunks of a video, where memory is "chunked"."""
+        """How several devices share the chunks of a video, where the policy is chunked."""
         self._encoder, self._decoder = encoder_layers(config), decoder_layers(config)
 
     @classmethod
@@ -163,69 +156,60 @@ class CausalVAE:
         )
 
     @property
-    def memory(self) -> str:
-        """How `encode` and `decode` compute what is not tiled: "exact", the whole video in compiled blocks; "chunked", equal but for
-        rounding, layer by layer over chunks of frames, beyond a share of the free memory with a scratch file; "auto", see `choose`.
+    def tiling(self) -> Tiling | None:
+        """The tiles of the policy. Setting it raises ValueError for tiles that the strides do not divide."""
+        return self.policy.tiling
+
+    @tiling.setter
+    def tiling(self, tiling: Tiling | None) -> None:
+        if tiling is not None:
+            tiling.in_latents(self.config.strides)
+        self.policy = replace(self.policy, tiling=tiling)
+
+    def encode(self, video: Tensor) -> Posterior:
+        """(B, 3, F, H, W) in [-1, 1] -> the posterior over latents (B, C, T, h, w); see `latent_shape`.
+
+        Raises ValueError for a height or width that is not a multiple of the stride.
         """
-        return self._memory
-
-    @memory.setter
-    def memory(self, way: str) -> None:
-        if way not in WAYS:
-            raise ValueError(f"memory {way!r} is unknown: choose one of {', '.join(WAYS)}, or set tiling")
-        self._memory = way
-
-    def encode(self, video: Any) -> Posterior:
-        """(B, 3, F, H, W) in [-1, 1] -> the posterior over (B, 4, (F+3)//4, H/8, W/8). ValueError for sizes off the stride."""
-        stride = self.config.space_stride
-        if video.shape[3] % stride or video.shape[4] % stride:
+        stride, (height, width) = self.config.strides.space, video.shape[3:]
+        if height % stride or width % stride:
             raise ValueError(
-                f"the frames are {video.shape[3]}x{video.shape[4]}: height and width must be multiples of {stride}"
+                f"the frames are {height}x{width}: height and width must be multiples of {stride}"
             )
-        if self.tiling is not None and self.tiling.splits_video(video.shape):
-            return Posterior(
-                ms.Tensor(
-                    tiled_encode(lambda tile: self._encode(Forward(self.weights), tile), video, self.tiling)
-                )
-            )
+        if self.tiling is not None and self.tiling.splits(video.shape[2:]):
+            latents = self.tiling.in_latents(self.config.strides)
+            return Posterior(self._tiled(self._encoder, video, self.tiling, latents))
         return Posterior(self._apply(self._encoder, video))
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the latents of a video (B, 3, F, H, W)."""
-        space, time = self.config.space_stride, self.config.time_stride
-        return (
-            shape[0],
-            self.config.embed_dim,
-            (shape[2] - 1) // time + 1,
-            shape[3] // space,
-            shape[4] // space,
-        )
+        """The shape (B, C, T, h, w) of the latents of a video (B, 3, F, H, W)."""
+        return (shape[0], self.config.embed_dim, *self.config.strides.latent_size(shape[2:], partial=False))
 
-    def decode(self, latents: Any) -> Any:
-        """(B, 4, T, h, w) -> (B, 3, 4*T-3, 8*h, 8*w), about [-1, 1]."""
-        if self.tiling is not None and self.tiling.splits_latents(latents.shape):
-            return ms.Tensor(
-                tiled_decode(lambda tile: self._decode(Forward(self.weights), tile), latents, self.tiling)
-            )
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, T, h, w) -> (B, 3, F, H, W), about [-1, 1]; of the release 4x8x8 larger, F = 4*T - 3."""
+        if self.tiling is not None:
+            tiles = self.tiling.in_latents(self.config.strides)
+            if tiles.splits(latents.shape[2:]):
+                return self._tiled(self._decoder, latents, tiles, self.tiling)
         return self._apply(self._decoder, latents)
 
     def forward_with_tape(
-        self, video: Any, noise: Any = None, freeze_encoder: bool = False, disturbance: Any = None
-    ) -> tuple[Any, Posterior, Tape]:
+        self, video: Tensor, noise: Tensor = None, freeze_encoder: bool = False, disturbance: Tensor = None
+    ) -> tuple[Tensor, Posterior, Tape]:
         """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given.
 
         freeze_encoder: the tape begins at the posterior. disturbance: added to the latents that are decoded, of their shape.
         """
         tape = Tape(self.weights)
-        moments = self._encode(Forward(self.weights) if freeze_encoder else tape, video)
+        moments = self._chain(Forward(self.weights) if freeze_encoder else tape, self._encoder, video)
         latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
         if disturbance is not None:
             latents = tape(_disturbed, "", latents, disturbance)
-        return self._decode(tape, latents), Posterior(moments), tape
+        return self._chain(tape, self._decoder, latents), Posterior(moments), tape
 
     def value_and_grad(
-        self, loss_of_output: Callable[[Any, Posterior], Any], video: Any, noise: Any = None
-    ) -> tuple[Any, dict[str, Any]]:
+        self, loss_of_output: Callable[[Tensor, Posterior], Tensor], video: Tensor, noise: Tensor = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss_of_output(reconstruction, posterior) and its gradient by every weight, under the same names."""
         reconstruction, posterior, tape = self.forward_with_tape(video, noise)
         loss, (by_reconstruction, by_moments) = ms.value_and_grad(
@@ -234,24 +218,24 @@ class CausalVAE:
         gradients, _ = tape.gradients([(reconstruction, by_reconstruction), (posterior.moments, by_moments)])
         return loss, gradients
 
-    def _encode(self, run: Forward, video: Any) -> Any:
-        return self._chain(run, self._encoder, video)
-
-    def _decode(self, run: Forward, latents: Any) -> Any:
-        return self._chain(run, self._decoder, latents)
-
-    def _apply(self, layers: list[Layer], x: Any) -> Any:
-        if choose(self._memory, device()) == "exact":
+    def _apply(self, layers: list[Layer], x: Tensor) -> Tensor:
+        if not self.policy.chunked:
             return self._chain(Forward(self.weights), layers, x)
-        with Workspace(int(SHARE * free_memory())) as workspace:
+        with Workspace(self.policy.storage) as workspace:
             groups = self.config.norm_num_groups
             return ms.Tensor.from_numpy(
                 run_chunked(layers, self.weights, x.asnumpy(), groups, workspace, self.turns)
             )
 
-    def _chain(self, run: Forward, layers: list[Layer], video: Any) -> Any:
+    def _tiled(self, layers: list[Layer], x: Tensor, tiles: Tiling, out: Tiling) -> Tensor:
+        def network(tile: np.ndarray) -> np.ndarray:
+            return np.asarray(self._chain(Forward(self.weights), layers, ms.Tensor(tile)).asnumpy())
+
+        return ms.Tensor(tiled(network, x.asnumpy(), tiles, out))
+
+    def _chain(self, run: Forward, layers: list[Layer], video: Tensor) -> Tensor:
         batch = video.shape[0]
         x = run(_to_frames, "", video)
         for layer in layers:
-            x = run(KINDS[layer.kind].block, layer.prefix, x, batch, self.config.norm_num_groups)
+            x = run(BLOCKS[layer.kind.block], layer.prefix, x, batch, self.config.norm_num_groups)
         return run(_to_video, "", x, batch)

@@ -1,28 +1,26 @@
 """The reference tiling of CausalVAE: overlapping tiles in space, chunks that share one frame in time, blended linearly.
 
 GroupNorm sees one tile at a time, so the result differs from the untiled one; it is kept equal to the reference, to the bit.
+Imports nothing of MindSpore.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import pairwise, product
 
 import numpy as np
 
-from opensora.runtime import mindspore
+from opensora.models.geometry import Size, Strides
 
-ms = mindspore()
-
-SPACE_STRIDE, TIME_STRIDE = 8, 4
 UNBOUNDED = 2**20
+"""Side of a tile that holds every frame whole."""
 
 
 @dataclass(frozen=True)
 class Tiling:
     """Tile `size` in pixels, chunk length in `frames`, and the share of a tile that overlaps its neighbour.
 
-    Raises ValueError for a size or frame count that the VAE's strides do not divide, or an overlap outside [0, 1).
+    Raises ValueError for tiles without pixels, a single frame, or an overlap that leaves no step from tile to tile.
     """
 
     size: int = 256
@@ -30,56 +28,61 @@ class Tiling:
     overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.size < SPACE_STRIDE or self.size % SPACE_STRIDE:
-            raise ValueError(f"tile size {self.size} is not a positive multiple of {SPACE_STRIDE}")
-        if self.frames <= TIME_STRIDE or (self.frames - 1) % TIME_STRIDE:
-            raise ValueError(
-                f"tile frames {self.frames} is not a multiple of {TIME_STRIDE} plus one, and at least {TIME_STRIDE + 1}"
-            )
+        if self.size < 1:
+            raise ValueError(f"tile size {self.size} is too small: use 256")
+        if self.frames < 2:
+            raise ValueError(f"tile frames {self.frames} are too few: use 65")
         if not 0.0 <= self.overlap < 1.0:
-            raise ValueError(f"tile overlap {self.overlap} is not in [0, 1)")
-
-    @classmethod
-    def chosen(cls, enable_tiling: bool, enable_time_chunk: bool, overlap: float) -> "Tiling | None":
-        """The reference's tiles of 256 pixels and 65 frames; with enable_time_chunk alone whole frames; with neither None."""
-        if enable_tiling:
-            return cls(overlap=overlap)
-        return cls(size=UNBOUNDED, overlap=overlap) if enable_time_chunk else None
+            raise ValueError(f"tile overlap {self.overlap} is not in [0, 1): use 0.25")
+        if self.step < 1:
+            raise ValueError(
+                f"tiles of {self.size} that overlap by {self.overlap} have no step: use larger tiles or less overlap"
+            )
 
     @property
-    def latent_size(self) -> int:
-        return self.size // SPACE_STRIDE
+    def step(self) -> int:
+        """From the start of a tile to that of the next."""
+        return int(self.size * (1 - self.overlap))
 
-    @property
-    def latent_frames(self) -> int:
-        return (self.frames - 1) // TIME_STRIDE + 1
+    def in_latents(self, strides: Strides) -> "Tiling":
+        """The same tiles, measured in latents. Raises ValueError where the autoencoder's strides do not divide them."""
+        time, space = strides
+        if self.size % space:
+            raise ValueError(f"tile size {self.size} is not a multiple of {space}, the autoencoder's stride")
+        if self.frames <= time or (self.frames - 1) % time:
+            raise ValueError(
+                f"tile frames {self.frames} is not a multiple of {time} plus one, and at least {time + 1}"
+            )
+        frames, size, _ = strides.latent_size((self.frames, self.size, self.size))
+        return Tiling(size, frames, self.overlap)
 
-    def splits_video(self, shape: tuple[int, ...]) -> bool:
-        """Whether a video (B, 3, F, H, W) is larger than one tile."""
-        return shape[2] > self.frames or max(shape[3:]) > self.size
+    def splits(self, size: Sequence[int]) -> bool:
+        """Whether a video (frames, height, width) is larger than one tile."""
+        return size[0] > self.frames or max(size[1:]) > self.size
 
-    def splits_latents(self, shape: tuple[int, ...]) -> bool:
-        """Whether latents (B, 4, T, h, w) are larger than one tile."""
-        return shape[2] > self.latent_frames or max(shape[3:]) > self.latent_size
+    def first(self, size: Sequence[int]) -> Size:
+        """Frames, height and width of the largest tile of a video."""
+        return min(size[0], self.frames), min(size[1], self.size), min(size[2], self.size)
 
-
-def tiled_encode(encode: Callable[[Any], Any], video: Any, tiling: Tiling) -> np.ndarray:
-    """Moments (B, 8, T, h, w) of a video (B, 3, F, H, W), `encode` applied tile by tile."""
-    return _tiled(encode, video, tiling.frames, tiling.size, tiling.latent_size, tiling.overlap)
-
-
-def tiled_decode(decode: Callable[[Any], Any], latents: Any, tiling: Tiling) -> np.ndarray:
-    """The video (B, 3, F, H, W) of latents (B, 4, T, h, w), `decode` applied tile by tile."""
-    return _tiled(decode, latents, tiling.latent_frames, tiling.latent_size, tiling.size, tiling.overlap)
+    def tiles(self, size: Sequence[int]) -> Iterator[Size]:
+        """Frames, height and width of every tile of a video."""
+        lengths = [end - start for start, end in time_chunks(size[0], self.frames)]
+        heights, widths = (
+            [min(self.size, length - start) for start in range(0, length, self.step)] for length in size[1:]
+        )
+        return product(lengths, heights, widths)
 
 
-def _tiled(
-    network: Callable[[Any], Any], x: Any, frames: int, size: int, size_out: int, overlap: float
+def tiled(
+    network: Callable[[np.ndarray], np.ndarray], x: np.ndarray, tiles: Tiling, out: Tiling
 ) -> np.ndarray:
-    source = x.asnumpy()
+    """`network` applied to x (B, C, T, H, W) tile by tile.
+
+    tiles: measured as x is, `out` as the result is, one in pixels and the other in latents.
+    """
     chunks = []
-    for start, end in time_chunks(source.shape[2], frames):
-        chunk = _tiled_in_space(network, source[:, :, start:end], size, size_out, overlap)
+    for start, end in time_chunks(x.shape[2], tiles.frames):
+        chunk = _tiled_in_space(network, x[:, :, start:end], tiles, out)
         chunks.append(chunk if start == 0 else chunk[:, :, 1:])
     return np.concatenate(chunks, axis=2)
 
@@ -94,18 +97,17 @@ def time_chunks(length: int, frames: int) -> list[tuple[int, int]]:
 
 
 def _tiled_in_space(
-    network: Callable[[Any], Any], source: np.ndarray, size: int, size_out: int, overlap: float
+    network: Callable[[np.ndarray], np.ndarray], x: np.ndarray, tiles: Tiling, out: Tiling
 ) -> np.ndarray:
-    step = int(size * (1 - overlap))
-    blend = int(size_out * overlap)
+    blend = int(out.size * out.overlap)
     rows: list[list[np.ndarray]] = []
-    for top in range(0, source.shape[3], step):
+    for top in range(0, x.shape[3], tiles.step):
         row = []
-        for left in range(0, source.shape[4], step):
-            tile = np.ascontiguousarray(source[..., top : top + size, left : left + size])
-            row.append(network(ms.Tensor(tile)).asnumpy().copy())
+        for left in range(0, x.shape[4], tiles.step):
+            tile = x[..., top : top + tiles.size, left : left + tiles.size]
+            row.append(network(np.ascontiguousarray(tile)).copy())
         rows.append(row)
-    keep = size_out - blend
+    keep = out.size - blend
     bands = []
     for i, row in enumerate(rows):
         for j, tile in enumerate(row):
@@ -124,6 +126,5 @@ def _blend(before: np.ndarray, after: np.ndarray, extent: int, axis: int) -> Non
         share = i / extent
         # Views of one row or column of pixels.
         here = np.moveaxis(after, axis, 0)[i]
-        here[...] = np.moveaxis(before, axis, 0)[before.shape[axis] - extent + i] * np.float32(
-            1 - share
-        ) + here * np.float32(share)
+        there = np.moveaxis(before, axis, 0)[before.shape[axis] - extent + i]
+        here[...] = there * np.float32(1 - share) + here * np.float32(share)

@@ -10,30 +10,29 @@ from typing import Any
 import numpy as np
 import yaml
 
-from opensora.data.dataset.collate import latent_size
 from opensora.data.loader import Loader
-from opensora.data.options import ClipOptions
 from opensora.data.samples import FileStock, Source
-from opensora.data.setup import LENGTH, make_source
+from opensora.data.setup import make_source
 from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.model import LatteConfig, LatteT2V
+from opensora.models.spec import ModelSpec
 from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
 from opensora.train.loop import train
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.task import Preview, T2VTask
-from opensora.weights import ModelFolder, WeightsError, find_model, load_config, weight_files
+from opensora.weights import WeightsError, load_config, weight_files
 from opensora.weights.folder import find_autoencoder
 
 
-def train_t2v(options: TrainOptions, make_preview: Callable[[Sequence[str], ModelFolder], Preview]) -> int:
+def train_t2v(options: TrainOptions, make_preview: Callable[[Sequence[str], ModelSpec], Preview]) -> int:
     """Run `opensora train`, in one process or together with those that `msrun` started. Returns the exit code.
 
-    make_preview: what turns prompts and a model folder into the videos of a validation.
+    make_preview: what turns prompts and a model into the videos of a validation.
     """
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # refused now, and not after everything is loaded
@@ -42,24 +41,22 @@ def train_t2v(options: TrainOptions, make_preview: Callable[[Sequence[str], Mode
 
 
 def _train_t2v(
-    options: TrainOptions, mesh: Mesh, make_preview: Callable[[Sequence[str], ModelFolder], Preview]
+    options: TrainOptions, mesh: Mesh, make_preview: Callable[[Sequence[str], ModelSpec], Preview]
 ) -> int:
     if options.scale_lr:
         samples = options.samples_per_step * mesh.data[1]
         options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
-    folders = find_model(options.model_path, options.version, options.text_encoder_name, options.num_frames)
-    settings = load_config(folders.transformer)
-    length = options.model_max_length or int(settings.get("model_max_length", LENGTH))
-    options = replace(options, model_max_length=length)
-    vae_folder = folders.vae if options.ae_path is None else find_autoencoder(options.ae_path)
-    known_vae = vae_folder if any(vae_folder.glob("*.safetensors")) else None
-    source = make_source(options, options.seed, folders.text_encoder, known_vae)
-    config = _sized(
-        LatteConfig.from_dict({**settings, **_changes(options), "model_max_length": length}), source.clip
-    )
+    spec = ModelSpec.find(options.model_path, options.version, options.text_encoder_name, options.num_frames)
+    if options.ae_path is not None:
+        spec = spec.with_vae(find_autoencoder(options.ae_path))
+    options = replace(options, model_max_length=options.model_max_length or spec.text_length)
+    paths = spec.paths
+    known_vae = paths.vae if any(paths.vae.glob("*.safetensors")) else None
+    source = make_source(options, options.seed, paths.text_encoder, known_vae, spec.strides)
+    config = _sized(LatteConfig.from_dict({**spec.transformer.to_dict(), **_changes(options)}), source)
     rng = np.random.default_rng(options.seed)
     model = LatteT2V.initialise(config, rng)
-    text_encoder = None if options.text_embed_cache else _text_encoder(options, folders.text_encoder, rng)
+    text_encoder = None if options.text_embed_cache else _text_encoder(options, paths.text_encoder, rng)
     if options.pretrained is not None:
         model.load_weights(options.pretrained)
     with ExitStack() as stack:
@@ -69,31 +66,29 @@ def _train_t2v(
             Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
         )
         held_out = (
-            None
-            if options.validation_latent_folder is None
-            else Loader(_held_out(options, folders.text_encoder, known_vae))
+            None if options.validation_latent_folder is None else Loader(_held_out(options, spec, known_vae))
         )
-        vae = _vae(options, vae_folder) if isinstance(source.videos or source.images, FileStock) else None
+        vae = _vae(options, paths.vae) if isinstance(source.videos or source.images, FileStock) else None
         if mesh.is_first:
             _write_settings(run, options, config)
         preview = None
         if options.validation_prompts and mesh.is_first:
-            preview = make_preview(
-                options.validation_prompts, ModelFolder(folders.path, run, vae_folder, folders.text_encoder)
-            )
+            trained = replace(spec, paths=replace(paths, transformer=run), transformer=config)
+            preview = make_preview(options.validation_prompts, trained)
         return train(T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview), options, mesh)
 
 
-def _sized(config: LatteConfig, clip: ClipOptions) -> LatteConfig:
+def _sized(config: LatteConfig, source: Source) -> LatteConfig:
     """The model for clips of this size: its positions span as many frames and patches as they have; all weights fit."""
-    side = latent_size((1, clip.max_image_size, clip.max_image_size))[1]
+    clip = source.clip
+    frames, side, _ = source.strides.latent_size((clip.num_frames, clip.max_image_size, clip.max_image_size))
     side += side % config.patch_size
-    return replace(config, video_length=latent_size((clip.num_frames, 1, 1))[0], sample_size=(side, side))
+    return replace(config, video_length=frames, sample_size=(side, side))
 
 
 def _changes(options: TrainOptions) -> dict[str, Any]:
     """What the options change in the transformer's configuration."""
-    given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor")}
+    given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor", "model_max_length")}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -123,13 +118,13 @@ def _vae(options: TrainOptions, folder: Path) -> CausalVAE:
     return vae
 
 
-def _held_out(options: TrainOptions, text_encoder: Path | None, vae: Path | None) -> Source:
+def _held_out(options: TrainOptions, spec: ModelSpec, vae: Path | None) -> Source:
     """What is measured on in validation: every caption as it is."""
     cached = replace(
         options, vae_latent_folder=options.validation_latent_folder, video_data=None, image_data=None, image_latent_folder=None,
         text_embed_cache=False, caption_dropout=0.0,
     )  # fmt: skip
-    return make_source(cached, options.seed, text_encoder, vae)
+    return make_source(cached, options.seed, spec.paths.text_encoder, vae, spec.strides)
 
 
 def _write_settings(run: Path, options: TrainOptions, config: LatteConfig) -> None:

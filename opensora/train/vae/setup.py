@@ -11,7 +11,8 @@ from opensora.data.dataset.videos import DemoPixels, Part, VideoClips, find_vide
 from opensora.demo_data.render import DemoClips, Renderer
 from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic
-from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig, weight_shapes
+from opensora.models.causal_vae.config import CausalVAEConfig, weight_shapes
+from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
 from opensora.parallel.mesh import Mesh, open_mesh

@@ -9,9 +9,11 @@ import pytest
 from opensora.models.causal_vae import chunked as causal_vae_chunked
 from opensora.models.causal_vae.chunked import chunk_frames, run_chunked
 from opensora.models.causal_vae.config import decoder_layers, encoder_layers
+from opensora.models.causal_vae.cost import chunked_bytes, whole_bytes
 from opensora.models.causal_vae.frames import Workspace
-from opensora.models.causal_vae.memory import choose, chunked, whole
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
+from opensora.models.causal_vae.policy import VAEPolicy
+from opensora.models.causal_vae.tiling import UNBOUNDED, Tiling
 from tests import reference
 
 # The release's layout, whose last level narrows, and that of the reference class's defaults.
@@ -37,7 +39,7 @@ def whole_and_chunked(vae: CausalVAE, frames: int, batch: int) -> list[tuple[np.
     video = ms.Tensor(np.random.default_rng(2).uniform(-1, 1, (batch, 3, frames, 16, 16)).astype(np.float32))
     latents = np.random.default_rng(3).standard_normal(vae.latent_shape(video.shape)).astype(np.float32)
     results = []
-    for vae.memory in ("exact", "chunked"):
+    for vae.policy in (VAEPolicy(chunked=False), VAEPolicy(chunked=True)):
         results.append((vae.encode(video).moments.asnumpy(), vae.decode(ms.Tensor(latents)).asnumpy()))
     return results
 
@@ -64,7 +66,7 @@ def test_chunks_are_the_whole(
 def test_chunks_are_the_reference(case: str) -> None:
     config = CausalVAEConfig.from_dict(reference.read_json("vae/config"))
     vae = CausalVAE(config, {name: ms.Tensor(value) for name, value in reference.load("vae/weights").items()})
-    vae.memory = "chunked"
+    vae.policy = VAEPolicy(chunked=True)
     tensors = reference.load("vae/full")
     assert_equal(
         vae.encode(ms.Tensor(tensors[f"{case}.input"])).moments.asnumpy(), tensors[f"{case}.moments"]
@@ -94,7 +96,7 @@ def test_the_estimate_bounds_what_is_stored(config: CausalVAEConfig, decode: boo
     shape = (1, 4, 2, 2, 2) if decode else (1, 3, 5, 16, 16)
     with Workspace() as workspace:
         run_chunked(layers, vae.weights, np.zeros(shape, np.float32), 32, workspace)
-    stored, _ = chunked(config, (shape[2], shape[3], shape[4]), decode=decode)
+    stored, _ = chunked_bytes(config, (shape[2], shape[3], shape[4]), decode=decode)
     assert stored / 4 < workspace.peak <= stored
 
 
@@ -115,20 +117,24 @@ def test_chunks_are_few_and_full() -> None:
 
 
 def test_the_choice() -> None:
-    assert [choose("auto", "CPU"), choose("auto", "Ascend")] == ["chunked", "exact"]
-    assert [choose(way, "CPU") for way in ("exact", "chunked")] == ["exact", "chunked"]
+    choose = VAEPolicy.choose
+    assert choose("CPU").chunked and choose("Ascend", "chunked").chunked and choose("CPU", "tiled").chunked
+    assert not choose("Ascend").chunked and not choose("CPU", "exact").chunked
+    assert choose("CPU", "tiled") == choose("CPU", enable_tiling=True) == VAEPolicy(True, Tiling())
+    assert choose("CPU", enable_time_chunk=True, overlap=0.5).tiling == Tiling(UNBOUNDED, 65, 0.5)
+
+
+def test_the_estimate_of_the_release() -> None:
     release = CausalVAEConfig()
-    stored, working = chunked(release, (17, 16, 16))
-    assert stored + working < 0.2 * whole(release, (65, 128, 128))
+    stored, working = chunked_bytes(release, (17, 16, 16))
+    assert stored + working < 0.2 * whole_bytes(release, (65, 128, 128))
     # Both grow with the batch; what the chunks take does not grow with the frames.
     assert (
-        chunked(release, (17, 16, 16), batch=2)[0] == 2 * stored
-        and chunked(release, (56, 16, 16))[1] == working
+        chunked_bytes(release, (17, 16, 16), batch=2)[0] == 2 * stored
+        and chunked_bytes(release, (56, 16, 16))[1] == working
     )
 
 
 def test_an_unknown_way_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="memory 'tiled' is unknown: choose one of auto, exact, chunked, or set tiling"
-    ):
-        CausalVAE(RELEASE, {}).memory = "tiled"
+    with pytest.raises(ValueError, match="vae_memory 'half' is unknown: choose one of auto, exact, chunked"):
+        VAEPolicy.choose("CPU", "half")

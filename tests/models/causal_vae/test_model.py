@@ -8,7 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from opensora.engine.mindspore import Forward
-from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig, Posterior, weight_shapes
+from opensora.models.causal_vae.config import CausalVAEConfig, weight_shapes
+from opensora.models.causal_vae.model import CausalVAE, Posterior
+from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.weights import WeightsError
 from tests import reference
 
@@ -33,7 +35,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def vae(release: Path) -> CausalVAE:
     vae = CausalVAE.from_pretrained(release)
-    vae.memory = "exact"  # the compiled blocks; test_causal_vae_chunked.py is about the other way
+    vae.policy = VAEPolicy(chunked=False)  # the compiled blocks; test_chunked.py is about the other way
     return vae
 
 
@@ -141,7 +143,7 @@ def test_the_weights_are_those_of_the_release() -> None:
 def test_the_config_of_the_release_differs_from_the_defaults_in_width_only() -> None:
     config = CausalVAEConfig.from_dict(reference.read_json("vae/config"))
     assert config == CausalVAEConfig(hidden_size=32, hidden_size_mult=(1, 2, 1, 1))
-    assert (config.space_stride, config.time_stride) == (8, 4)
+    assert config.strides == (4, 8)
 
 
 def test_an_unknown_block_is_named() -> None:

@@ -1,0 +1,104 @@
+"""What the autoencoder costs: floating-point operations, and memory whole, in chunks or in tiles. Imports nothing of MindSpore."""
+
+from math import prod
+
+from opensora.models.causal_vae.config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
+from opensora.models.causal_vae.frames import CHUNK_BYTES
+from opensora.models.causal_vae.policy import VAEPolicy
+from opensora.models.causal_vae.tiling import Tiling
+from opensora.models.flops import attention_scores, linear
+from opensora.models.geometry import FLOAT, Size
+
+# Measured on a CPU, where every compiled block keeps its working memory: in units of channels * frames * height * width of full size.
+WHOLE_DECODE, WHOLE_ENCODE = 30, 15
+# Chunks that are alive at once: the window of a convolution, what it was made from, its taps and their sum.
+CHUNKS = 12
+
+
+def encode_flops(config: CausalVAEConfig, size: Size, tiling: Tiling | None = None) -> int:
+    """Operations of encoding one video of (frames, height, width) pixels, with tiles counted one by one."""
+    tiles = [size] if tiling is None else tiling.tiles(size)
+    return sum(_chain_flops(encoder_layers(config), tile) for tile in tiles)
+
+
+def decode_flops(config: CausalVAEConfig, latent_size: Size, tiling: Tiling | None = None) -> int:
+    """Operations of decoding latents of (frames, height, width). tiling: in pixels."""
+    tiles = [latent_size] if tiling is None else tiling.in_latents(config.strides).tiles(latent_size)
+    return sum(_chain_flops(decoder_layers(config), tile) for tile in tiles)
+
+
+def decode_bytes(config: CausalVAEConfig, latent_size: Size, policy: VAEPolicy, batch: int = 1) -> int:
+    """Bytes of activations of decoding latents of (frames, height, width), which are more than those of encoding."""
+    tiles = None if policy.tiling is None else policy.tiling.in_latents(config.strides)
+    if tiles is not None and tiles.splits(latent_size):
+        return whole_bytes(config, config.strides.pixel_size(tiles.first(latent_size)), batch)
+    if not policy.chunked:
+        return whole_bytes(config, config.strides.pixel_size(latent_size), batch)
+    stored, working = chunked_bytes(config, latent_size, batch)
+    return working + min(stored, policy.storage)
+
+
+def whole_bytes(config: CausalVAEConfig, size: Size, batch: int = 1, decode: bool = True) -> int:
+    """Bytes of activations for a video of (frames, height, width) pixels in one piece."""
+    return (WHOLE_DECODE if decode else WHOLE_ENCODE) * config.hidden_size * batch * prod(size) * FLOAT
+
+
+def chunked_bytes(
+    config: CausalVAEConfig, size: Size, batch: int = 1, decode: bool = True
+) -> tuple[int, int]:
+    """Bytes of (what is stored between the layers, what the chunks take). The first may be in a file; an upper bound.
+
+    size: (frames, height, width) of the latents for a decode, of the video for an encode.
+    """
+    stored, largest = 0, CHUNK_BYTES
+    previous: Layer | None = None
+    for layer in decoder_layers(config) if decode else encoder_layers(config):
+        size_out = layer.kind.resize(size)
+        before, after = (
+            FLOAT * batch * layer.channels_in * prod(size),
+            FLOAT * batch * layer.channels_out * prod(size_out),
+        )
+        stored = max(stored, _stored_bytes(layer, previous, before, after))
+        largest = max(largest, before // size[0], after // size_out[0])
+        size, previous = size_out, layer
+    return stored, CHUNKS * largest
+
+
+def _stored_bytes(layer: Layer, previous: Layer | None, before: int, after: int) -> int:
+    """A layer's input and output, and between the two halves of a residual layer its middle; see chunked.py."""
+    if not layer.kind.stores:
+        return 0
+    if layer.kind.form == "residual" and layer.channels_in != layer.channels_out:
+        if layer.channels_in > layer.channels_out and previous is not None:
+            before //= (
+                previous.kind.up.space**2
+            )  # the input of an upsampling is stored, which is computed twice
+        return 2 * after + before
+    return before + after
+
+
+def _chain_flops(layers: list[Layer], size: Size) -> int:
+    total = 0
+    for layer in layers:
+        size = layer.kind.resize(size)
+        total += layer_flops(layer, size)
+    return total
+
+
+def layer_flops(layer: Layer, size: Size) -> int:
+    """Operations of a layer whose output has this size."""
+    frames, height, width = size
+    positions, kind = frames * height * width, layer.kind
+    channels_in, channels = layer.channels_in, layer.channels_out
+    if kind.form in ("norm", "mean"):
+        return 0
+    if kind.form == "attention":
+        return linear(positions, 4 * channels, channels) + attention_scores(
+            positions, height * width, channels
+        )
+    # With one frame every tap sees the same pixels.
+    kernel = (kind.taps if frames > 1 else 1) * kind.plane
+    if kind.form == "convolution":
+        return linear(positions, kernel * channels_in, channels)
+    shortcut = channels_in if channels_in != channels else 0
+    return linear(positions, kernel * (channels_in + channels) + shortcut, channels)

@@ -1,0 +1,71 @@
+"""How an autoencoder bounds the memory of `encode` and `decode`: chosen once and handed on. Imports nothing of MindSpore."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from opensora.models.causal_vae.tiling import UNBOUNDED, Tiling
+from opensora.runtime import free_memory
+
+MODES = ("auto", "exact", "chunked", "tiled")
+SHARE = 0.6
+"""Of the free memory, what activations may take before they are written to a scratch file."""
+
+
+@dataclass(frozen=True)
+class VAEPolicy:
+    """How a video goes through the autoencoder.
+
+    chunked: layer by layer over chunks of frames, equal to the whole video in compiled blocks but for rounding.
+    tiling: for videos larger than one tile the reference's tiles instead, whose result differs at the seams.
+    budget: bytes of activations that chunks keep in memory before they use a scratch file, by default a share of what
+    is free at that time.
+    """
+
+    chunked: bool
+    tiling: Tiling | None = None
+    budget: int | None = None
+
+    @classmethod
+    def choose(
+        cls,
+        device: str,
+        mode: str = "auto",
+        *,
+        enable_tiling: bool = False,
+        enable_time_chunk: bool = False,
+        overlap: float = 0.25,
+    ) -> "VAEPolicy":
+        """The policy that the options `vae_memory` (one of MODES), `enable_tiling`, ... ask for.
+
+        By default a CPU takes chunks, which need less memory; another device would wait for its host.
+        Raises ValueError for options that exclude each other.
+        """
+        if mode not in MODES:
+            raise ValueError(f"vae_memory {mode!r} is unknown: choose one of {', '.join(MODES)}")
+        if not 0 <= overlap < 1:
+            raise ValueError(f"tile_overlap_factor {overlap} is outside 0 to 1: use 0.25")
+        if (enable_tiling or enable_time_chunk) and mode in ("exact", "chunked"):
+            raise ValueError(
+                f"--vae_memory {mode} works without tiles: leave out --enable_tiling and --enable_time_chunk"
+            )
+        tiling = None
+        if enable_tiling or mode == "tiled":
+            tiling = Tiling(overlap=overlap)
+        elif enable_time_chunk:
+            tiling = Tiling(size=UNBOUNDED, overlap=overlap)
+        return cls(mode == "chunked" or (mode != "exact" and device == "CPU"), tiling)
+
+    @property
+    def storage(self) -> int:
+        """Bytes of activations that chunks may keep in memory now."""
+        return int(SHARE * free_memory()) if self.budget is None else self.budget
+
+    def recipe(self) -> dict[str, Any]:
+        """What of the policy determines the result, and so its last digits, under the names of the options."""
+        tiling = self.tiling
+        return {
+            "vae_memory": None if tiling else "chunked" if self.chunked else "exact",
+            "enable_tiling": tiling is not None and tiling.size != UNBOUNDED,
+            "enable_time_chunk": tiling is not None and tiling.size == UNBOUNDED,
+            "tile_overlap_factor": None if tiling is None else tiling.overlap,
+        }
