@@ -1,4 +1,4 @@
-"""Settings of every test: the environment MindSpore needs, and a working directory that may be littered."""
+"""Settings of every test: the environment that MindSpore needs, and a working directory of its own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ import opensora.runtime  # noqa: F401  sets the environment before any test impo
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths, and the dump folders that the framework makes in the working directory, end in the test's own folder."""
+    """Run each test in its own folder; MindSpore writes dump folders to the working directory."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def operator_mode() -> Iterator[None]:
-    """Blocks run operator by operator: where the compiled ones are not what is tested, compiling them would take most of the time."""
+    """Run blocks operator by operator, for tests whose time would be spent on compiling."""
     from opensora.engine.mindspore import set_jit
 
     set_jit(False)

@@ -28,7 +28,7 @@ def allowed(room: str) -> set[str]:
 
 
 def imported(path: Path) -> set[str]:
-    """Rooms that a file imports at its top or inside a function. `from opensora import x` counts as the room x."""
+    """Rooms that a file imports, also inside functions. `from opensora import x` counts as the room x."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:

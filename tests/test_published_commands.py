@@ -1,4 +1,4 @@
-"""What people typed for the published MindSpore version is taken by the files of its names: command lines, scripts, flags, values."""
+"""Command lines, scripts, flags and values of the published version work."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from opensora.media.reader import probe
 from opensora.media.writer import write_video
 from opensora.weights.folder import DEMO
 from tests.data.material import grey, write_set
-from tests.seed_commands import FLAGS, LINES, VALUES
+from tests.published_commands import FLAGS, LINES, VALUES
 from tests.train.small import LATTE, T5, VAE
 
 ROOT = Path(__file__).parent.parent
@@ -128,8 +128,8 @@ def test_the_guide_explains_every_flag() -> None:
         assert next(Path(word).name for word in line.split() if word.endswith((".py", ".sh"))) in guide
 
 
-def seed_line(file: str) -> list[str]:
-    """The words of the seed's line for a file, from the file on."""
+def published_line(file: str) -> list[str]:
+    """The words of the published command line for a file, from the file on."""
     words = next(words for words in map(shlex.split, LINES) if file in words)
     return words[words.index(file) :]
 
@@ -138,11 +138,14 @@ def seed_line(file: str) -> list[str]:
 def test_sampling_and_reconstruction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The seed's own lines, with a small model and small videos in place of its own at their ends."""
+    """The published command lines, with options appended for a small model and small videos."""
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "prompt_list_65.txt").write_text("an elephant on a sky blue background\n")
-    small = f"--model_path=demo --text_encoder_name={DEMO / 'text_encoder'} --version=17x64x64 --num_frames=5 --height=32 --width=32"
-    words = [*seed_line("opensora/sample/sample_t2v.py"), *small.split(), "--num_sampling_steps=2"]
+    small = (
+        f"--model_path=demo --text_encoder_name={DEMO / 'text_encoder'} --version=17x64x64 "
+        "--num_frames=5 --height=32 --width=32"
+    )
+    words = [*published_line("opensora/sample/sample_t2v.py"), *small.split(), "--num_sampling_steps=2"]
     assert run_file(words, monkeypatch) == 0
     (video,) = (tmp_path / "sample_videos" / "prompt_list_65").glob("*.mp4")
     assert probe(video).frames == 5
@@ -150,13 +153,13 @@ def test_sampling_and_reconstruction(
 
     write_video(tmp_path / "test.mp4", grey(9))
     small = "--model_path=demo --device=CPU --num_frames=5 --resolution=32 --crop_size=32"
-    assert run_file([*seed_line("examples/rec_imvi_vae.py"), *small.split()], monkeypatch) == 0
+    assert run_file([*published_line("examples/rec_imvi_vae.py"), *small.split()], monkeypatch) == 0
     assert probe(tmp_path / "rec.mp4").frames == 5
 
 
 @pytest.mark.slow
 def test_training_on_embedded_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convert, embed, train: the lines of the seed in its order, on a model of its layout."""
+    """Convert, embed, train: the published command lines in order, on a small model."""
     from opensora.models import CausalVAE, LatteT2V, T5Encoder
 
     rng = np.random.default_rng(0)
@@ -172,10 +175,10 @@ def test_training_on_embedded_captions(tmp_path: Path, monkeypatch: pytest.Monke
         lists.parent.mkdir(parents=True, exist_ok=True)
         lists.write_text(f"{tmp_path / kind}s, all of them, text, {kind}s.json\n")
 
-    convert = seed_line("tools/model_conversion/convert_latte.py")
+    convert = published_line("tools/model_conversion/convert_latte.py")
     convert[convert.index("--src") + 1] = str(release / "5x32x32")
     assert run_file(convert, monkeypatch) == 0
-    embed = seed_line("opensora/sample/sample_text_embed.py")
+    embed = published_line("opensora/sample/sample_text_embed.py")
     assert (
         run_file(
             [*embed, "--data_file_path=videos.json", "--output_path=text", "--model_max_length=12"],
@@ -184,6 +187,6 @@ def test_training_on_embedded_captions(tmp_path: Path, monkeypatch: pytest.Monke
         == 0
     )
     small = "--num_frames=5 --max_image_size=32 --batch_size=1 --max_train_steps=2 --output_dir=run"
-    words = [*seed_line("opensora/train/train_t2v.py"), *small.split(), "--text_embed_cache=True"]
+    words = [*published_line("opensora/train/train_t2v.py"), *small.split(), "--text_embed_cache=True"]
     assert run_file(words, monkeypatch) == 0
     assert (tmp_path / "run" / "checkpoints" / "step-00000002" / "ema.safetensors").is_file()
