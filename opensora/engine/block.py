@@ -20,8 +20,16 @@ class Block:
     Called by itself, a block runs on MindSpore, which also has its gradients; an engine for inference only takes `function`.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], unused: str | None = None) -> None:
+        """unused: what the names of weights begin with that lie among the block's and are not read; they get no gradient."""
         self.function = function
+        self._unused = unused
+
+    def own(self, weights: Weights) -> Weights:
+        """The weights that the function reads."""
+        if self._unused is None:
+            return weights
+        return {name: value for name, value in weights.items() if not name.startswith(self._unused)}
 
     @cached_property
     def _compiled(self) -> "CompiledBlock":
@@ -30,20 +38,20 @@ class Block:
         return CompiledBlock(self.function)
 
     def __call__(self, weights: Weights, *inputs: Any) -> Any:
-        return self._compiled(weights, *inputs)
+        return self._compiled(self.own(weights), *inputs)
 
     def gradient(
         self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
     ) -> tuple[dict[str, Any], list[Any]]:
         """(gradients by weight name, gradients of the inputs with None for constants), given the gradient of the output."""
-        return self._compiled.gradient(weights, inputs, output_gradient)
+        return self._compiled.gradient(self.own(weights), inputs, output_gradient)
 
     def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
         """(output, its pullback from what the forward computed on the way): no second forward, but more memory.
 
         The framework's records are a stack: of several, the pullback of the last must be called first, and each once.
         """
-        return self._compiled.keeping(weights, *inputs)
+        return self._compiled.keeping(self.own(weights), *inputs)
 
 
 class Run(Protocol):
@@ -73,3 +81,8 @@ def names_below(weights: Weights, prefix: Prefix) -> dict[str, str]:
         return {name: name for name in weights if name.startswith(prefix)}
     start = f"{prefix}."
     return {name[len(start) :]: name for name in weights if name.startswith(start)} if prefix else {}
+
+
+def as_array(value: Any) -> Any:
+    """The numpy array of a tensor of any engine; everything else as it is."""
+    return value.asnumpy() if hasattr(value, "asnumpy") else value

@@ -5,14 +5,17 @@ block's inputs (and nothing else, unless it is told to keep more), so that `Tape
 recomputes its forward (activation checkpointing, arXiv:1604.06174), and its compile time does not grow with depth.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from opensora.engine import Network
 from opensora.engine.block import Block, Prefix, Pullback, Weights, subset
-from opensora.runtime import mindspore
+from opensora.engine.tree import tree_map
+from opensora.engine.weights import OnDemand
+from opensora.runtime import compute_dtype, mindspore
 
 ms = mindspore()
 
@@ -124,6 +127,42 @@ def _eager_gradient(
     return ms.ops.GradOperation(get_all=True, sens_param=True)(flat)(
         *weights.values(), *copies.values(), output_gradient
     )
+
+
+class MindSpore:
+    """The engine that also trains. Its tensors are MindSpore's."""
+
+    name = "mindspore"
+
+    def __init__(self, precision: str = "fp32") -> None:
+        """precision: number format of the weights. Raises ValueError for one that the device has no kernels for."""
+        self.precision = precision
+        self._dtype = compute_dtype(precision)
+
+    def weights(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Tensors that share the arrays' memory, so that nothing is held twice."""
+        return {name: self._weight(arrays[name]) for name in arrays}
+
+    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> OnDemand:
+        return OnDemand(arrays, self._weight)
+
+    def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
+        return network(Forward(weights), *tree_map(as_tensor, inputs))
+
+    def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
+        return block(weights, *tree_map(as_tensor, inputs))
+
+    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
+        return Tape(weights, saved)
+
+    def _weight(self, array: np.ndarray) -> Any:
+        tensor = ms.Tensor.from_numpy(array)
+        return tensor if tensor.dtype == self._dtype else tensor.astype(self._dtype)
+
+
+def as_tensor(value: Any) -> Any:
+    """Arrays as tensors; everything else as it is."""
+    return ms.Tensor(value) if isinstance(value, np.ndarray) else value
 
 
 class Forward:

@@ -83,3 +83,11 @@ def to_frames(video: Any) -> Any:
 def from_frames(x: Any, batch: int) -> Any:
     """(T*B, C, H, W) -> (B, C, T, H, W)."""
     return ops.transpose(ops.reshape(x, (-1, batch, *x.shape[1:])), (1, 2, 0, 3, 4))
+
+
+def double_pixels(x: Any) -> Any:
+    """Nearest neighbour: (N, C, H, W) -> (N, C, 2H, 2W)."""
+    rows, channels, height, width = x.shape
+    x = ops.reshape(x, (rows, channels, height, 1, width, 1))
+    x = ops.broadcast_to(x, (rows, channels, height, 2, width, 2))
+    return ops.reshape(x, (rows, channels, 2 * height, 2 * width))

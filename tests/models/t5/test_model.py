@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from opensora.engine import ENGINES
 from opensora.engine.mindspore import set_jit
+from opensora.models.t5.blocks import position_buckets
 from opensora.models.t5.model import (
     EMBEDDING,
     TIED_EMBEDDING,
     T5Config,
     T5Encoder,
-    position_buckets,
     weight_shapes,
 )
 from opensora.weights import TensorSource, WeightsError
@@ -55,8 +56,24 @@ def assert_close_to_reference(encoder: T5Encoder) -> None:
     )
 
 
-def test_output_is_the_reference(encoder: T5Encoder) -> None:
-    assert_close_to_reference(encoder)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_output_is_the_reference(tmp_path: Path, engine: str) -> None:
+    folder = release(tmp_path, reference.load("t5/weights"))
+    assert_close_to_reference(T5Encoder.from_pretrained(folder, engine=engine))
+
+
+@pytest.mark.parametrize("loaded", [T5Encoder.from_pretrained, T5Encoder.streamed])
+def test_texts_one_by_one_on_openvino_are_the_reference(tmp_path: Path, loaded: Any) -> None:
+    encoder = loaded(release(tmp_path, reference.load("t5/weights")), engine="openvino")
+    case = reference.load("t5/cases")
+    embeds = encoder.each(case["input_ids"], case["attention_mask"])
+    np.testing.assert_allclose(embeds, case["output"], rtol=0, atol=2e-5)
+
+
+def test_openvino_has_no_gradients(tmp_path: Path) -> None:
+    encoder = T5Encoder.from_pretrained(release(tmp_path, reference.load("t5/weights")), engine="openvino")
+    with pytest.raises(ValueError, match="engine='mindspore'"):
+        encoder.value_and_grad(mean_of_squares, cases()["input_ids"])
 
 
 @pytest.mark.usefixtures("operator_mode")
@@ -297,7 +314,7 @@ def test_one_compilation_serves_all_layers(encoder: T5Encoder, monkeypatch: pyte
         seen.append((sorted(weights), x.shape))
         return x
 
-    monkeypatch.setattr(t5.LAYER, "_forward", record)
+    monkeypatch.setattr(t5.LAYER, "_compiled", record)
     encoder(cases()["input_ids"])
     assert len(seen) == encoder.config.num_layers
     assert all(item == seen[0] for item in seen)

@@ -1,0 +1,190 @@
+"""OpenVINO graphs from functions written for tensors: `Node` stands for a tensor while its function is traced."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from opensora.engine.block import Block, Prefix, Weights, names_below
+
+CONVERTER = "openvino.tools.ovc"
+_tracing: ContextVar[bool] = ContextVar("tracing", default=False)
+
+
+def openvino() -> Any:
+    """The imported library. Raises ImportError where it is missing or cannot be loaded.
+
+    Its model converter, which the library imports by itself, reports every import to its maker, so it is kept out.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    asleep = CONVERTER not in sys.modules
+    if asleep:
+        sys.modules[CONVERTER] = None  # type: ignore[assignment]  # how Python marks a module that cannot be imported
+    try:
+        import openvino as library
+    finally:
+        if asleep:
+            del sys.modules[CONVERTER]
+    return library
+
+
+def opset() -> Any:
+    """The operators, in the set that all supported versions of the library have."""
+    return openvino().opset13
+
+
+def is_tracing() -> bool:
+    """Whether a function is being traced for OpenVINO in this thread; else tensors are MindSpore's."""
+    return _tracing.get()
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    token = _tracing.set(True)
+    try:
+        yield
+    finally:
+        _tracing.reset(token)
+
+
+class Node:
+    """A tensor of the graph, with the attributes and operators that models use of a MindSpore tensor."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.output.get_shape())
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.output.get_element_type()
+
+    def astype(self, dtype: Any) -> "Node":
+        return self if self.dtype == dtype else self.map(lambda x: opset().convert(x, dtype.to_string()))
+
+    def map(self, function: Callable[[Any], Any]) -> "Node":
+        """The result of an operator that works number by number."""
+        return Node(function(self.output).output(0))
+
+    def combine(self, function: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> "Node":
+        """The result of an operator that works number by number on two tensors, which broadcast."""
+        pair = self.output, constant(other, self.dtype).output
+        return Node(function(*(reversed(pair) if swapped else pair)).output(0))
+
+    def __add__(self, other: Any) -> "Node":
+        return self.combine(opset().add, other)
+
+    def __radd__(self, other: Any) -> "Node":
+        return self.combine(opset().add, other, swapped=True)
+
+    def __sub__(self, other: Any) -> "Node":
+        return self.combine(opset().subtract, other)
+
+    def __rsub__(self, other: Any) -> "Node":
+        return self.combine(opset().subtract, other, swapped=True)
+
+    def __mul__(self, other: Any) -> "Node":
+        return self.combine(opset().multiply, other)
+
+    def __rmul__(self, other: Any) -> "Node":
+        return self.combine(opset().multiply, other, swapped=True)
+
+    def __truediv__(self, other: Any) -> "Node":
+        return self.combine(opset().divide, other)
+
+    def __neg__(self) -> "Node":
+        return self.map(opset().negative)
+
+    def __ne__(self, other: Any) -> "Node":  # type: ignore[override]  # as tensors do
+        return self.combine(opset().not_equal, other)
+
+    __hash__ = object.__hash__
+
+    def __iter__(self) -> Iterator["Node"]:
+        return (self[i] for i in range(self.shape[0]))
+
+    def __getitem__(self, index: Any) -> "Node":
+        """Slices with positive steps and numbers, for the first axes."""
+        items = index if isinstance(index, tuple) else (index,)
+        starts, stops, steps, numbers = [], [], [], []
+        for axis, (item, size) in enumerate(zip(items, self.shape, strict=False)):
+            span = slice(item, item + 1 or None) if isinstance(item, int) else item
+            start, stop, step = span.indices(size)
+            starts.append(start)
+            stops.append(stop)
+            steps.append(step)
+            if isinstance(item, int):
+                numbers.append(axis)
+        part = self._slice(starts, stops, steps)
+        return Node(opset().squeeze(part.output, _integers(numbers)).output(0)) if numbers else part
+
+    def _slice(self, starts: list[int], stops: list[int], steps: list[int]) -> "Node":
+        axes = [
+            i
+            for i, size in enumerate(self.shape[: len(starts)])
+            if (starts[i], stops[i], steps[i]) != (0, size, 1)
+        ]
+        if not axes:
+            return self
+        bounds = (_integers([values[i] for i in axes]) for values in (starts, stops, steps))
+        return Node(opset().slice(self.output, *bounds, _integers(axes)).output(0))
+
+
+def _integers(values: Iterable[int]) -> Any:
+    return opset().constant(np.array(list(values), np.int64))
+
+
+def constant(value: Any, dtype: Any = None) -> Node:
+    """A number of the type `dtype`, or an array, whose memory the graph shares; a node is returned as it is."""
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, np.ndarray):
+        return Node(openvino().op.Constant(np.ascontiguousarray(value), shared_memory=True).output(0))
+    return Node(opset().constant(value, dtype.to_dtype()).output(0))
+
+
+class Constants(Mapping[str, Node]):
+    """A block's weights as constants of the graph, each made when it is asked for."""
+
+    def __init__(self, names: Mapping[str, str], get: Callable[[str], Node]) -> None:
+        """names: of the block's weights, each with the name among all weights, which `get` takes."""
+        self._names, self._get = names, get
+
+    def __getitem__(self, name: str) -> Node:
+        return self._get(self._names[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Trace:
+    """Runs the blocks of a network on nodes: its graph is what they compute. `Run` for OpenVINO."""
+
+    def __init__(self, weights: Weights) -> None:
+        """weights: arrays by name, or nodes."""
+        self._weights = weights
+        self._constants: dict[str, Node] = {}
+
+    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+        return block.function(Constants(names_below(self._weights, prefix), self._constant), *inputs)
+
+    def tensor(self, array: np.ndarray) -> Node:
+        return constant(array)
+
+    def _constant(self, name: str) -> Node:
+        if name not in self._constants:
+            self._constants[name] = constant(self._weights[name])
+        return self._constants[name]

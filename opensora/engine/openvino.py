@@ -1,0 +1,143 @@
+"""The OpenVINO engine: inference of whole networks on CPUs, each compiled for its weights and the shapes of its inputs."""
+
+import os
+from collections.abc import Callable, Container, Mapping
+from functools import lru_cache, partial
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from opensora.engine import Network
+from opensora.engine.block import Block, Prefix, Weights, as_array, subset
+from opensora.engine.graph import Node, Trace, openvino, opset, tracing
+from opensora.engine.tree import filled, leaves, tree_map
+from opensora.engine.weights import OnDemand
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class Array(np.ndarray):
+    """What a network returns: an array that also has a tensor's `asnumpy`."""
+
+    def asnumpy(self) -> np.ndarray:
+        return self.view(np.ndarray)
+
+
+class OpenVINO:
+    """Runs networks and keeps them compiled, for as long as it lives. Arrays go in, arrays come out."""
+
+    name = "openvino"
+
+    def __init__(self, precision: str = "fp32") -> None:
+        self.precision = precision
+        self._programs: dict[Any, Program] = {}
+
+    def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        return arrays
+
+    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        return OnDemand(arrays, np.asarray)
+
+    def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
+        if isinstance(weights, OnDemand):
+            return network(BlockByBlock(self, weights), *inputs)
+        inputs = tree_map(_host, inputs)
+        key = network, id(weights), _signature(inputs)
+        if key not in self._programs:
+            # The program holds the weights, so that no other object gets their id.
+            self._programs[key] = Program(partial(_with_constants, network, weights), inputs, self.precision)
+        return self._programs[key](inputs)
+
+    def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
+        weights = block.own(weights)
+        inputs = tree_map(_host, (tuple(weights.values()), *inputs))
+        key = block, tuple(weights), _signature(inputs)
+        if key not in self._programs:
+            self._programs[key] = Program(
+                partial(_with_inputs, block, tuple(weights)), inputs, self.precision
+            )
+        return self._programs[key](inputs)
+
+    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> Any:
+        raise ValueError("the engine openvino has no gradients: load the model with engine='mindspore'")
+
+
+class BlockByBlock:
+    """Runs the blocks of a network one after the other, each compiled once for all layers of one shape."""
+
+    def __init__(self, engine: OpenVINO, weights: Weights) -> None:
+        self._engine, self._weights = engine, weights
+
+    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+        return self._engine.call(block, subset(self._weights, prefix), *inputs)
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return array
+
+
+def _with_constants(network: Network, weights: Weights, *inputs: Any) -> Any:
+    return network(Trace(weights), *inputs)
+
+
+def _with_inputs(block: Block, names: tuple[str, ...], weights: tuple[Any, ...], *inputs: Any) -> Any:
+    return block.function(dict(zip(names, weights, strict=True)), *inputs)
+
+
+class Program:
+    """A compiled graph."""
+
+    def __init__(self, function: Callable[..., Any], inputs: tuple[Any, ...], precision: str) -> None:
+        self.function = function
+        with tracing():
+            parameters = [opset().parameter(array.shape, array.dtype) for array in leaves(inputs, _is_leaf)]
+            nodes = iter([Node(parameter.output(0)) for parameter in parameters])
+            output = function(*filled(inputs, nodes, _is_leaf))
+        results = [node.output for node in leaves(output, _is_leaf)]
+        model = openvino().Model(results, parameters)
+        self._request = _core().compile_model(model, "CPU", _settings(precision)).create_infer_request()
+        # Nodes hold on to the graph and its constants: only their places are kept.
+        self._output = tree_map(lambda item: np.empty(0) if _is_leaf(item) else item, output)
+        self._count = len(results)
+        self._lock = Lock()
+
+    def __call__(self, inputs: tuple[Any, ...]) -> Any:
+        with self._lock:
+            for place, array in enumerate(leaves(inputs, _is_leaf)):
+                self._request.set_input_tensor(place, openvino().Tensor(array, shared_memory=True))
+            self._request.infer()
+            arrays = [
+                np.array(self._request.get_output_tensor(i).data).view(Array) for i in range(self._count)
+            ]
+        return filled(self._output, iter(arrays), _is_leaf)
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return openvino().Core()
+
+
+def _settings(precision: str) -> dict[str, Any]:
+    """One stream with all threads of this process: the same program gives the same bytes."""
+    return {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "NUM_STREAMS": 1,
+    }
+
+
+def _host(value: Any) -> Any:
+    """A tensor or array as a contiguous array."""
+    value = as_array(value)
+    if not isinstance(value, np.ndarray):
+        return value
+    # numpy has two types for 64-bit integers, and the library knows one of them.
+    return np.ascontiguousarray(value).view(np.dtype(value.dtype.str))
+
+
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, np.ndarray | Node)
+
+
+def _signature(value: Any) -> Any:
+    return tree_map(lambda item: (item.shape, item.dtype.str) if _is_leaf(item) else item, value)

@@ -1,0 +1,78 @@
+"""The blocks of T5's encoder, and the network that they make.
+
+What sets it apart from other transformers: no position embedding but a learned bias per head and bucketed distance, shared by all
+layers; no scaling of the attention scores; no biases in the linear maps; RMS norm before each half of a layer.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from opensora.engine.block import Block, Run
+from opensora.models.t5.config import EMBEDDING, POSITION_BIAS, T5Config
+from opensora.nn import F
+from opensora.nn.tensor import Tensor
+
+
+def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
+    """Bucket of every pair (query, key) of positions: int32 (length, length), section 2.1 of arXiv:1910.10683.
+
+    Half of the buckets are for keys after the query. Of each half, one half holds a distance each, the other distances that grow
+    logarithmically up to `max_distance`. On the host: a device's logarithm may fall into the wrong bucket at powers of two.
+    """
+    offset = np.arange(length)[None, :] - np.arange(length)[:, None]  # key minus query
+    distance = np.abs(offset)
+    half = buckets // 2
+    exact = half // 2
+    growth = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(
+        np.log(max_distance / exact)
+    )
+    far = exact + (growth * (half - exact)).astype(np.int64)
+    bucket = np.where(distance < exact, distance, np.minimum(far, half - 1))
+    return (bucket + np.where(offset > 0, half, 0)).astype(np.int32)
+
+
+def _embed(w: Any, input_ids: Any) -> Any:
+    return F.gather(w["weight"], input_ids, 0)  # (B, L, d_model)
+
+
+def _attention_bias(w: Any, buckets: Any, attention_mask: Any) -> Any:
+    """The bias of all layers' scores, (1 or B, heads, L, L): by distance, and the lowest finite number where a key is masked."""
+    bias = F.expand_dims(F.transpose(F.gather(w["weight"], buckets, 0), (2, 0, 1)), 0).astype(F.float32)
+    if attention_mask is not None:
+        masked = (1.0 - attention_mask.astype(F.float32)) * -3.4028234663852886e38
+        bias = bias + F.reshape(masked, (masked.shape[0], 1, 1, masked.shape[1]))
+    return bias
+
+
+def _layer(w: Any, x: Any, bias: Any, heads: int, eps: float) -> Any:
+    """x (B, L, d_model), bias (1 or B, heads, L, L) -> (B, L, d_model)."""
+    y = F.rms_norm(x, w["layer.0.layer_norm.weight"], eps)
+    query, key, value = (
+        F.split_heads(F.linear(w, f"layer.0.SelfAttention.{name}", y), heads) for name in ("q", "k", "v")
+    )
+    y = F.merge_heads(F.attention(query, key, value, bias, scale=1.0))  # (B, L, heads*d_kv)
+    x = x + F.linear(w, "layer.0.SelfAttention.o", y)
+    y = F.rms_norm(x, w["layer.1.layer_norm.weight"], eps)
+    y = F.gelu(F.linear(w, "layer.1.DenseReluDense.wi_0", y)) * F.linear(
+        w, "layer.1.DenseReluDense.wi_1", y
+    )  # (B, L, d_ff)
+    return x + F.linear(w, "layer.1.DenseReluDense.wo", y)
+
+
+def _final_norm(w: Any, x: Any, eps: float) -> Any:
+    return F.rms_norm(x, w["weight"], eps)
+
+
+EMBED, ATTENTION_BIAS, FINAL_NORM = Block(_embed), Block(_attention_bias), Block(_final_norm)
+# Only the first layer holds the position bias: without it one compiled block serves all.
+LAYER = Block(_layer, unused=POSITION_BIAS)
+
+
+def encode(run: Run, config: T5Config, input_ids: Tensor, buckets: Tensor, attention_mask: Tensor) -> Tensor:
+    """The network: input_ids (B, L) -> embeddings (B, L, d_model). buckets (L, L): of `position_buckets`; attention_mask (B, L) or None."""
+    x = run(EMBED, EMBEDDING.removesuffix(".weight"), input_ids)
+    bias = run(ATTENTION_BIAS, f"encoder.block.0.{POSITION_BIAS}", buckets, attention_mask)
+    for i in range(config.num_layers):
+        x = run(LAYER, f"encoder.block.{i}", x, bias, config.num_heads, config.layer_norm_epsilon)
+    return run(FINAL_NORM, "encoder.final_layer_norm", x, config.layer_norm_epsilon)

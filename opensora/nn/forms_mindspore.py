@@ -1,0 +1,72 @@
+"""The functions of `F` on MindSpore: those of this package, and the framework's own operators."""
+
+from typing import Any
+
+from opensora.nn.activations import gelu, log, sigmoid, silu
+from opensora.nn.attention import attention, merge_heads, split_heads
+from opensora.nn.convolution import (
+    causal_conv3d,
+    conv2d,
+    double_pixels,
+    from_frames,
+    repeat_first_frame,
+    sum_over_taps,
+    time_tap,
+    to_frames,
+)
+from opensora.nn.linear import linear
+from opensora.nn.modulation import add_gated, modulate
+from opensora.nn.normalisation import group_norm, layer_norm, normalise_channels, rms_norm
+from opensora.nn.permute import permute
+from opensora.runtime import mindspore
+
+ms = mindspore()
+ops = ms.ops
+float32 = ms.float32
+
+__all__ = [
+    "add_gated",
+    "attention",
+    "causal_conv3d",
+    "conv2d",
+    "double_pixels",
+    "from_frames",
+    "gelu",
+    "group_norm",
+    "layer_norm",
+    "linear",
+    "log",
+    "merge_heads",
+    "modulate",
+    "normalise_channels",
+    "permute",
+    "repeat_first_frame",
+    "rms_norm",
+    "sigmoid",
+    "silu",
+    "split_heads",
+    "sum_over_taps",
+    "time_tap",
+    "to_frames",
+]
+
+amax = ops.amax
+bias_add = ops.bias_add
+broadcast_to = ops.broadcast_to
+clamp = ops.clamp
+concat = ops.concat
+exp = ops.exp
+expand_dims = ops.expand_dims
+gather = ops.gather
+mean = ops.mean
+reshape = ops.reshape
+stack = ops.stack
+stop_gradient = ops.stop_gradient
+sum = ops.sum
+tile = ops.tile
+transpose = ops.transpose
+
+
+def product(x: Any, weight: Any) -> Any:
+    """x W^T of matrices (rows, in) and (out, in): (rows, out)."""
+    return ops.MatMul(transpose_b=True)(x, weight)

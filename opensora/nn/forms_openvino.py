@@ -1,0 +1,275 @@
+"""The functions of `F` as nodes of an OpenVINO graph; `forms_mindspore` and the files that it names say what each computes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from opensora.engine.graph import Node, openvino, opset
+from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
+
+o = opset()
+float32 = openvino().Type.f32
+
+Padding = tuple[int, int, int, int]
+SAME: Padding = (1, 1, 1, 1)
+
+
+def _integers(values: Sequence[int]) -> Any:
+    return o.constant(np.array(values, np.int64))
+
+
+def _node(operator: Any) -> Node:
+    return Node(operator.output(0))
+
+
+# --- the framework's own operators, under MindSpore's names ---
+
+
+def reshape(x: Node, shape: Sequence[int]) -> Node:
+    return _node(o.reshape(x.output, _integers(shape), False))
+
+
+def transpose(x: Node, axes: Sequence[int]) -> Node:
+    return _node(o.transpose(x.output, _integers(axes)))
+
+
+permute = transpose
+
+
+def concat(parts: Sequence[Node], axis: int = 0) -> Node:
+    frames = concat_frames(parts) if axis == 0 else None
+    return _joined(parts, axis) if frames is None else frames
+
+
+def _joined(parts: Sequence[Node], axis: int) -> Node:
+    return _node(o.concat([part.output for part in parts], axis))
+
+
+def stack(parts: Sequence[Node], axis: int = 0) -> Node:
+    return _joined([expand_dims(part, axis) for part in parts], axis)
+
+
+def expand_dims(x: Node, axis: int) -> Node:
+    return _node(o.unsqueeze(x.output, _integers([axis])))
+
+
+def tile(x: Node, repeats: Sequence[int]) -> Node:
+    return _node(o.tile(x.output, _integers(repeats)))
+
+
+def broadcast_to(x: Node, shape: Sequence[int]) -> Node:
+    return _node(o.broadcast(x.output, _integers(shape)))
+
+
+def gather(table: Node, indices: Node, axis: int) -> Node:
+    return _node(o.gather(table.output, indices.output, o.constant(np.int64(axis))))
+
+
+def sum(x: Node, axis: int | tuple[int, ...], keepdims: bool = False) -> Node:
+    return _node(o.reduce_sum(x.output, _axes(axis), keepdims))
+
+
+def mean(x: Node, axis: int | tuple[int, ...], keepdims: bool = False) -> Node:
+    return _node(o.reduce_mean(x.output, _axes(axis), keepdims))
+
+
+def amax(x: Node, axis: int, keepdims: bool = False) -> Node:
+    return _node(o.reduce_max(x.output, _axes(axis), keepdims))
+
+
+def _axes(axis: int | tuple[int, ...]) -> Any:
+    return _integers(axis if isinstance(axis, tuple) else (axis,))
+
+
+def exp(x: Node) -> Node:
+    return x.map(o.exp)
+
+
+def clamp(x: Node, low: float, high: float) -> Node:
+    return x.map(lambda value: o.clamp(value, low, high))
+
+
+def stop_gradient(x: Node) -> Node:
+    return x
+
+
+def product(x: Node, weight: Node) -> Node:
+    return _node(o.matmul(x.output, weight.output, False, True))
+
+
+def bias_add(x: Node, bias: Node) -> Node:
+    """The bias is for axis 1."""
+    return x + reshape(bias, (1, -1, *(1,) * (x.ndim - 2)))
+
+
+# --- activations ---
+
+
+def silu(x: Node) -> Node:
+    return x.map(o.swish)
+
+
+def sigmoid(x: Node) -> Node:
+    return x.map(o.sigmoid)
+
+
+def gelu(x: Node) -> Node:
+    return x.map(lambda value: o.gelu(value, "tanh"))
+
+
+# --- linear maps, modulation, attention ---
+
+
+def linear(weights: Any, name: str, x: Node) -> Node:
+    y = product(x, weights[name + ".weight"])
+    return y + weights[name + ".bias"] if name + ".bias" in weights else y
+
+
+def modulate(x: Node, scale: Node, shift: Node) -> Node:
+    return x * (scale + 1.0) + shift
+
+
+def add_gated(x: Node, gate: Node, y: Node) -> Node:
+    return x + gate * y
+
+
+def split_heads(x: Node, heads: int) -> Node:
+    batch, length, width = x.shape
+    return transpose(reshape(x, (batch, length, heads, width // heads)), (0, 2, 1, 3))
+
+
+def merge_heads(x: Node) -> Node:
+    batch, heads, length, width = x.shape
+    return reshape(transpose(x, (0, 2, 1, 3)), (batch, length, heads * width))
+
+
+def attention(
+    query: Node, key: Node, value: Node, bias: Node | None = None, scale: float | None = None
+) -> Node:
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = _node(o.matmul((query * factor).output, key.output, False, True))
+    scores = scores if bias is None else scores + bias
+    return _node(o.matmul(o.softmax(scores.output, -1), value.output, False, False))
+
+
+# --- normalisations ---
+
+
+def layer_norm(x: Node, eps: float = 1e-6) -> Node:
+    return _node(o.mvn(x.output, _integers([-1]), True, eps, "inside_sqrt"))
+
+
+def rms_norm(x: Node, weight: Node, eps: float = 1e-6) -> Node:
+    square = mean(x * x, -1, True)
+    return x / (square + eps).map(o.sqrt) * weight
+
+
+def group_norm(x: Node, weight: Node, bias: Node, batch: int, groups: int = 32, eps: float = 1e-6) -> Node:
+    def normalised(value: Any) -> Any:
+        return o.group_normalization(value, weight.output, bias.output, groups, eps)
+
+    if batch == x.shape[0]:
+        return Node(normalised(x.output).output(0))
+    return as_video(x, batch).map_video(normalised)
+
+
+def normalise_channels(
+    x: Node, weight: Node, bias: Node, mean: Node, variance: Node, eps: float = 1e-6
+) -> Node:
+    return _node(
+        o.batch_norm_inference(x.output, weight.output, bias.output, mean.output, variance.output, eps)
+    )
+
+
+# --- convolutions of frames-first videos ---
+
+
+def conv2d(x: Node, weight: Node, bias: Node, stride: int = 1, padding: Padding = SAME) -> Node:
+    if isinstance(x, FramesNode):
+        kernel = expand_dims(weight, 2)
+        return x.map_video(lambda video: _convolved(video, kernel, bias, (1, stride, stride), padding))
+    return Node(_convolved(x.output, weight, bias, (stride, stride), padding).output(0))
+
+
+def causal_conv3d(
+    x: Node,
+    weight: Node,
+    bias: Node,
+    batch: int,
+    time_stride: int = 1,
+    stride: int = 1,
+    padding: Padding = SAME,
+) -> Node:
+    taps = weight.shape[2]
+    if taps == 1 and time_stride == 1:
+        return conv2d(x, reshape(weight, (*weight.shape[:2], *weight.shape[3:])), bias, stride, padding)
+    if x.shape[0] == batch:
+        # With one frame every tap sees the same pixels.
+        return conv2d(x, sum(weight, 2), bias, stride, padding)
+    return _causal(repeat_first_frame(x, batch, taps - 1), weight, bias, batch, time_stride, stride, padding)
+
+
+def sum_over_taps(
+    padded: Node,
+    kernel: Node,
+    bias: Node,
+    batch: int,
+    time_stride: int = 1,
+    stride: int = 1,
+    padding: Padding = SAME,
+) -> Node:
+    return _causal(padded, transpose(kernel, (1, 2, 0, 3, 4)), bias, batch, time_stride, stride, padding)
+
+
+def _causal(
+    padded: Node, weight: Node, bias: Node, batch: int, time_stride: int, stride: int, padding: Padding
+) -> Node:
+    strides = (time_stride, stride, stride)
+    return as_video(padded, batch).map_video(lambda video: _convolved(video, weight, bias, strides, padding))
+
+
+def _convolved(x: Any, weight: Node, bias: Node, strides: Sequence[int], padding: Padding) -> Any:
+    top, bottom, left, right = padding
+    more = len(strides) - 2  # axes before height and width
+    before, after = [0] * more + [top, left], [0] * more + [bottom, right]
+    y = o.convolution(x, weight.output, list(strides), before, after, [1] * len(strides))
+    return o.add(y, reshape(bias, (1, -1, *(1,) * len(strides))).output)
+
+
+def repeat_first_frame(x: Node, batch: int, times: int) -> Node:
+    x = as_video(x, batch)
+    return concat((x[:batch],) * times + (x,), 0)
+
+
+def time_tap(padded: Node, batch: int, tap: int, taps: int, time_stride: int) -> Node:
+    video = as_video(padded, batch)
+    frames = padded.shape[0] // batch
+    outputs = (frames - taps) // time_stride + 1
+    return video.frames(slice(tap, tap + time_stride * (outputs - 1) + 1, time_stride))
+
+
+def to_frames(video: Node) -> Node:
+    return FramesNode(video.output)
+
+
+def from_frames(x: Node, batch: int) -> Node:
+    return Node(as_video(x, batch).video)
+
+
+def double_pixels(x: Node) -> Node:
+    def doubled(value: Any) -> Any:
+        *rest, height, width = value.get_shape()
+        axes = _integers([len(rest), len(rest) + 1])
+        sizes = _integers([2 * height, 2 * width])
+        return o.interpolate(
+            value,
+            sizes,
+            "nearest",
+            "sizes",
+            axes=axes,
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+
+    return x.map_video(doubled) if isinstance(x, FramesNode) else x.map(doubled)
