@@ -6,7 +6,7 @@
 
 Each writes its weights in the release's layout (4, 1 and 10 to 19 GB) below --folder, after a look at the free disk, and removes
 them. `load` and `run` are seconds, with `_cpu` those that the processor gave (on one quiet core about the same); `peak_mib` is the
-largest resident memory of the process. docs/full-size.md has figures.
+largest resident memory of the process. docs/results/full-size.md has figures.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The table of docs/memory.md: processor time and peak memory of decoding, each in a process of its own.
+"""The table of docs/results/memory.md: processor time and peak memory of decoding, each in a process of its own.
 
     python -m benchmarks.vae_memory [--size 128] [--frames 17 33 65 129] [--hidden_size 128] [--memory chunked exact tiled]
 

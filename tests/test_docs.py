@@ -3,14 +3,16 @@
 import re
 import shlex
 import subprocess
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from opensora.cli import main, parse_command
+from opensora.cli import COMMANDS, command_module, main, parse_command
+from opensora.cli.published import ANSWERS
 from opensora.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +23,13 @@ TRAINED = {
     "ema": "17x64x64/diffusion_pytorch_model.safetensors",
     "text_encoder_ema": "text_encoder/model.safetensors",
 }
+PATH = re.compile(r"`((?:\w+/)+\w+\.(?:py|md|yaml|json))`")
+TEST = re.compile(r"`(test_\w+?)(?:_?\.\.\.)?`")
+FLAG = re.compile(r"`--(\w+)")
+FOREIGN_FLAGS = {"worker_num", "tail_worker_log", "master_port", "join", "node_rank"}  # of msrun
+TEST_SOURCES = "".join(
+    path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py"))
+)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:)([^)#]+)\)")
 
 
@@ -30,6 +39,17 @@ def shown_commands() -> list[tuple[str, str]]:
         (path.name, block) for path in DOCUMENTS for block in BLOCK.findall(path.read_text(encoding="utf-8"))
     ]
     return [(name, words) for name, block in blocks for words in COMMAND.findall(block.replace("\\\n", " "))]
+
+
+@cache
+def known_flags() -> set[str]:
+    """Options of every command, and the flags of the published version that it accepts or rejects."""
+    flags = {"help", "config"}
+    for name in COMMANDS:
+        options = command_module(name).OPTIONS
+        flags |= {item.name for item in fields(options)} | set(getattr(options, "ALIASES", {}))
+        flags |= set(ANSWERS.get(name, {}))
+    return flags
 
 
 @pytest.mark.parametrize(("document", "line"), shown_commands())
@@ -42,6 +62,35 @@ def test_shown_command_is_accepted(document: str, line: str) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_files_and_tests_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for name in PATH.findall(text):
+        assert any((ROOT / place / name).exists() for place in (".", "opensora", "tests")), name
+    for name in TEST.findall(text):
+        assert f"def {name}" in TEST_SOURCES, name
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    for folder in ("opensora", "tests", "benchmarks", "scripts"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".yaml", ".sh", ".txt"):
+                for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text(encoding="utf-8")):
+                    assert (ROOT / page).exists(), f"{path.relative_to(ROOT)} names {page}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_flags_exist(document: Path) -> None:
+    unknown = set(FLAG.findall(document.read_text(encoding="utf-8"))) - known_flags() - FOREIGN_FLAGS
+    assert not unknown
+
+
+def test_the_glossary_stays_short() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^\| (?!term |-)([^|]+) \|", text, re.MULTILINE)
+    assert 10 <= len(terms) <= 20 and len(set(terms)) == len(terms)
 
 
 @pytest.mark.parametrize(("page", "name"), [("tutorial.md", "mine"), ("results/overfit.md", "clips")])

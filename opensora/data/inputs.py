@@ -43,7 +43,7 @@ def batch_text(batch: Mapping[str, np.ndarray], encoder: T5Encoder | None) -> tu
 
     The batch's own embeddings, or what `encoder`, which is not trained, makes of its token ids.
     """
-    mask = batch["cond_mask"]  # (B, 1+N, L)
+    mask = batch["text_mask"]  # (B, 1+N, L)
     if "text_embeds" in batch:
         embeds = batch["text_embeds"]
     else:

@@ -1,7 +1,8 @@
 """The samples of a run: the n-th draw is a function of (seed, n) and of the files alone.
 
     source = make_source(options, seed, text_encoder_folder)
-    source.draw(17)["video_data"]       # {"video": (3, T, H, W) or "latents": (4, t, h, w), "input_ids" or "text_embeds", "cond_mask"}
+    source.draw(17)["video_data"]
+    # {"video": (3, T, H, W) or "latents": (4, t, h, w), "input_ids" or "text_embeds", "text_mask"}
     source.join([source.draw(n) for n in range(4)])
 
 A draw that cannot be read is replaced by another, which (seed, n) names too; "rejected" tells what it was and why.
@@ -138,7 +139,7 @@ class Source:
         return sample
 
     def join(self, samples: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """A batch: "pixels" or "latents", "attention_mask", "input_ids" or "text_embeds", "cond_mask"."""
+        """A batch: "pixels" or "latents", "latent_mask", "input_ids" or "text_embeds", "text_mask"."""
         sizes = batch_sizes(self.clip.max_image_size, self.clip.num_frames, self.strides)
         return join(samples, sizes, self.videos is not None, self._pictures > 0, self.strides)
 

@@ -16,7 +16,7 @@ from opensora.models.spec import STAGES, ModelSpec
 from opensora.models.t5 import cost as t5_cost
 from opensora.pipeline.settings import Sampling
 
-# Share of the machine's matrix product that each stage reaches on a CPU, and bytes a second from a disk (docs/full-size.md).
+# Share of the machine's matrix product that each stage reaches on a CPU, and bytes a second from a disk (docs/results/full-size.md).
 EFFICIENCY = {"text": 0.7, "denoise": 0.85, "decode": 0.6}
 DISK = 1e9
 START = 15.0  # seconds until the framework is there and the blocks are compiled

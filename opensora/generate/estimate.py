@@ -9,7 +9,7 @@ from typing import Any
 from opensora.console import memory_text, operations_text, time_text
 from opensora.generate.cost import EFFICIENCY, Cost, cost, matrix_rate
 from opensora.generate.options import GenerateJob, GenerateOptions
-from opensora.generate.plan import Planned
+from opensora.generate.plan import PlannedVideo
 from opensora.models.causal_vae.cost import decode_bytes
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import STAGES
@@ -21,7 +21,7 @@ LONG = 1200.0  # seconds from which on a quicker choice is named
 QUICK: dict[str, Any] = {"sample_method": "DPM++2M", "num_sampling_steps": 20}
 
 
-def estimate(job: GenerateJob, videos: Sequence[Planned], free: int) -> Cost:
+def estimate(job: GenerateJob, videos: Sequence[PlannedVideo], free: int) -> Cost:
     """Log in one line what these videos cost, and a quicker command where they take long.
 
     free: bytes that may be used. Raises ValueError for what cannot fit on a CPU, even with the free swap space.
@@ -58,7 +58,7 @@ def words(options: GenerateOptions) -> list[str]:
     return command
 
 
-def _cost(job: GenerateJob, videos: Sequence[Planned]) -> Cost:
+def _cost(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Cost:
     options = job.options
     stages: Sequence[str] = STAGES
     if options.decode_latents:
@@ -92,7 +92,7 @@ def _log_decoding(job: GenerateJob, free: int, flops: int, rate: float | None) -
     log.info("decoding: chunked, exact but for rounding, about %s%s; %s", taken, seconds, whole)
 
 
-def _what(job: GenerateJob, videos: Sequence[Planned]) -> str:
+def _what(job: GenerateJob, videos: Sequence[PlannedVideo]) -> str:
     sampling = job.sampling
     kind = "picture" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
     count = (

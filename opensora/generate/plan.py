@@ -24,7 +24,7 @@ SHEET = ".contact.png"
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedVideo:
     """One video of a run. `recipe` is what its sidecar must hold to be the same video."""
 
     prompt: str
@@ -40,7 +40,7 @@ class Planned:
         return int(self.recipe["seed"])
 
 
-def plan(job: GenerateJob) -> list[Planned]:
+def plan(job: GenerateJob) -> list[PlannedVideo]:
     """The videos of a run, in order. Video n (prompts outermost) has the seed `--seed` + n, whatever the batch size.
 
     Raises ValueError for files in the output folder that this run would overwrite, and for latents that are missing.
@@ -57,7 +57,7 @@ def plan(job: GenerateJob) -> list[Planned]:
     return videos
 
 
-def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> Planned:
+def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> PlannedVideo:
     options, folder = job.options, Path(job.options.save_img_path)
     name = safe_name(prompt, number)
     latents = folder / f"{name}{LATENTS}.npy"
@@ -78,7 +78,7 @@ def _planned(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]
             recipe["fps"] = options.fps
     path, sidecar = folder / f"{stem}.{suffix}", folder / f"{stem}.json"
     finished = path.is_file() and read_recipe(sidecar) == recipe
-    return Planned(prompt, recipe, path, sidecar, folder / f"{name}{SHEET}", latents, finished)
+    return PlannedVideo(prompt, recipe, path, sidecar, folder / f"{name}{SHEET}", latents, finished)
 
 
 def _sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> dict[str, Any]:
@@ -110,14 +110,14 @@ def _latents_recipe(latents: Path, prompt: str) -> dict[str, Any]:
     return recipe
 
 
-def _foreign_files(video: Planned) -> list[Path]:
+def _foreign_files(video: PlannedVideo) -> list[Path]:
     """Files in the way of a video that are not an earlier run's part of the same video."""
     if read_recipe(video.sidecar) == video.recipe:
         return []
     return [path for path in (video.path, video.sidecar, video.sheet) if path.exists()]
 
 
-def sidecar_content(video: Planned, job: GenerateJob) -> dict[str, Any]:
+def sidecar_content(video: PlannedVideo, job: GenerateJob) -> dict[str, Any]:
     """The content of a sidecar: the recipe, and for people where the model lay, the versions and a command that makes it again."""
     paths = job.spec.paths
     parts = {
@@ -134,7 +134,7 @@ def sidecar_content(video: Planned, job: GenerateJob) -> dict[str, Any]:
     }
 
 
-def _command(video: Planned, job: GenerateJob) -> list[str]:
+def _command(video: PlannedVideo, job: GenerateJob) -> list[str]:
     recipe, options = video.recipe, job.options
     words = [
         "opensora",

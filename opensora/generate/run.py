@@ -21,7 +21,7 @@ from opensora.files import write_atomic, write_json
 from opensora.generate.cost import Cost
 from opensora.generate.estimate import estimate
 from opensora.generate.options import GenerateJob
-from opensora.generate.plan import Planned, plan, sidecar_content
+from opensora.generate.plan import PlannedVideo, plan, sidecar_content
 from opensora.media.reader import read_video
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
@@ -122,7 +122,7 @@ def _open(
     job: GenerateJob,
     found: Cost,
     free: int,
-    videos: list[Planned],
+    videos: list[PlannedVideo],
     mesh: "Mesh | None",
 ) -> "Pipeline":
     """The pipeline with the parts that this run needs loaded, or at least found faultless."""
@@ -155,7 +155,7 @@ def _open(
     return pipe
 
 
-def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
+def _make(job: GenerateJob, pipe: "Pipeline", videos: list[PlannedVideo]) -> None:
     folder = Path(job.options.save_img_path)
     folder.mkdir(parents=True, exist_ok=True)
     size = job.options.batch_size
@@ -164,7 +164,7 @@ def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
         nullcontext() if pipe.resident else tempfile.TemporaryDirectory(prefix=".opensora-", dir=folder)
     )
     with place as temporary:
-        run = Run(job, pipe, Shelf(temporary), videos)
+        run = Run(job, pipe, StageStore(temporary), videos)
         stages = run.stages()
         if pipe.resident:
             # A team decodes as many batches at once as it has processes.
@@ -181,11 +181,11 @@ def _make(job: GenerateJob, pipe: "Pipeline", videos: list[Planned]) -> None:
             pipe.release(part)
 
 
-def _batches(videos: list[Planned], size: int) -> list[list[Planned]]:
+def _batches(videos: list[PlannedVideo], size: int) -> list[list[PlannedVideo]]:
     return [videos[start : start + size] for start in range(0, len(videos), size)]
 
 
-class Shelf:
+class StageStore:
     """Arrays by name between the stages: in memory, or in files of a folder."""
 
     def __init__(self, folder: str | None) -> None:
@@ -217,7 +217,9 @@ class Shelf:
 class Run:
     """The stages of one run, each a function of a batch of videos; what they hand on lies on the shelf."""
 
-    def __init__(self, job: GenerateJob, pipe: "Pipeline", shelf: Shelf, videos: Sequence[Planned]) -> None:
+    def __init__(
+        self, job: GenerateJob, pipe: "Pipeline", shelf: StageStore, videos: Sequence[PlannedVideo]
+    ) -> None:
         self.job = job
         self.pipe = pipe
         self.shelf = shelf
@@ -225,7 +227,7 @@ class Run:
         self.sampled = self.finished = 0
         self.uses = Counter(video.prompt for video in videos)
 
-    def stages(self) -> list[tuple[Callable[[Sequence[Planned]], None], "LazyModel[Any]"]]:
+    def stages(self) -> list[tuple[Callable[[Sequence[PlannedVideo]], None], "LazyModel[Any]"]]:
         """The stages that this run needs, each with the part of the model that it works with."""
         pipe = self.pipe
         if self.job.options.decode_latents:
@@ -237,7 +239,7 @@ class Run:
         )
         return [(self.encode, pipe.text), (self.sample, pipe.transformer), last]
 
-    def encode(self, batch: Sequence[Planned]) -> None:
+    def encode(self, batch: Sequence[PlannedVideo]) -> None:
         wanted = dict.fromkeys((self.job.options.negative_prompt, *(video.prompt for video in batch)))
         texts = [text for text in wanted if f"text {text}" not in self.shelf]
         if texts:
@@ -245,7 +247,7 @@ class Run:
             for i, text in enumerate(texts):
                 self.shelf.put(f"text {text}", embeds[i : i + 1], masks[i : i + 1])
 
-    def sample(self, batch: Sequence[Planned]) -> None:
+    def sample(self, batch: Sequence[PlannedVideo]) -> None:
         sampling, upstream = self.job.sampling, self.job.options.upstream
         texts = [self.shelf.get(f"text {video.prompt}") for video in batch]
         embeds, mask = (np.concatenate(arrays) for arrays in zip(*texts, strict=True))
@@ -263,11 +265,11 @@ class Run:
             if not self.uses[video.prompt] and video.prompt != self.job.options.negative_prompt:
                 self.shelf.drop(f"text {video.prompt}")
 
-    def read_latents(self, batch: Sequence[Planned]) -> None:
+    def read_latents(self, batch: Sequence[PlannedVideo]) -> None:
         for video in batch:
             self.shelf.put(f"latents {video.path}", np.load(video.latents))
 
-    def keep_latents(self, batch: Sequence[Planned]) -> None:
+    def keep_latents(self, batch: Sequence[PlannedVideo]) -> None:
         for video in self._own(batch):
             (latents,) = self.shelf.get(f"latents {video.path}")
             write_json(video.sidecar, sidecar_content(video, self.job))
@@ -275,7 +277,7 @@ class Run:
             log.info("%s", video.path)
         self._drop_latents(batch)
 
-    def finish(self, batch: Sequence[Planned]) -> None:
+    def finish(self, batch: Sequence[PlannedVideo]) -> None:
         """Decode and write. The sidecar comes first and the video last: where there is a video, all of it is there."""
         own = self._own(batch)
         for video in batch if self.pipe.share_decoding else own:
@@ -290,11 +292,11 @@ class Run:
             log.info("%s", video.path)
         self._drop_latents(batch)
 
-    def _drop_latents(self, batch: Sequence[Planned]) -> None:
+    def _drop_latents(self, batch: Sequence[PlannedVideo]) -> None:
         for video in batch:
             self.shelf.drop(f"latents {video.path}")
 
-    def _own(self, batch: Sequence[Planned]) -> list[Planned]:
+    def _own(self, batch: Sequence[PlannedVideo]) -> list[PlannedVideo]:
         """Those videos of a batch that this process finishes: the team, which holds all latents, takes turns."""
         team = self.pipe.mesh.team
         first, self.finished = self.finished, self.finished + len(batch)
@@ -310,5 +312,5 @@ def evaluations(job: GenerateJob) -> int:
     )
 
 
-def _write_sheet(video: Planned, frames: np.ndarray) -> None:
+def _write_sheet(video: PlannedVideo, frames: np.ndarray) -> None:
     write_video(video.sheet, contact_sheet(frames)[None])

@@ -28,7 +28,7 @@ class Group:
         self.index = self.ranks.index(rank)
         self.name = name
         self.sent = 0
-        """Bytes that this rank has sent, by the cost of each collective where every link is used best (docs/parallel.md)."""
+        """Bytes that this rank has sent, by the cost of each collective where every link is used best (docs/results/parallel.md)."""
         self._control = control
 
     @property

@@ -26,7 +26,7 @@ COMMAND = "opensora reconstruct"
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedFile:
     """One file of a run. `figures` are those of an earlier run that finished it."""
 
     name: str  # of the source, inside its folder
@@ -51,14 +51,14 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReconstructPlan:
     """A checked request: the files in order, how they are read, and the autoencoder's folder.
 
     vae_policy: how the autoencoder bounds its memory. `summary` is the file for the figures of a folder run, None for a single file.
     """
 
     options: ReconstructOptions
-    files: list[Planned]
+    files: list[PlannedFile]
     shape: ClipShape
     autoencoder: Path
     vae_policy: VAEPolicy
@@ -66,7 +66,7 @@ class Plan:
     summary: Path | None
 
 
-def plan(options: ReconstructOptions) -> Plan:
+def plan(options: ReconstructOptions) -> ReconstructPlan:
     """Check the options and find the files. Raises ValueError that names the option, the file in the way, and the remedy."""
     _check(options)
     policy = VAEPolicy.choose(
@@ -89,7 +89,7 @@ def plan(options: ReconstructOptions) -> Plan:
     check_metrics(metrics, options.lpips_weights, None)
     settings = _settings(options, folder, policy)
     files = [_planned(name, source, target, settings, options) for name, source, target in _sources(options)]
-    return Plan(options, files, shape, folder, policy, metrics, _summary(options))
+    return ReconstructPlan(options, files, shape, folder, policy, metrics, _summary(options))
 
 
 def _check(options: ReconstructOptions) -> None:
@@ -178,9 +178,9 @@ def _settings(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> d
 
 def _planned(
     name: str, source: Path, target: Path, settings: dict[str, Any], options: ReconstructOptions
-) -> Planned:
+) -> PlannedFile:
     """With the figures of an earlier run where it finished this file. Raises ValueError for a file in the way."""
-    planned = Planned(name, source, target, settings)
+    planned = PlannedFile(name, source, target, settings)
     places = [target, planned.sidecar, *([planned.origin] if options.output_origin else [])]
     in_the_way = next((path for path in places if path.exists()), None)
     if in_the_way is None:
@@ -191,7 +191,7 @@ def _planned(
         raise ValueError(
             f"{in_the_way} exists and was made otherwise: move it away, or name another place with {option}"
         )
-    return Planned(name, source, target, settings, content["figures"] if target.is_file() else None)
+    return PlannedFile(name, source, target, settings, content["figures"] if target.is_file() else None)
 
 
 def _summary(options: ReconstructOptions) -> Path | None:

@@ -23,14 +23,14 @@ from opensora.models.causal_vae.cost import decode_bytes
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.parallel.mesh import Mesh
 from opensora.reconstruct.options import ReconstructOptions
-from opensora.reconstruct.plan import COMMAND, Plan, Planned
+from opensora.reconstruct.plan import COMMAND, PlannedFile, ReconstructPlan
 from opensora.runtime import versions
 
 ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
 
-def reconstruct(work: Plan, mesh: Mesh | None = None) -> int:
+def reconstruct(work: ReconstructPlan, mesh: Mesh | None = None) -> int:
     """Make and measure the reconstructions, print the table. Returns 0, or 1 where files of a folder could not be read; they are named.
 
     mesh: processes that share the files, by default this one alone; all know every figure, and the first one prints and writes them.
@@ -133,10 +133,10 @@ def _surplus(vae: CausalVAE, frames: int) -> int:
 
 
 def _batches(
-    work: Plan, todo: list[Planned], skipped: list[dict[str, str]]
-) -> Iterator[list[tuple[Planned, np.ndarray]]]:
+    work: ReconstructPlan, todo: list[PlannedFile], skipped: list[dict[str, str]]
+) -> Iterator[list[tuple[PlannedFile, np.ndarray]]]:
     """Clips of one shape, as many as go through together. In a folder run a file that cannot be read is named and added to `skipped`."""
-    batch: list[tuple[Planned, np.ndarray]] = []
+    batch: list[tuple[PlannedFile, np.ndarray]] = []
     for planned, clip in read_ahead(lambda planned: _read(work, planned), todo, work.options.num_workers):
         try:
             video = clip()
@@ -154,7 +154,7 @@ def _batches(
         yield batch
 
 
-def _read(work: Plan, planned: Planned) -> np.ndarray:
+def _read(work: ReconstructPlan, planned: PlannedFile) -> np.ndarray:
     """The frames that the options choose. Raises ValueError that names the file."""
     options, start = work.options, 0
     if options.dynamic_start_index:
@@ -183,7 +183,7 @@ def _read(work: Plan, planned: Planned) -> np.ndarray:
 
 
 def _finish(
-    work: Plan, planned: Planned, clip: np.ndarray, result: np.ndarray, scores: Scores
+    work: ReconstructPlan, planned: PlannedFile, clip: np.ndarray, result: np.ndarray, scores: Scores
 ) -> dict[str, Any]:
     """Measure and write. The sidecar comes first and the result last: where there is a result, all of it is there."""
     frames, height, width, _ = clip.shape

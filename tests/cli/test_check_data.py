@@ -46,7 +46,7 @@ def test_everything_is_opened_and_told(place: Path, capsys: pytest.CaptureFixtur
         "  frames to draw from: 12 to 12, the middle one 12",
         "  height x width: 32x48 (4)",
         "pictures: 4 records",
-        "a sample: pixels 3x7x16x16, attention_mask 4x2x2, input_ids 3x300, cond_mask 3x300",
+        "a sample: pixels 3x7x16x16, latent_mask 4x2x2, input_ids 3x300, text_mask 3x300",
         "an epoch: 5 samples, 3 steps of 2",
         "contact sheet: sheet.png",
     ):
@@ -83,7 +83,7 @@ def test_cached_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["check-data", "--vae_latent_folder", "latents"]) == 0
     report = capsys.readouterr().out
     assert "videos: 3 cached clips\n" in report and "height x width of latents: 4x4 (3)\n" in report
-    assert "a sample: latents 4x2x4x4, attention_mask 2x4x4, input_ids 1x300, cond_mask 1x300\n" in report
+    assert "a sample: latents 4x2x4x4, latent_mask 2x4x4, input_ids 1x300, text_mask 1x300\n" in report
 
 
 def test_a_list_that_a_run_would_refuse(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

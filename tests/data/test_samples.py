@@ -80,7 +80,7 @@ def test_captions_are_cleaned_chosen_and_dropped(lists):
     texts = Counter()
     for number in range(60):
         text = source.draw(number)["video_data"]
-        texts[tuple(text["input_ids"][0, : text["cond_mask"].sum()])] += 1
+        texts[tuple(text["input_ids"][0, : text["text_mask"].sum()])] += 1
     possible = ["", *(f"clip {i}{end}" for i in range(6) for end in ("", " again"))]
     ids, masks = Tokenizer.from_folder(TOKENIZER)(possible, 8)
     assert (
@@ -94,17 +94,18 @@ def test_batches_are_what_collate_makes(lists):
     source = make_source(options(**lists, use_image_num=2, multi_scale=True), 0, TOKENIZER)
     samples = [source.draw(number) for number in range(3)]
     batch = source.join(samples)
-    expected = collate(samples, max_image_size=16, num_frames=5, use_image_num=2)._asdict()
-    assert (
-        all(np.array_equal(batch[name], value) for name, value in expected.items())
-        and batch.keys() == expected.keys()
-    )
-    assert batch["pixels"].shape == (3, 3, 5 + 2, 16, 16) and batch["attention_mask"].shape == (
-        3,
-        2 + 2,
-        2,
-        2,
-    )
+    kinds = ("video_data", "image_data")
+    renamed = [
+        {kind: {**sample[kind], "cond_mask": sample[kind]["text_mask"]} for kind in kinds}
+        for sample in samples
+    ]
+    expected = collate(renamed, max_image_size=16, num_frames=5, use_image_num=2)
+    assert batch.keys() == {"pixels", "latent_mask", "input_ids", "text_mask"}
+    assert np.array_equal(batch["pixels"], expected.pixels)
+    assert np.array_equal(batch["latent_mask"], expected.attention_mask)
+    assert np.array_equal(batch["input_ids"], expected.input_ids)
+    assert np.array_equal(batch["text_mask"], expected.cond_mask)
+    assert batch["pixels"].shape == (3, 3, 5 + 2, 16, 16) and batch["latent_mask"].shape == (3, 2 + 2, 2, 2)
     assert samples[0]["video_data"]["video"].shape == (3, 5, 10, 16)
 
 

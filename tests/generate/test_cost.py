@@ -89,7 +89,7 @@ def test_encoding_in_turn_saves_most_of_a_long_clip(
     transformer: float,
     saved: float,
 ) -> None:
-    """The figures of docs/parallel.md: a step on each of 8 processes, 221 frames of 512x512."""
+    """The figures of docs/results/parallel.md: a step on each of 8 processes, 221 frames of 512x512."""
     size = replace(RELEASE, num_frames=221)
     step = training_cost(
         release, size, num_images=pictures, processes=8, num_no_recompute=kept, tiling=tiling

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opensora.generate.options import GenerateJob, GenerateOptions, prepare
-from opensora.generate.plan import Planned, plan, sidecar_content
+from opensora.generate.plan import PlannedVideo, plan, sidecar_content
 
 
 def job(model: Path, **changes: Any) -> GenerateJob:
@@ -21,7 +21,7 @@ def job(model: Path, **changes: Any) -> GenerateJob:
     return prepare(GenerateOptions(**options))
 
 
-def pretend_finished(video: Planned, request: GenerateJob) -> None:
+def pretend_finished(video: PlannedVideo, request: GenerateJob) -> None:
     video.path.parent.mkdir(exist_ok=True)
     video.sidecar.write_text(json.dumps(sidecar_content(video, request)))
     video.path.write_bytes(b"video")

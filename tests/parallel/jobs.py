@@ -212,7 +212,7 @@ def check_shared_frames(
     kept, sent = batch["num_images"] // 2, group.sent  # the last layers that keep what they compute
     exchange = FrameExchange(group, frames)
     terms, found, _ = step_gradients(model, own_batch(batch, group), exchange=exchange, num_no_recompute=kept)  # type: ignore[arg-type]
-    # Five exchanges a layer of this rank's tokens, padded: forward, half of it again, and backward (docs/parallel.md).
+    # Five exchanges a layer of this rank's tokens, padded: forward, half of it again, and backward (docs/results/parallel.md).
     n, patches = group.size, 2 * 3
     tokens = 2 * -(-frames // n) * n * -(-patches // n)
     assert group.sent - sent == (5 - kept) * int((n - 1) / n * tokens * TINY.width * 4)

@@ -15,8 +15,11 @@ PATCH = Strides(1, 2)
 ORDER = 4  # keeps these random numbers apart from those of a sample or a step with the same seed
 
 
-class Batch(NamedTuple):
-    """N images follow each video on the time axis; t, h, w are latent sizes. A batch of images has no video: T = t = 0."""
+class PixelBatch(NamedTuple):
+    """What the reference's Collate returns, under its names. t, h, w are latent sizes.
+
+    N images follow each video on the time axis. A batch of images has no video: T = t = 0.
+    """
 
     pixels: np.ndarray  # (B, C, T+N, H, W) float32
     attention_mask: np.ndarray  # (B, t+N, h, w) float32, 1 where the latent holds any pixel of the sample
@@ -33,17 +36,29 @@ def collate(
     patch_size_t: int = PATCH.time,
     num_frames: int = 17,
     use_image_num: int = 0,
-) -> Batch:
+) -> PixelBatch:
     """Samples of different sizes, padded with 0 at the bottom, the right and the end, and told apart by a latent mask.
 
-    A sample holds "video_data" {"video": (C, T, H, W), "input_ids": (1, L), "cond_mask": (1, L)} if num_frames > 1, and
-    "image_data" {"image": N arrays (C, 1, H, W), "input_ids": (N, L), "cond_mask": (N, L)} if num_frames is 1 or
-    use_image_num is N > 0. The batch has the size of the largest permitted sample, so that shapes never change.
+    Keys and fields have the reference's names. A sample holds, if num_frames > 1,
+        "video_data" {"video": (C, T, H, W), "input_ids": (1, L), "cond_mask": (1, L)}
+    and, if num_frames is 1 or use_image_num is N > 0,
+        "image_data" {"image": N arrays (C, 1, H, W), "input_ids": (N, L), "cond_mask": (N, L)}.
+    The batch has the size of the largest permitted sample, so that shapes never change.
     Raises ValueError for a sample that is larger.
     """
     strides = Strides(ae_stride_t, ae_stride)
     sizes = batch_sizes(max_image_size, num_frames, strides, Strides(patch_size_t, patch_size))
-    return Batch(**join(samples, sizes, num_frames > 1, num_frames == 1 or use_image_num > 0, strides))
+    renamed: list[dict[str, Any]] = [
+        {
+            kind: {**sample[kind], "text_mask": sample[kind]["cond_mask"]}
+            for kind in ("video_data", "image_data")
+            if kind in sample
+        }
+        for sample in samples
+    ]
+    images = num_frames == 1 or use_image_num > 0
+    batch = join(renamed, sizes, num_frames > 1, images, strides)
+    return PixelBatch(batch["pixels"], batch["latent_mask"], batch["input_ids"], batch["text_mask"])
 
 
 def batch_sizes(max_image_size: int, num_frames: int, strides: Strides, patch: Strides = PATCH) -> Size:
@@ -55,9 +70,10 @@ def batch_sizes(max_image_size: int, num_frames: int, strides: Strides, patch: S
 def join(
     samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: bool, strides: Strides
 ) -> dict[str, np.ndarray]:
-    """`collate` for every form of sample: "latents" (C, t, h, w) may stand for pixels and "text_embeds" (N, L, D) for input_ids.
+    """`collate` for every form of sample, with "text_mask" for "cond_mask" and "latent_mask" for "attention_mask".
 
-    Keys are those of Batch with "latents" for "pixels" and "text_embeds" for "input_ids" where the samples have them.
+    A sample may have "latents" (C, t, h, w) for its pixels, and "text_embeds" (N, L, D) for its input_ids.
+    The batch then has keys of these names for "pixels" and "input_ids".
     """
     parts = []
     if videos:
@@ -87,9 +103,9 @@ def _part(data: list[dict[str, Any]], kind: str, sizes: Size, strides: Strides) 
         masks.append(np.concatenate([mask for _, mask in padded]))
     return {
         name: np.stack(arrays),
-        "attention_mask": np.stack(masks),
+        "latent_mask": np.stack(masks),
         text: np.stack([item[text] for item in data]),
-        "cond_mask": np.stack([item["cond_mask"] for item in data]),
+        "text_mask": np.stack([item["text_mask"] for item in data]),
     }
 
 

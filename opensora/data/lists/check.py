@@ -142,7 +142,7 @@ def _describe_run(source: Source, options: CheckDataOptions) -> Iterator[str]:
         return
     batch = source.join([sample])
     yield "a sample: " + ", ".join(f"{name} {_by(value.shape[1:])}" for name, value in batch.items())
-    tokens = [int(mask.sum()) for mask in batch["cond_mask"][0]]
+    tokens = [int(mask.sum()) for mask in batch["text_mask"][0]]
     yield f"  tokens of its captions: {', '.join(map(str, tokens))} of {options.model_max_length or LENGTH}"
     yield f"  {sum(value.nbytes for value in batch.values()) / 1e6:.1f} MB, {options.caption_dropout:.0%} of the captions are left empty"
     steps = len(source) / options.batch_size

@@ -39,9 +39,9 @@ class TokenIds:
         return {"folder": self.folder, "length": self.length}
 
     def __call__(self, captions: Sequence[str], source: int) -> dict[str, np.ndarray]:
-        """input_ids and cond_mask, int32 (N, L)."""
+        """input_ids and text_mask, int32 (N, L)."""
         input_ids, mask = self._tokenizer(captions, self.length)
-        return {"input_ids": input_ids, "cond_mask": mask}
+        return {"input_ids": input_ids, "text_mask": mask}
 
 
 class TextEmbeddings:
@@ -62,14 +62,14 @@ class TextEmbeddings:
             self._caches.append(cache)
 
     def __call__(self, captions: Sequence[str], source: int) -> dict[str, np.ndarray]:
-        """text_embeds float32 (N, L, D), 0 behind the last token, and cond_mask int32 (N, L)."""
+        """text_embeds float32 (N, L, D), 0 behind the last token, and text_mask int32 (N, L)."""
         rows = [self._caches[source].read(caption_key(caption)) for caption in captions]  # (tokens, D) each
         embeds = np.zeros((len(rows), self.length, rows[0].shape[1]), np.float32)
         mask = np.zeros((len(rows), self.length), np.int32)
         for number, row in enumerate(rows):
             embeds[number, : len(row)] = row
             mask[number, : len(row)] = 1
-        return {"text_embeds": embeds, "cond_mask": mask}
+        return {"text_embeds": embeds, "text_mask": mask}
 
 
 Text = TokenIds | TextEmbeddings

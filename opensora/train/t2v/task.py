@@ -111,7 +111,7 @@ class T2VTask:
         batch, paths = data.batch(numbers)
         if data.source.videos is None:
             batch = {name: _pictures_apart(name, value) for name, value in batch.items()}
-        mask = batch["attention_mask"]
+        mask = batch["latent_mask"]
         count = len(mask)
         rows = np.arange(place[0] * count, (place[0] + 1) * count)
         timestep = spread_timesteps(place[1] * count, np.random.default_rng([self.options.seed, step]))[rows]
@@ -185,12 +185,12 @@ class T2VTask:
             text_embeds=texts,
             temporal=moving,
         )
-        inputs["text_mask"] = ms.Tensor(part["cond_mask"])
-        inputs["num_images"] = part["cond_mask"].shape[1] - 1
+        inputs["text_mask"] = ms.Tensor(part["text_mask"])
+        inputs["num_images"] = part["text_mask"].shape[1] - 1
         if self.options.snr_gamma is not None:
             inputs["weight"] = GaussianDiffusion().snr_weight(part["timestep"], self.options.snr_gamma)
-        if not part["attention_mask"].all():
-            inputs["latent_mask"] = part["attention_mask"]
+        if not part["latent_mask"].all():
+            inputs["latent_mask"] = part["latent_mask"]
         return inputs
 
     def _own_frames(self, inputs: Batch) -> tuple[Batch, Alone | None]:
@@ -210,7 +210,7 @@ class T2VTask:
             return ms.Tensor(part["text_embeds"]), None
         assert self.text_encoder is not None
         rows, length = part["input_ids"].shape[:2], part["input_ids"].shape[2]
-        ids, mask = (ms.Tensor(part[name].reshape(-1, length)) for name in ("input_ids", "cond_mask"))
+        ids, mask = (ms.Tensor(part[name].reshape(-1, length)) for name in ("input_ids", "text_mask"))
         if keep:
             output, tape = self.text_encoder.forward_with_tape(ids, mask)
         else:
@@ -239,12 +239,12 @@ class T2VTask:
             if self.options.sample_posterior
             else None
         )
-        return batch_latents(part, part["cond_mask"].shape[1] - 1, self.vae, noise)
+        return batch_latents(part, part["text_mask"].shape[1] - 1, self.vae, noise)
 
     def _flops(self, batch: list[Arrayed]) -> float:
         """Operations of the transformer in a step, on the process that has most frames."""
-        count, frames, height, width = batch[0]["attention_mask"].shape
-        texts, length = batch[0]["cond_mask"].shape[1:]
+        count, frames, height, width = batch[0]["latent_mask"].shape
+        texts, length = batch[0]["text_mask"].shape[1:]
         size = (frames - texts + 1, height, width)
         shape = {
             "batch": count,

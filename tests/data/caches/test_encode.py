@@ -148,14 +148,14 @@ def test_a_run_uses_either_cache_both_or_none(place: Path, text: bool, latents: 
         }
     made = source(place, **changes)
     batch = made.join([made.draw(number) for number in range(4)])
-    assert batch["cond_mask"].shape == (4, 3, 8) and batch["attention_mask"].shape == (4, 4, 2, 2)
+    assert batch["text_mask"].shape == (4, 3, 8) and batch["latent_mask"].shape == (4, 4, 2, 2)
     if latents:
         assert batch["latents"].shape == (4, 4, 2 + 2, 2, 2) and "pixels" not in batch
     else:
         assert batch["pixels"].shape == (4, 3, 5 + 2, 16, 16)
     if text:
         assert batch["text_embeds"].shape == (4, 3, 8, 8)
-        assert (np.abs(batch["text_embeds"]).sum(-1) > 0).astype(int).tolist() == batch["cond_mask"].tolist()
+        assert (np.abs(batch["text_embeds"]).sum(-1) > 0).astype(int).tolist() == batch["text_mask"].tolist()
     else:
         assert batch["input_ids"].shape == (4, 3, 8)
 
@@ -165,12 +165,12 @@ def test_captions_do_not_depend_on_the_text_cache(place: Path) -> None:
     encoder = T5Encoder.from_pretrained(place / "t5")
     for number in range(6):
         ids, embeds = plain.draw(number)["video_data"], cached.draw(number)["video_data"]
-        assert np.array_equal(ids["cond_mask"], embeds["cond_mask"]) and np.array_equal(
+        assert np.array_equal(ids["text_mask"], embeds["text_mask"]) and np.array_equal(
             ids["video"], embeds["video"]
         )
         expected = (
-            encoder(ms.Tensor(ids["input_ids"]), ms.Tensor(ids["cond_mask"])).asnumpy()
-            * ids["cond_mask"][..., None]
+            encoder(ms.Tensor(ids["input_ids"]), ms.Tensor(ids["text_mask"])).asnumpy()
+            * ids["text_mask"][..., None]
         )
         np.testing.assert_allclose(embeds["text_embeds"], expected, rtol=1e-5, atol=1e-6)
 
@@ -182,7 +182,7 @@ def test_pixels_and_ids_become_what_the_caches_hold(place: Path) -> None:
     batch, other = (made.join([made.draw(0), made.draw(1)]) for made in (plain, cached))
     for one, two in zip(batch_text(batch, encoder), batch_text(other, None), strict=True):
         assert one.shape[:3] == (2, 3, 8)
-        kept = np.broadcast_to(batch["cond_mask"].reshape(2, 3, 8, *[1] * (one.ndim - 3)), one.shape) > 0
+        kept = np.broadcast_to(batch["text_mask"].reshape(2, 3, 8, *[1] * (one.ndim - 3)), one.shape) > 0
         np.testing.assert_allclose(one[kept], two[kept], rtol=1e-5, atol=1e-6)
 
     latents = batch_latents(batch, 2, vae, np.random.default_rng(0))
@@ -239,7 +239,7 @@ def test_sizes_that_differ_are_encoded_as_a_run_would_pad_them(place: Path) -> N
     encode(place, "scaled", video_data=place / "videos.txt", num_frames=5, multi_scale=True)
     made = source(place, vae_latent_folder=str(place / "scaled"), multi_scale=True)
     batch = made.join([made.draw(0)])
-    assert batch["latents"].shape == (1, 4, 2, 2, 2) and batch["attention_mask"][0, 0].tolist() == [
+    assert batch["latents"].shape == (1, 4, 2, 2, 2) and batch["latent_mask"][0, 0].tolist() == [
         [1, 1],
         [1, 1],
     ]

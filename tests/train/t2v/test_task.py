@@ -95,7 +95,7 @@ def test_without_draws_a_run_trains_on_the_means(cache: LatentCache) -> None:
 def test_captions_are_left_out_at_the_given_rate(cache: LatentCache) -> None:
     run = task(cache, caption_dropout=0.25, batch_size=50)
     empty = np.concatenate(
-        [run.batch(step)[0]["cond_mask"].sum((1, 2)) == 1 for step in range(1, 41)]
+        [run.batch(step)[0]["text_mask"].sum((1, 2)) == 1 for step in range(1, 41)]
     )  # the end token alone
     assert empty.mean() == pytest.approx(0.25, abs=0.04)
 

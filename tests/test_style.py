@@ -1,0 +1,34 @@
+"""Lines of docs fit a screen."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 110
+FOLDERS = ("benchmarks", "docs", "examples", "opensora", "tests", "tools")
+URL = re.compile(r"https?://\S+")
+
+
+def files(suffix: str) -> list[Path]:
+    """Files of the repository with this suffix, not those of virtual environments and runs."""
+    return sorted(ROOT.glob(f"*{suffix}")) + [
+        path for folder in FOLDERS for path in sorted((ROOT / folder).rglob(f"*{suffix}"))
+    ]
+
+
+def long_lines(path: Path) -> list[str]:
+    """Lines over the limit that are neither a row of a table nor long because of a URL."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [
+        f"{path.relative_to(ROOT)}:{number}"
+        for number, line in enumerate(lines, 1)
+        if len(URL.sub("", line)) > LIMIT and not (path.suffix == ".md" and line.startswith("|"))
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".md"])
+def test_lines_have_at_most_110_columns(suffix: str) -> None:
+    found = [line for path in files(suffix) for line in long_lines(path)]
+    assert not found, f"{len(found)} lines are too long: {', '.join(found[:20])}"
