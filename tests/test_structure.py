@@ -18,12 +18,13 @@ SHARED = {room for room, imports in IMPORTS.items() if imports == "nothing, shar
 def allowed(room: str) -> set[str]:
     """Rooms that the row of `room` lets it import."""
     found = {room} | SHARED
-    for name in IMPORTS[room].split(", "):
+    for entry in IMPORTS[room].split(", "):
+        name = entry.removesuffix(" and below")
         if name == "all below":
             found |= set(ROOMS[ROOMS.index(room) :])
         elif name not in ("nothing", "shared"):
-            assert name in ROOMS, f"{name} in the row of {room} has no row"
-            found.add(name)
+            assert name in ROOMS[ROOMS.index(room) :], f"{name} is not below {room} in docs/structure.md"
+            found |= set(ROOMS[ROOMS.index(name) :]) if name != entry else {name}
     return found
 
 
