@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from opensora.models.initial import normal, uniform
+from opensora.models.initial import mean_kernel, normal, uniform, xavier
 
 
 @pytest.mark.parametrize("bound", [1e-3, 1.0, 40.0])
@@ -26,3 +26,14 @@ def test_normal_values_have_the_deviation() -> None:
 def test_a_seed_gives_the_same_values(draw: Callable[..., np.ndarray]) -> None:
     first, again, other = (draw(np.random.default_rng(seed), (3, 4), 1.0) for seed in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_xavier_has_the_variance_of_its_fans() -> None:
+    values = xavier(np.random.default_rng(1), (60, 20, 3, 3))  # fan in 180, fan out 60
+    np.testing.assert_allclose(values.var(), 2 / (180 + 60), rtol=0.03)
+
+
+def test_a_mean_kernel_averages() -> None:
+    kernel = mean_kernel(np.random.default_rng(1), (5, 1, 2, 2))
+    patch = np.array([[1.0, 2.0], [3.0, 6.0]])
+    np.testing.assert_allclose((kernel * patch).sum((1, 2, 3)), 3.0)

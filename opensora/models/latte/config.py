@@ -1,15 +1,19 @@
-"""LatteT2V's configuration and the names and shapes of its weights, as in the release files. Loads without MindSpore."""
+"""Configuration of LatteT2V, and its weights by their names in the release files. Loads without MindSpore."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from opensora.models.initial import Initialiser, mean_kernel, normally, ones, xavier, zeros
 from opensora.weights import TensorSource, check_types, open_weights
 
 TIMESTEP_CHANNELS = 256
-# The release keeps a caption for unconditional training in its files, which no forward pass reads.
+# Name and rows of the caption for unconditional training; the release holds it, no forward pass reads it.
 UNUSED_CAPTION = ("caption_projection.y_embedding", 120)
+# Settings of config.json that have one value in all LatteT2V models of v1.1.
 FIXED = {
     "patch_size_t": 1,
     "activation_fn": "gelu-approximate",
@@ -26,23 +30,27 @@ FIXED = {
 
 @dataclass(frozen=True)
 class LatteConfig:
-    """The keys of the release's config.json that shape the model. The defaults are LatteT2V-XL/122's at 65 frames of 512x512."""
+    """Settings of the release's config.json. The defaults are those of LatteT2V-XL/122, 65 frames of 512x512."""
 
+    # Architecture
     num_layers: int = 28
     num_attention_heads: int = 16
     attention_head_dim: int = 72
     cross_attention_dim: int = 1152
-    caption_channels: int = 4096
-    in_channels: int = 4
-    out_channels: int = 8
-    patch_size: int = 2
-    sample_size: tuple[int, int] = (64, 64)
-    video_length: int = 17
     attention_bias: bool = True
     norm_eps: float = 1e-6
     num_embeds_ada_norm: int = 1000
-    use_rope: bool = False
     compress_kv_factor: int = 1
+    # Latents
+    in_channels: int = 4
+    out_channels: int = 8
+    patch_size: int = 2
+    # Positions
+    sample_size: tuple[int, int] = (64, 64)
+    video_length: int = 17
+    use_rope: bool = False
+    # Text
+    caption_channels: int = 4096
     model_max_length: int = 300
 
     @classmethod
@@ -96,44 +104,69 @@ class LatteConfig:
         return self.compress_kv_factor != 1 and layer >= self.num_layers // 2
 
 
-def weight_shapes(config: LatteConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight by its name in the release file."""
-    width = config.width
-    size = config.patch_size
-    shapes: dict[str, tuple[int, ...]] = {"scale_shift_table": (2, width)}
+class WeightSpec(NamedTuple):
+    """Shape of a weight, and how it is drawn for a new model."""
 
-    def add(name: str, outputs: int, inputs: tuple[int, ...], bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = (outputs, *inputs)
+    shape: tuple[int, ...]
+    initial: Initialiser
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """A random weight, float32."""
+        return self.initial(rng, self.shape)
+
+
+def weight_specs(config: LatteConfig) -> dict[str, WeightSpec]:
+    """Every weight by its name in the release file, in the order of its drawing.
+
+    Distributions follow PixArt-alpha (arXiv:2310.00426): Xavier-uniform projections and normal conditioning. The
+    projections that end the model and the cross-attentions are zero-initialised, so that training starts from a
+    prediction of zero which ignores the text. So are those that end the temporal blocks: a model trained on images
+    keeps its predictions when training goes on with videos.
+    """
+    width, size = config.width, config.patch_size
+    conditioning = normally(0.02)
+    specs = {"scale_shift_table": WeightSpec((2, width), normally(width**-0.5))}
+
+    def add(
+        name: str, outputs: int, inputs: tuple[int, ...], initial: Initialiser = xavier, bias: bool = True
+    ) -> None:
+        specs[f"{name}.weight"] = WeightSpec((outputs, *inputs), initial)
         if bias:
-            shapes[f"{name}.bias"] = (outputs,)
+            specs[f"{name}.bias"] = WeightSpec((outputs,), zeros)
+
+    def add_block(name: str, attentions: dict[str, Initialiser], ff_out: Initialiser, axes: int) -> None:
+        """attentions: how each one's last projection is drawn; ff_out: the same for the feed-forward."""
+        specs[f"{name}.scale_shift_table"] = WeightSpec((6, width), normally(width**-0.5))
+        for attention, attention_out in attentions.items():
+            for projection in ("to_q", "to_k", "to_v"):
+                add(f"{name}.{attention}.{projection}", width, (width,), bias=config.attention_bias)
+            add(f"{name}.{attention}.to_out.0", width, (width,), attention_out)
+        if config.compresses(layer):
+            # Before training a compressed key is the mean of its tokens.
+            add(f"{name}.attn1.sr", width, (1, *(config.compress_kv_factor,) * axes), mean_kernel)
+            add(f"{name}.attn1.norm", width, (), ones)
+        add(f"{name}.ff.net.0.proj", 4 * width, (width,))
+        add(f"{name}.ff.net.2", width, (4 * width,), ff_out)
 
     add("pos_embed.proj", width, (config.in_channels, size, size))
-    add("proj_out", config.out_channels * size * size, (width,))
-    add("adaln_single.emb.timestep_embedder.linear_1", width, (TIMESTEP_CHANNELS,))
-    add("adaln_single.emb.timestep_embedder.linear_2", width, (width,))
-    add("adaln_single.linear", 6 * width, (width,))
-    shapes[UNUSED_CAPTION[0]] = (UNUSED_CAPTION[1], config.caption_channels)
-    add("caption_projection.linear_1", width, (config.caption_channels,))
-    add("caption_projection.linear_2", width, (width,))
+    add("proj_out", config.out_channels * size * size, (width,), zeros)
+    add("adaln_single.emb.timestep_embedder.linear_1", width, (TIMESTEP_CHANNELS,), conditioning)
+    add("adaln_single.emb.timestep_embedder.linear_2", width, (width,), conditioning)
+    add("adaln_single.linear", 6 * width, (width,), conditioning)
+    specs[UNUSED_CAPTION[0]] = WeightSpec((UNUSED_CAPTION[1], config.caption_channels), conditioning)
+    add("caption_projection.linear_1", width, (config.caption_channels,), conditioning)
+    add("caption_projection.linear_2", width, (width,), conditioning)
     for layer in range(config.num_layers):
-        for kind, attentions, axes in (
-            ("transformer_blocks", ("attn1", "attn2"), 2),
-            ("temporal_transformer_blocks", ("attn1",), 1),
-        ):
-            block = f"{kind}.{layer}"
-            shapes[f"{block}.scale_shift_table"] = (6, width)
-            for attention in attentions:
-                for name in ("to_q", "to_k", "to_v"):
-                    add(f"{block}.{attention}.{name}", width, (width,), config.attention_bias)
-                add(f"{block}.{attention}.to_out.0", width, (width,))
-            if config.compresses(layer):
-                add(f"{block}.attn1.sr", width, (1, *(config.compress_kv_factor,) * axes))
-                add(f"{block}.attn1.norm", width, ())
-            add(f"{block}.ff.net.0.proj", 4 * width, (width,))
-            add(f"{block}.ff.net.2", width, (4 * width,))
-    return shapes
+        add_block(f"transformer_blocks.{layer}", {"attn1": xavier, "attn2": zeros}, xavier, axes=2)
+        add_block(f"temporal_transformer_blocks.{layer}", {"attn1": zeros}, zeros, axes=1)
+    return specs
+
+
+def weight_shapes(config: LatteConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight by its name in the release file."""
+    return {name: spec.shape for name, spec in weight_specs(config).items()}
 
 
 def open_latte(source: str | Path, config: LatteConfig) -> TensorSource:
-    """The weights of a LatteT2V, of any publisher's file or a checkpoint of ours. Raises WeightsError."""
+    """The weights of a LatteT2V in any publisher's file or in one of our checkpoints. Raises WeightsError."""
     return open_weights(source, expected=weight_shapes(config), unused=(UNUSED_CAPTION[0],))

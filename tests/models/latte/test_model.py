@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from opensora.engine.mindspore import set_jit
 from opensora.models import LatteT2V
-from opensora.models.latte.model import LatteConfig, weight_shapes
+from opensora.models.latte.config import LatteConfig, weight_shapes
 from opensora.nn.on_demand import OnDemand
 from opensora.weights import WeightsError
 from tests import reference
@@ -311,12 +311,14 @@ def test_shapes_that_do_not_fit_are_named(tiny: LatteT2V) -> None:
     latents, timestep, text = tiny_inputs()
     with pytest.raises(ValueError, match=r"\(2, 3, 3, 4, 4\)"):
         tiny(latents[:, :3], timestep, text)
-    with pytest.raises(ValueError, match="3x4: both must be multiples"):
+    with pytest.raises(ValueError, match="3x4: height and width must be multiples"):
         tiny(latents[..., :3, :], timestep, text)
     with pytest.raises(ValueError, match="have 4 channels"):
         tiny(latents, timestep, text[..., :4])
-    with pytest.raises(ValueError, match="1 images need"):
-        tiny(latents, timestep, text, num_images=1)
+    two_captions = ms.ops.stack((text, text), 1)
+    for captions, images in ((text, 1), (text[:, :2], 1), (two_captions, 0), (two_captions, 2)):
+        with pytest.raises(ValueError, match=f"with {images} images it must be"):
+            tiny(latents, timestep, captions, num_images=images)
     with pytest.raises(ValueError, match="temporal=False"):
         tiny(latents, timestep, text, num_images=3)
 
