@@ -1,60 +1,121 @@
-"""Clips to be reconstructed or compared: which files of a folder, which of their frames, at what size."""
+"""Clips cut out of videos: which frames are read, and at what size.
 
-import csv
-import json
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+Training draws clips: `draw_frames` reads frames from a random start, `read_clip` makes the transformer's
+training clips of them (`dataset/videos.py` makes the autoencoder's). `reconstruct` and `evaluate` read the
+same frames every time: `ClipShape`.
+"""
+
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from opensora.data.transforms import center_crop, short_side_resize, to_float
-from opensora.media.reader import PICTURE_SUFFIXES, VIDEO_SUFFIXES, iter_frames
+from opensora.checks import at_least
+from opensora.data.options import ClipOptions
+from opensora.data.transforms import (
+    center_crop,
+    center_crop_resize,
+    frame_indices,
+    long_side_resize,
+    random_flip,
+    short_side_resize,
+    to_float,
+    to_model,
+)
+from opensora.media.reader import iter_frames, probe, read_video
 
-MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
-COLUMNS = ("video", "path")
-FRAMES_AT_ONCE = 16  # that are resized together, so that a clip is held in floats only in part
+FRAMES_AT_ONCE = 16  # resized together, so that only part of a clip is held as floats
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+
+class Segment(NamedTuple):
+    """Frames `start` up to, not including, `end` of a video; None is the end of the file."""
+
+    path: Path
+    start: int = 0
+    end: int | None = None
+
+
+def draw_frames(segment: Segment, num_frames: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Read every `sample_rate`-th frame from a start drawn inside the segment -> uint8 (num_frames, h, w, 3).
+
+    A segment that is too short for this rate is read at the largest rate that fits. Raises ValueError that
+    names a file that cannot be read or a segment of fewer than `num_frames` frames.
+    """
+    length = count_frames(segment.path)
+    end = length if segment.end is None else min(segment.end, length)
+    try:
+        indices = segment.start + frame_indices(end - segment.start, num_frames, sample_rate, rng)
+    except ValueError as error:
+        raise ValueError(f"{segment.path}: {error}") from error
+    step = int(indices[1] - indices[0]) if num_frames > 1 else 1
+    return read_video(segment.path, num_frames, step, int(indices[0]))
+
+
+@lru_cache(maxsize=65536)
+def count_frames(path: Path) -> int:
+    """Frames of a video; remembered, because some files have to be read through for it."""
+    return probe(path).frames
+
+
+def read_clip(segment: Segment, options: ClipOptions, rng: np.random.Generator) -> np.ndarray:
+    """Draw a clip as the transformer's training reads it -> float32 (3, T, H, W) in [-1, 1].
+
+    Raises ValueError as `draw_frames` does.
+    """
+    frames = draw_frames(segment, options.num_frames, options.sample_rate, rng)  # uint8 (T, h, w, 3)
+    resize = long_side_resize if options.multi_scale else center_crop_resize
+    # One frame at a time: 65 frames of 1080p in float32 take 1.6 GB.
+    resized = [resize(to_float(frame[None]), options.max_image_size) for frame in frames]
+    video = np.concatenate(resized)  # (T, 3, H, W)
+    return to_model(random_flip(video, rng) if options.enable_flip else video)
+
+
+def evenly_spaced_frames(video: np.ndarray, count: int) -> list[np.ndarray]:
+    """`count` frames (C, 1, H, W) of a clip (C, T, H, W), from the first to the last."""
+    places = np.linspace(0, video.shape[1] - 1, count).astype(int)
+    return [video[:, place : place + 1] for place in places]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipShape:
-    """Which frames of a file, and their size. Raises ValueError that names the option."""
+    """The frames that are read of a file, and their size. Raises ValueError that names the option."""
 
     num_frames: int
-    """At most so many."""
+    """Maximum number of frames."""
     sample_rate: int = 1
-    """Every so many frames one."""
+    """Take every n-th frame."""
     resolution: int | None = None
-    """Pixels that the shorter side is resized to."""
+    """Resize the shorter side to this many pixels."""
     crop_size: int | None = None
-    """Side of the square that is cut out of the middle, after resizing."""
+    """Then crop a centred square of this side."""
     multiple: int = 1
-    """Height and width are cut to multiples of it."""
+    """Height and width are cropped to multiples of it."""
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "sample_rate", "resolution", "crop_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} {value} is too small: use 1 or more")
-        if self.crop_size is not None and self.crop_size % self.multiple:
+        at_least(self, 1, "num_frames", "sample_rate", "resolution", "crop_size")
+        if self.crop_size is None:
+            return
+        if self.crop_size % self.multiple:
             near = max(round(self.crop_size / self.multiple), 1) * self.multiple
             raise ValueError(
-                f"crop_size {self.crop_size} is not a multiple of {self.multiple}, the autoencoder's stride: use {near}"
+                f"crop_size {self.crop_size} is not a multiple of {self.multiple}, the autoencoder's stride: "
+                f"use {near}"
             )
-        if self.crop_size is not None and self.resolution is not None and self.crop_size > self.resolution:
+        if self.resolution is not None and self.crop_size > self.resolution:
             raise ValueError(
-                f"crop_size {self.crop_size} is larger than resolution {self.resolution}: use {self.resolution} or less"
+                f"crop_size {self.crop_size} is larger than resolution {self.resolution}: "
+                f"use {self.resolution} or less"
             )
 
     def read(self, path: Path, start: int = 0) -> np.ndarray:
-        """The frames from `start`, uint8 (T, H, W, 3), as many as there are up to num_frames. Raises ValueError that names the file."""
+        """Read the clip from frame `start` -> uint8 (T, H, W, 3) with T up to num_frames.
+
+        Raises ValueError that names a file that cannot be read, ends before `start` or has frames that are
+        too small.
+        """
         frames = islice(iter_frames(path, self.sample_rate, start), self.num_frames)
         parts = []
         while chunk := list(islice(frames, FRAMES_AT_ONCE)):
@@ -74,87 +135,7 @@ class ClipShape:
         if not all(size) or size[0] > height or size[1] > width:
             least = self.crop_size or self.multiple
             raise ValueError(
-                f"{path} has frames of {height}x{width}, less than {least}x{least}: enlarge them with --resolution {least}"
+                f"{path} has frames of {height}x{width}, less than {least}x{least}: "
+                f"enlarge them with --resolution {least}"
             )
         return center_crop(frames.transpose(0, 3, 1, 2), size).transpose(0, 2, 3, 1)
-
-
-def media_files(folder: Path) -> list[Path]:
-    """Video and picture files of a folder by their endings, in order of their names; hidden ones and subfolders are passed over.
-
-    Raises ValueError for a folder that does not exist or has none.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"folder {folder} does not exist: check the path")
-    found = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    media = sorted(path for path in found if path.suffix.lower() in MEDIA_SUFFIXES)
-    if not media:
-        raise ValueError(
-            f"folder {folder} has no video or picture: files that end in {', '.join(MEDIA_SUFFIXES)} are read"
-        )
-    return media
-
-
-def listed_files(listing: Path, folder: Path) -> list[Path]:
-    """The files of a folder that a list names: a line each (.txt), a column video or path, else the first (.csv), or .json, an
-    array of names or of objects with "path". Raises ValueError for another list and for names outside the folder or twice in the list.
-    """
-    try:
-        names = _read_list(listing)
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(
-            f"data_file_path {listing} cannot be read ({error}): give a .txt, .csv or .json list of files"
-        ) from error
-    if not names:
-        raise ValueError(f"data_file_path {listing} names no file: write one a line")
-    paths = []
-    for name in names:
-        path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(
-                f"data_file_path {listing} names {name!r}, which is outside {folder}: write paths relative to the folder"
-            )
-        if path in paths:
-            raise ValueError(f"data_file_path {listing} names {name!r} twice: remove one")
-        paths.append(path)
-    return paths
-
-
-def _read_list(listing: Path) -> list[str]:
-    text = listing.read_text(encoding="utf-8-sig")
-    if listing.suffix == ".csv":
-        rows = csv.DictReader(text.splitlines())
-        column = next(
-            (name for name in COLUMNS if name in (rows.fieldnames or ())), (rows.fieldnames or ("",))[0]
-        )
-        return [row[column] for row in rows if row[column]]
-    if listing.suffix == ".json":
-        content = json.loads(text)
-        if not isinstance(content, list):
-            raise ValueError(f"it holds a {type(content).__name__}")
-        return [_path_of(item) for item in content]
-    if listing.suffix != ".txt":
-        raise ValueError("its ending is unknown")
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _path_of(item: Any) -> str:
-    name = item.get("path") if isinstance(item, dict) else item
-    if not isinstance(name, str):
-        raise ValueError(f"{item!r} names no file")
-    return name
-
-
-def read_ahead(
-    read: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[tuple[Item, Callable[[], Result]]]:
-    """Each item with a function that returns what `read` makes of it, or raises what it raised; `workers` items are read beforehand."""
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[tuple[Item, Future[Result]]] = deque()
-        rest = iter(items)
-        for item in islice(rest, max(workers, 1)):
-            waiting.append((item, pool.submit(read, item)))
-        while waiting:
-            item, future = waiting.popleft()
-            yield item, future.result
-            waiting.extend((following, pool.submit(read, following)) for following in islice(rest, 1))

@@ -1,4 +1,4 @@
-"""Samples made by processes of their own, in whatever order they are asked for; and the account of what could not be read."""
+"""Load samples, in worker processes if wanted, and keep count of the files that could not be read."""
 
 import contextlib
 import json
@@ -16,24 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.samples import Source
+from opensora.data.samples import SampleSource
 
-ENOUGH = 100
-"""Reads before their rate of failures means anything: a run stops early only where so many could not be within the rate."""
-PATIENCE = 2.0  # seconds until a worker that was asked to end is killed
+MIN_READS = 100
+"""The rate of failures is taken of at least this many reads, so that early failures do not stop a run."""
+PATIENCE = 2.0  # seconds until a worker that was told to end is killed
 
 
 class Loader:
-    """The samples of a run, each a function of its number: `sample(number)` or, several at once, `samples(numbers)`.
+    """Loads samples by number: `sample(number)`, `samples(numbers)`, `batch(numbers)`. A context manager.
 
-    With workers > 0 that many processes read, and calls from several threads share them. What cannot be read is written to
-    `quarantine`, a file of json lines, once each; above `max_bad_rate` the run ends: both calls raise ValueError. They raise
-    ChildProcessError when a worker died. A context manager: its end is the workers' end.
+    With workers > 0 that many processes read; several threads may call and share them. Every file that cannot
+    be read is written once to `quarantine`, a file of JSON lines. The methods raise ValueError if the
+    fraction of such files exceeds `max_bad_rate`, and ChildProcessError if a worker died.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: SampleSource,
         workers: int = 0,
         quarantine: str | Path | None = None,
         max_bad_rate: float = 0.1,
@@ -42,9 +42,9 @@ class Loader:
         self._quarantine = None if quarantine is None else Path(quarantine)
         self._reads = self._failures = 0
         self._known: set[str] = set()
-        if self._quarantine is not None and self._quarantine.is_file():  # the run continues
+        if self._quarantine is not None and self._quarantine.is_file():  # left by an earlier part of the run
             for line in self._quarantine.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(json.JSONDecodeError):  # a full disk cut it off
+                with contextlib.suppress(json.JSONDecodeError):  # a full disk cut off the line
                     self._known.add(json.loads(line)["path"])
         self._lock = threading.Lock()
         self._workers = [_Worker(source, number) for number in range(workers)]
@@ -58,17 +58,17 @@ class Loader:
         return len(self.source)
 
     def sample(self, number: int) -> dict[str, Any]:
-        """The `number`-th draw of the run."""
+        """Sample `number` of the run."""
         return self.samples([number])[0]
 
     def samples(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Several draws, made side by side by the workers."""
+        """Several samples, read in parallel by the workers."""
         if not self._workers:
-            return [self._account(self.source.draw(number)) for number in numbers]
-        return [self._account(sample) for sample in self._threads.map(self._from_worker, numbers)]
+            return [self._count(self.source.draw(number)) for number in numbers]
+        return [self._count(sample) for sample in self._threads.map(self._from_worker, numbers)]
 
     def batch(self, numbers: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Several draws put together (`Source.join`), and the paths of what they hold."""
+        """A batch of several samples (`SampleSource.join`), and the paths of their files."""
         samples = self.samples(numbers)
         return self.source.join(samples), [path for sample in samples for path in sample["paths"]]
 
@@ -79,17 +79,18 @@ class Loader:
         finally:
             self._idle.put(worker)
 
-    def _account(self, sample: dict[str, Any]) -> dict[str, Any]:
+    def _count(self, sample: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             self._reads += len(sample["paths"]) + len(sample["rejected"])
             for path, reason in sample["rejected"]:
                 self._failures += 1
                 self._report(path, reason)
-                if self._failures > self._max_bad_rate * max(self._reads, ENOUGH):
-                    seen = "" if self._quarantine is None else f", {self._quarantine} lists all"
+                if self._failures > self._max_bad_rate * max(self._reads, MIN_READS):
+                    listed = "" if self._quarantine is None else f", {self._quarantine} lists all"
                     raise ValueError(
-                        f"{self._failures} of {self._reads} samples could not be read, more than max_bad_rate {self._max_bad_rate:g} "
-                        f"allows (the last: {reason}{seen}): repair the data, or raise the rate"
+                        f"{self._failures} of {self._reads} samples could not be read, more than "
+                        f"max_bad_rate {self._max_bad_rate:g} allows (the last: {reason}{listed}): "
+                        "repair the data, or raise the rate"
                     )
         return sample
 
@@ -101,9 +102,9 @@ class Loader:
                 file.write(json.dumps({"path": path, "reason": reason}) + "\n")
 
     def close(self) -> None:
-        """End the workers; those that read a sample now are not waited for long."""
+        """End the workers; a worker that is reading is killed after a short wait."""
         for worker in self._workers:
-            worker.ask_to_end()
+            worker.tell_to_end()
         for worker in self._workers:
             worker.end()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -118,16 +119,19 @@ class Loader:
 
 
 class _Worker:
-    """A process that draws, and its end of the pipe. It is spawned: a copy of a process with the framework's threads could hang."""
+    """A process that draws samples.
 
-    def __init__(self, source: Source, number: int) -> None:
+    It is spawned, because a forked copy of the framework's threads could hang.
+    """
+
+    def __init__(self, source: SampleSource, number: int) -> None:
         self._number = number
         self._pipe, theirs = multiprocessing.get_context("spawn").Pipe()
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve, args=(source, theirs), daemon=True
         )
         self._process.start()
-        theirs.close()  # so that the pipe ends with the process
+        theirs.close()  # so that the pipe breaks when the process ends
 
     def draw(self, number: int) -> dict[str, Any]:
         try:
@@ -136,7 +140,8 @@ class _Worker:
         except (EOFError, OSError) as error:
             self._process.join(PATIENCE)
             raise ChildProcessError(
-                f"data worker {self._number} {self._death()} at sample {number}: continue with fewer workers, or 0"
+                f"data worker {self._number} {self._death()} at sample {number}: "
+                "continue with fewer workers, or 0"
             ) from error
         if kind != "sample":
             raise (ValueError if kind == "ValueError" else RuntimeError)(content)
@@ -147,10 +152,10 @@ class _Worker:
         code = self._process.exitcode
         if code is None or code >= 0:
             return f"ended with code {code}"
-        kill = " (what a system does that is out of memory)" if -code == signal.SIGKILL else ""
+        kill = " (a system does this when memory runs out)" if -code == signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{kill}"
 
-    def ask_to_end(self) -> None:
+    def tell_to_end(self) -> None:
         with contextlib.suppress(OSError):
             self._pipe.send(None)
 
@@ -161,9 +166,10 @@ class _Worker:
         self._pipe.close()
 
 
-def _serve(source: Source, pipe: Connection) -> None:
-    """Draw what is asked for until None comes, or until the asking process is gone."""
-    # Signals of the terminal and of a scheduler go to the whole group; the run finishes its step first, and needs its samples.
+def _serve(source: SampleSource, pipe: Connection) -> None:
+    """Draw the samples that are requested until None comes or the main process is gone."""
+    # Terminals and schedulers signal the whole group. The run finishes its step first and needs samples for
+    # it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):

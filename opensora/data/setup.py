@@ -1,4 +1,4 @@
-"""From data options to the source of a run: lists are indexed, caches are opened and checked."""
+"""From data options to the samples of a run: index the lists, open and check the caches."""
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -6,15 +6,16 @@ from typing import Any
 
 from opensora.data.caches.cache import encoder_digest
 from opensora.data.caches.latents import LatentCache
+from opensora.data.dataset import Dataset, FileDataset, LatentDataset
 from opensora.data.dataset.collate import PUBLISHED
 from opensora.data.lists.data_list import Entries, read_data_list
 from opensora.data.options import ClipOptions, DataOptions, ListOptions
-from opensora.data.samples import FileStock, LatentStock, Source, Stock
-from opensora.data.text.captions import Text, TextEmbeddings, TokenIds
+from opensora.data.samples import SampleSource, Stream
+from opensora.data.text.captions import CaptionFeatures, TextEmbeddings, TokenIds
 from opensora.models.geometry import Strides
 
-LENGTH = 300
-"""Tokens of a caption where no model says otherwise."""
+DEFAULT_TEXT_LENGTH = 300
+"""Tokens of a caption if no model gives another number."""
 
 
 def make_source(
@@ -23,109 +24,98 @@ def make_source(
     text_encoder: str | Path | None = None,
     vae: str | Path | None = None,
     strides: Strides = PUBLISHED,
-) -> Source:
-    """The samples that the options ask for.
+) -> SampleSource:
+    """Open the data that the options name.
 
-    text_encoder: its folder, for the tokenizer, and to tell whether cached text embeddings are its own; vae: the same for latents;
-    None accepts any cache. strides: of the autoencoder. Raises ValueError for lists or caches that cannot be used, with the reason.
+    text_encoder: its folder, for the tokenizer and to check cached text embeddings. vae: the autoencoder's
+    folder, to check cached latents. None accepts any cache. strides: the autoencoder's. Raises ValueError for
+    lists and caches that cannot be used.
     """
     clip = clip_options(options)
     if options.video_data is None and options.vae_latent_folder is not None:
-        # The cache is the data set, and knows how its clips were cut.
+        # The cache is the data set and knows how its clips were cut.
         cached = ClipOptions(**LatentCache(options.vae_latent_folder).fingerprint.settings["clip"])
         clip = cached if cached.use_img_from_vid else replace(cached, use_image_num=options.use_image_num)
+    opener = _Opener(options, text_encoder, vae)
     pictures = picture_options(clip)
     videos = images = None
     if clip.num_frames == 1 and options.image_data is None:
-        images = _stock(options, options.video_data, options.vae_latent_folder, pictures, text_encoder, vae)
+        images = opener.open(options.video_data, options.vae_latent_folder, pictures)
     elif clip.num_frames == 1 or (clip.use_image_num and not clip.use_img_from_vid):
-        images = _stock(options, options.image_data, options.image_latent_folder, pictures, text_encoder, vae)
+        images = opener.open(options.image_data, options.image_latent_folder, pictures)
     if clip.num_frames > 1:
-        videos = _stock(options, options.video_data, options.vae_latent_folder, clip, text_encoder, vae)
-    if (
-        videos is not None
-        and images is not None
-        and isinstance(videos, LatentStock) != isinstance(images, LatentStock)
-    ):
+        videos = opener.open(options.video_data, options.vae_latent_folder, clip)
+    if videos is not None and images is not None and videos.dataset.encoded != images.dataset.encoded:
         raise ValueError(
-            "videos and pictures must both be cached or both be files: name both caches, vae_latent_folder and image_latent_folder"
+            "videos and pictures must both be cached or both be files: "
+            "name both caches, vae_latent_folder and image_latent_folder"
         )
-    return Source(videos, images, clip, options.caption_dropout, seed, options.max_rowsize, strides)
+    return SampleSource(videos, images, clip, options.caption_dropout, seed, options.max_rowsize, strides)
 
 
-def _stock(
-    options: DataOptions,
-    data_list: str | None,
-    cache: str | None,
-    clip: ClipOptions,
-    text_encoder: str | Path | None,
-    vae: str | Path | None,
-) -> Stock:
-    if data_list is None and cache is None:
-        kind = (
-            "pictures: name them with --image_data"
-            if clip.num_frames == 1
-            else "videos: name them with --video_data"
-        )
-        raise ValueError(f"there are no {kind}, or train on cached latents")
-    # A cache needs no video files any more.
-    entries = (
-        None
-        if data_list is None
-        else open_list(data_list, options, options.filter_nonexistent and cache is None)
-    )
-    text = _text(options, entries, text_encoder)
-    if cache is None:
+class _Opener:
+    """Opens the videos and the pictures of one run."""
+
+    def __init__(self, options: DataOptions, text_encoder: str | Path | None, vae: str | Path | None) -> None:
+        self._options, self._text_encoder, self._vae = options, text_encoder, vae
+
+    def open(self, data_list: str | None, cache: str | None, clip: ClipOptions) -> Stream:
+        if data_list is None and cache is None:
+            kind, option = ("pictures", "image_data") if clip.num_frames == 1 else ("videos", "video_data")
+            raise ValueError(f"there are no {kind}: name them with --{option}, or train on cached latents")
+        entries = None
+        if data_list is not None:
+            # With a cache the files themselves are no longer needed.
+            only_existing = self._options.filter_nonexistent and cache is None
+            entries = open_list(data_list, self._options, only_existing)
+        text = self._text(entries)
+        if cache is not None:
+            return Stream(self._open_cache(cache, clip, entries), text)
         assert entries is not None
-        return FileStock(entries, text, clip.num_frames, clip)
-    latents = LatentCache(cache)
-    encoder = None if vae is None else encoder_digest(vae)
-    if entries is None:
-        latents.fingerprint.require(latents.folder, encoder)
-    else:
-        latents.fingerprint.require(
-            latents.folder,
-            encoder,
-            {"clip": cut_settings(clip), "clips": clips_digest(entries)},
-            captions_digest(entries),
-        )
-    return LatentStock(latents, text, options.sample_posterior)
+        return Stream(FileDataset(entries, clip), text)
 
+    def _open_cache(self, folder: str, clip: ClipOptions, entries: Entries | None) -> Dataset:
+        latents = LatentCache(folder)
+        encoder = None if self._vae is None else encoder_digest(self._vae)
+        if entries is None:
+            latents.fingerprint.require(latents.folder, encoder)
+        else:
+            settings = {"clip": cut_settings(clip), "clips": clips_digest(entries)}
+            latents.fingerprint.require(latents.folder, encoder, settings, captions_digest(entries))
+        return LatentDataset(latents, self._options.sample_posterior)
 
-def _text(options: DataOptions, entries: Entries | None, text_encoder: str | Path | None) -> Text:
-    if options.text_embed_cache and entries is not None:
-        encoder = None if text_encoder is None else encoder_digest(text_encoder)
-        folders = [source.text_folder for source in entries.sources]
-        return TextEmbeddings(
-            folders,
-            [digest.captions for digest in entries.digests],
-            options.model_max_length or LENGTH,
-            encoder,
-        )
-    if text_encoder is None:
-        raise ValueError(
-            "captions need the tokenizer of a text encoder: name its folder, or use cached embeddings with --text_embed_cache"
-        )
-    return TokenIds(text_encoder, options.model_max_length or LENGTH)
+    def _text(self, entries: Entries | None) -> CaptionFeatures:
+        length = self._options.model_max_length or DEFAULT_TEXT_LENGTH
+        if self._options.text_embed_cache and entries is not None:
+            encoder = None if self._text_encoder is None else encoder_digest(self._text_encoder)
+            folders = [source.text_folder for source in entries.sources]
+            digests = [digest.captions for digest in entries.digests]
+            return TextEmbeddings(folders, digests, length, encoder)
+        if self._text_encoder is None:
+            raise ValueError(
+                "captions need the tokenizer of a text encoder: name its folder, "
+                "or use cached embeddings with --text_embed_cache"
+            )
+        return TokenIds(self._text_encoder, length)
 
 
 def clip_options(options: ClipOptions) -> ClipOptions:
-    """The part of larger options that says how clips are cut."""
+    """The clip options of a larger set of options."""
     return ClipOptions(**{item.name: getattr(options, item.name) for item in fields(ClipOptions)})
 
 
 def picture_options(clip: ClipOptions) -> ClipOptions:
-    """How pictures that go with such clips are cut."""
+    """The options for the pictures that accompany such clips."""
     return replace(clip, num_frames=1, sample_rate=1, use_image_num=0, use_img_from_vid=False)
 
 
 def cut_settings(clip: ClipOptions) -> dict[str, Any]:
-    """What the latents of a clip depend on: pictures of another list lie in a cache of their own."""
+    """The settings that a clip's latents depend on. Pictures of another list have a cache of their own."""
     return asdict(clip if clip.use_img_from_vid else replace(clip, use_image_num=0))
 
 
 def open_list(path: str, options: ListOptions, only_existing: bool) -> Entries:
-    """The records of a data list, at least one. Raises ValueError otherwise."""
+    """Index a data list. Raises ValueError if it has no usable record."""
     entries = Entries(read_data_list(path), only_existing, options.file_column, options.caption_column)
     if not entries:
         reasons = ", ".join(
@@ -137,10 +127,10 @@ def open_list(path: str, options: ListOptions, only_existing: bool) -> Entries:
 
 
 def captions_digest(entries: Entries) -> str:
-    """Of all captions of a list, data set by data set."""
+    """The digests of all captions of a list, one for each data set."""
     return " ".join(digest.captions[:16] for digest in entries.digests)
 
 
 def clips_digest(entries: Entries) -> str:
-    """Of all paths and frame ranges of a list, data set by data set."""
+    """The digests of all paths and frame ranges of a list, one for each data set."""
     return " ".join(digest.clips[:16] for digest in entries.digests)

@@ -1,4 +1,7 @@
-"""Sizes, crops and choices of frames. Videos are float32 numpy (T, C, H, W) in [0, 1] unless a function says otherwise."""
+"""Resize and crop videos, and choose their frames.
+
+Videos are float32 numpy (T, C, H, W) in [0, 1] unless a function says otherwise.
+"""
 
 from functools import lru_cache
 
@@ -13,15 +16,16 @@ def to_float(frames: np.ndarray) -> np.ndarray:
 
 
 def to_model(video: np.ndarray) -> np.ndarray:
-    """(T, C, H, W) in [0, 1] -> (C, T, H, W) in [-1, 1], what the autoencoder takes."""
+    """(T, C, H, W) in [0, 1] -> (C, T, H, W) in [-1, 1], the autoencoder's input."""
     return np.ascontiguousarray(2 * video.swapaxes(0, 1) - 1, np.float32)
 
 
 def resize(video: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, antialiased, corners aligned -> (T, C, *size).
+    """Resize (T, C, H, W) -> (T, C, *size): bilinear, antialiased, corners aligned.
 
-    The same numbers as the published training, whose library combines the two options in its own way: the step is that
-    of aligned corners, (in - 1) / (out - 1), while output i is centred at step * (i + 1/2), as without alignment.
+    Gives the reference's numbers. Its library combines the last two options in its own way: the step is that
+    of aligned corners, (in - 1) / (out - 1), but output i is centred at step * (i + 1/2), as without
+    alignment.
     """
     height, width = video.shape[-2:]
     columns = video @ _resize_matrix(width, size[1]).T  # (T, C, H, W')
@@ -30,10 +34,11 @@ def resize(video: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _resize_matrix(length: int, target: int) -> np.ndarray:
-    """(target, length) float32; row i holds the triangle filter's weights of output i, which sum to 1."""
+    """(target, length) float32: row i holds the triangle filter of output i, with the sum 1."""
     step = np.float32(length - 1) / np.float32(target - 1) if target > 1 else np.float32(0)
     reach = max(float(step), 1.0)
-    # Single precision here, because the reference rounds the centres too: at 1000 pixels that moves weights by 1e-4.
+    # Single precision, because the reference rounds the centres too: at 1000 pixels that moves weights by
+    # 1e-4.
     centres = (step * (np.arange(target, dtype=np.float32) + np.float32(0.5))).astype(np.float64)
     first = np.maximum((centres - reach + 0.5).astype(int), 0)
     last = np.minimum((centres + reach + 0.5).astype(int), length)
@@ -44,7 +49,7 @@ def _resize_matrix(length: int, target: int) -> np.ndarray:
 
 
 def center_crop_resize(video: np.ndarray, size: Size) -> np.ndarray:
-    """The largest centred part with the proportions of `size` (an int is a square), resized to it."""
+    """Crop the largest centred part with the proportions of `size`, an int for a square, and resize it."""
     target = _pair(size)
     height, width = video.shape[-2:]
     part = (min(height, width * target[0] // target[1]), min(width, height * target[1] // target[0]))
@@ -52,7 +57,10 @@ def center_crop_resize(video: np.ndarray, size: Size) -> np.ndarray:
 
 
 def long_side_resize(video: np.ndarray, size: int, skip_low_resolution: bool = True) -> np.ndarray:
-    """The longer side becomes `size`, the other keeps the proportions, rounded down. Smaller videos stay, unless told otherwise."""
+    """Resize the longer side to `size`; the other side keeps the proportions, rounded down.
+
+    skip_low_resolution: leave videos as they are that are no larger than `size`.
+    """
     height, width = video.shape[-2:]
     if skip_low_resolution and max(height, width) <= size:
         return video
@@ -62,7 +70,7 @@ def long_side_resize(video: np.ndarray, size: int, skip_low_resolution: bool = T
 
 
 def short_side_resize(video: np.ndarray, size: int) -> np.ndarray:
-    """The shorter side becomes `size`, the other keeps the proportions, rounded down."""
+    """Resize the shorter side to `size`; the other side keeps the proportions, rounded down."""
     height, width = video.shape[-2:]
     if height > width:
         return resize(video, (height * size // width, size))
@@ -70,39 +78,40 @@ def short_side_resize(video: np.ndarray, size: int) -> np.ndarray:
 
 
 def stride_crop(video: np.ndarray, stride: int) -> np.ndarray:
-    """The top left part whose sides are the largest multiples of `stride`."""
+    """Crop the top left part to the largest multiples of `stride`."""
     height, width = video.shape[-2:]
     return video[..., : height // stride * stride, : width // stride * stride]
 
 
 def center_crop(video: np.ndarray, size: Size) -> np.ndarray:
-    """The centred part of `size`. Raises ValueError when the video is smaller."""
+    """Crop a centred part of `size`. Raises ValueError if the video is smaller."""
     room = _room(video, size)
     return _crop(video, round(room[0] / 2), round(room[1] / 2), _pair(size))
 
 
 def random_crop(video: np.ndarray, size: Size, rng: np.random.Generator) -> np.ndarray:
-    """A part of `size` at a place drawn from `rng`. Raises ValueError when the video is smaller."""
+    """Crop a part of `size` at a place drawn from `rng`. Raises ValueError if the video is smaller."""
     room = _room(video, size)
     return _crop(video, int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)), _pair(size))
 
 
 def random_flip(video: np.ndarray, rng: np.random.Generator, probability: float = 0.5) -> np.ndarray:
-    """The video, mirrored left to right with the given probability."""
+    """Mirror the video left to right with the given probability."""
     return video[..., ::-1] if rng.random() < probability else video
 
 
 def frame_indices(
     total: int, num_frames: int, sample_rate: int = 1, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """Which `num_frames` of a video's `total` frames a sample takes -> int64 (num_frames,), evenly spaced.
+    """Choose `num_frames` evenly spaced frames of a video's `total` frames -> int64 (num_frames,).
 
-    Every `sample_rate`-th frame; in a video too short for that, every n-th with the largest n that fits. The start is
-    drawn from `rng`, or is 0. Raises ValueError when the video has fewer frames than asked.
+    Takes every `sample_rate`-th frame, or in a video too short for that every n-th with the largest n that
+    fits. The start is drawn from `rng`, or is 0. Raises ValueError if the video has fewer than `num_frames`
+    frames.
     """
     if total < num_frames:
         raise ValueError(
-            f"{num_frames} frames are needed, the video has {total}: shorten num_frames or leave it out of the list"
+            f"{num_frames} frames are needed, the video has {total}: lower num_frames, or leave the video out"
         )
     rate = min(sample_rate, (total - 1) // (num_frames - 1)) if num_frames > 1 else 1
     span = (num_frames - 1) * rate + 1
@@ -119,7 +128,8 @@ def _room(video: np.ndarray, size: Size) -> tuple[int, int]:
     target = _pair(size)
     if height < target[0] or width < target[1]:
         raise ValueError(
-            f"a crop of {target[0]}x{target[1]} does not fit into a video of {height}x{width}: resize it first"
+            f"a crop of {target[0]}x{target[1]} does not fit into a video of {height}x{width}: "
+            "resize it first"
         )
     return height - target[0], width - target[1]
 

@@ -1,4 +1,4 @@
-"""Videos and pictures in and out of files."""
+"""Videos and pictures: read from and written to files."""
 
 from opensora.media.reader import probe, read_video
 

@@ -7,10 +7,10 @@ LONGEST_NAME = 120  # bytes; file systems allow 255, and suffixes and temporary 
 
 
 def safe_name(prompt: str, index: int) -> str:
-    """A file name, without suffix, that any file system takes: the index, then what is left of the prompt.
+    """A file name without suffix that every file system accepts: the index, then the words of the prompt.
 
-    Letters and digits of every script stay, all else becomes one underscore. The index in front keeps names different
-    and clear of those that Windows reserves.
+    Letters and digits of every script stay; each run of other characters becomes an underscore. The leading
+    index keeps names distinct and clear of the names that Windows reserves.
     """
     words = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFKC", prompt)).strip("_")
     shortened = words.encode("utf-8", "ignore")[:LONGEST_NAME].decode("utf-8", "ignore").strip("_")

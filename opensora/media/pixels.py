@@ -1,13 +1,13 @@
-"""Frames as files hold them to what the autoencoder takes, and back."""
+"""Convert frames of files to the autoencoder's pixels and back."""
 
 import numpy as np
 
 
 def to_pixels(frames: np.ndarray) -> np.ndarray:
-    """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [-1, 1], what the autoencoder takes."""
+    """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [-1, 1], the autoencoder's input."""
     return np.ascontiguousarray(frames.transpose(0, 4, 1, 2, 3), dtype=np.float32) / 127.5 - 1.0
 
 
 def to_bytes(pixels: np.ndarray) -> np.ndarray:
-    """float (B, 3, T, H, W), about [-1, 1] -> uint8 (B, T, H, W, 3). Values are cut off below, not rounded, as in the reference."""
+    """float (B, 3, T, H, W) in [-1, 1] -> uint8 (B, T, H, W, 3), clipped and rounded down (the reference)."""
     return (np.clip(pixels / 2 + 0.5, 0.0, 1.0) * 255).astype(np.uint8).transpose(0, 2, 3, 4, 1)

@@ -1,40 +1,33 @@
-"""Reading videos, animations and pictures. Frames are numpy uint8 (T, H, W, 3), RGB."""
+"""Read videos, animations and pictures. Frames are numpy uint8 (T, H, W, 3), RGB.
+
+`_Picture` and `_Video` give an open file's `info` and `frames`; the public functions know nothing else about
+decoders.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation
 from PIL import Image
 
-STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
-PICTURE_SUFFIXES = (".gif", ".webp", *STILL_SUFFIXES)
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".webm",
-    ".mkv",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".ogv",
-    ".ts",
-    ".3gp",
-)
+from opensora.media.formats import PICTURE_SUFFIXES
+
 DEFAULT_FPS = 24
 # The scaler's default arithmetic darkens decoded pixels by one or two levels.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
+FrameSize = tuple[int, int]  # height, width
+
 
 class VideoInfo(NamedTuple):
+    """Number of frames, frames per second, and size in pixels."""
+
     frames: int
     fps: float
     height: int
@@ -42,118 +35,129 @@ class VideoInfo(NamedTuple):
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Size, rate and number of frames of a video or picture file. Raises ValueError naming a file that cannot be read."""
-    path = Path(path)
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        with _opened_picture(path) as picture:
-            picture.load()  # WebP tells the duration of a frame only then
-            duration = picture.info.get("duration", 0)
-            return VideoInfo(
-                getattr(picture, "n_frames", 1),
-                1000 / duration if duration else float(DEFAULT_FPS),
-                picture.height,
-                picture.width,
-            )
-    with _opened_video(path) as (container, stream):
-        # Some containers do not store the number of frames: then the packets are counted, without decoding.
-        frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-        return VideoInfo(frames, float(_rate(stream)), stream.height, stream.width)
+    """Length, rate and size of a video or picture.
+
+    Raises ValueError that names a file that cannot be read.
+    """
+    with _opened(Path(path)) as media:
+        return media.info()
 
 
 def read_video(
     path: str | Path, num_frames: int | None = None, sample_rate: int = 1, start: int = 0
 ) -> np.ndarray:
-    """Frames start, start + sample_rate, ... of a video, an animation or a picture -> uint8 (T, H, W, 3).
+    """Read frames start, start + sample_rate, ... of a video or picture -> uint8 (T, H, W, 3).
 
-    `num_frames` None reads to the end. Transparent pictures are put on white. Raises ValueError naming a file that
-    cannot be read or has too few frames.
+    Without `num_frames` it reads to the end. Transparent pictures are put on white. Raises ValueError that
+    names a file that cannot be read or has too few frames.
     """
     frames = list(islice(iter_frames(path, sample_rate, start), num_frames))
     if not frames or (num_frames is not None and len(frames) < num_frames):
-        wanted = start + ((num_frames or 1) - 1) * sample_rate + 1
+        needed = start + ((num_frames or 1) - 1) * sample_rate + 1
         raise ValueError(
-            f"{path} is too short: {wanted} frames are needed (from frame {start}, every {sample_rate}), it has {probe(path).frames}"
+            f"{path} is too short: {needed} frames are needed (from frame {start}, every {sample_rate}), "
+            f"it has {probe(path).frames}"
         )
     return np.stack(frames)
 
 
-def small_frames(path: str | Path, height: int, width: int) -> Iterator[np.ndarray]:
-    """Every frame of a video or animation, reduced to uint8 (height, width, 3), one after the other. Raises ValueError as `read_video`."""
-    path = Path(path)
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        for frame in _picture_frames(path, 0, 1):
-            yield np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
-    else:
-        yield from _video_frames(path, 0, 1, (height, width))
+def iter_frames(
+    path: str | Path, sample_rate: int = 1, start: int = 0, size: FrameSize | None = None
+) -> Iterator[np.ndarray]:
+    """Yield frames start, start + sample_rate, ..., each uint8 (H, W, 3), resized to `size` if given.
+
+    Raises ValueError that names a file that cannot be read.
+    """
+    with _opened(Path(path)) as media:
+        yield from media.frames(start, sample_rate, size)
 
 
-def iter_frames(path: str | Path, sample_rate: int = 1, start: int = 0) -> Iterator[np.ndarray]:
-    """Frames start, start + sample_rate, ... to the end, uint8 (H, W, 3), one at a time; ValueError names a file that cannot be read."""
-    path = Path(path)
-    read = _picture_frames if path.suffix.lower() in PICTURE_SUFFIXES else _video_frames
-    return read(path, start, sample_rate)
+class _Media(Protocol):
+    """An open file."""
 
+    def info(self) -> VideoInfo: ...
 
-@contextmanager
-def _opened_picture(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as picture:
-            yield picture
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
-    except (
-        Exception
-    ) as error:  # of damaged files Pillow's readers raise anything, IndexError and struct.error included
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
-
-
-def _picture_frames(path: Path, start: int, sample_rate: int) -> Iterator[np.ndarray]:
-    with _opened_picture(path) as picture:
-        for number in range(start, getattr(picture, "n_frames", 1), sample_rate):
-            picture.seek(number)
-            frame = picture.convert("RGBA")
-            yield np.asarray(
-                Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame).convert("RGB")
-            )
+    def frames(self, start: int, sample_rate: int, size: FrameSize | None) -> Iterator[np.ndarray]: ...
 
 
 @contextmanager
-def _opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
+def _opened(path: Path) -> Iterator[_Media]:
+    """Open a file, and report whatever its decoder raises as one ValueError that names the file."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
+    is_picture = path.suffix.lower() in PICTURE_SUFFIXES
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} holds no video")
-            if container.streams.video[0].codec_context is None:
-                raise ValueError(f"{path} holds a video of an unknown codec")
-            yield container, container.streams.video[0]
-    except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a video: {error}") from error
+        if is_picture:
+            with Image.open(path) as picture:
+                yield _Picture(picture)
+        else:
+            with av.open(str(path), metadata_errors="replace") as container:
+                yield _Video(container)
+    except (
+        Exception
+    ) as error:  # decoders raise anything for damaged files, IndexError and struct.error included
+        kind = "picture" if is_picture else "video"
+        raise ValueError(f"{path} cannot be read as a {kind}: {error}") from error
 
 
-def _video_frames(
-    path: Path, start: int, sample_rate: int, size: tuple[int, int] | None = None
-) -> Iterator[np.ndarray]:
-    with _opened_video(path) as (container, stream):
+class _Picture:
+    """A picture or an animation in Pillow."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        self._picture = picture
+        self._length = getattr(picture, "n_frames", 1)
+
+    def info(self) -> VideoInfo:
+        self._picture.load()  # a WebP file knows the duration of its frames only then
+        duration = self._picture.info.get("duration", 0)  # milliseconds
+        fps = 1000 / duration if duration else float(DEFAULT_FPS)
+        return VideoInfo(self._length, fps, self._picture.height, self._picture.width)
+
+    def frames(self, start: int, sample_rate: int, size: FrameSize | None) -> Iterator[np.ndarray]:
+        for number in range(start, self._length, sample_rate):
+            self._picture.seek(number)
+            frame = self._picture.convert("RGBA")
+            frame = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame).convert("RGB")
+            if size is not None:
+                frame = frame.resize((size[1], size[0]), Image.Resampling.BOX)
+            yield np.asarray(frame)
+
+
+class _Video:
+    """The first video stream of a file in PyAV."""
+
+    def __init__(self, container: Any) -> None:
+        if not container.streams.video:
+            raise ValueError("it has no video stream")
+        self._container, self._stream = container, container.streams.video[0]
+        if self._stream.codec_context is None:
+            raise ValueError("its codec is unknown")
+        # Some containers store a guess only, or nothing.
+        self._fps = self._stream.average_rate or self._stream.guessed_rate or Fraction(DEFAULT_FPS)
+
+    def info(self) -> VideoInfo:
+        stream = self._stream
+        # Where the container does not store the number of frames, packets are counted without decoding.
+        length = stream.frames or sum(packet.size > 0 for packet in self._container.demux(stream))
+        return VideoInfo(length, float(self._fps), stream.height, stream.width)
+
+    def frames(self, start: int, sample_rate: int, size: FrameSize | None) -> Iterator[np.ndarray]:
+        stream = self._stream
         stream.thread_type = "AUTO"
-        first = stream.start_time or 0
-        ticks = stream.time_base * _rate(stream)  # frames per tick
+        first_tick = stream.start_time or 0
+        frames_per_tick = stream.time_base * self._fps
         if start:
-            # One frame early: streams with reordered frames may land after the asked one.
-            container.seek(first + max(0, int((start - 1) / ticks)), stream=stream)
-        wanted, size = start, size or (stream.height, stream.width)
-        for number, frame in enumerate(container.decode(stream)):
-            index = number if frame.pts is None else round((frame.pts - first) * ticks)
+            # Seek one frame early: in streams with reordered frames the seek may land behind its target.
+            target = first_tick + max(0, int((start - 1) / frames_per_tick))
+            self._container.seek(target, stream=stream)
+        height, width = size or (stream.height, stream.width)
+        wanted = start
+        for number, frame in enumerate(self._container.decode(stream)):
+            index = number if frame.pts is None else round((frame.pts - first_tick) * frames_per_tick)
             if index < wanted:
                 continue
-            pixels = frame.to_ndarray(format="rgb24", height=size[0], width=size[1], interpolation=EXACT)
-            # A frame that is shown for longer than the average, in a file of variable rate, stands for several.
+            pixels = frame.to_ndarray(format="rgb24", height=height, width=width, interpolation=EXACT)
+            # With a variable rate, a frame that is shown for longer than the average stands for several.
             while index >= wanted:
                 yield pixels
                 wanted += sample_rate
-
-
-def _rate(stream: Any) -> Fraction:
-    """Frames per second; some containers tell only what they guess, or nothing."""
-    return stream.average_rate or stream.guessed_rate or Fraction(DEFAULT_FPS)

@@ -1,4 +1,4 @@
-"""Writing videos, animations and pictures. Frames are numpy uint8 (T, H, W, 3), RGB."""
+"""Write videos, animations and pictures. Frames are numpy uint8 (T, H, W, 3), RGB."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,15 +10,16 @@ import numpy as np
 from PIL import Image
 
 from opensora.files import atomic_path
-from opensora.media.reader import STILL_SUFFIXES
+from opensora.media.formats import STILL_SUFFIXES
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
-    """Write uint8 frames (T, H, W, 3) in the format that the suffix names: .mp4, .gif, .webp, or .png and .jpg for a single frame.
+    """Write uint8 frames (T, H, W, 3) as .mp4, .gif or .webp, or a single frame as .png or .jpg.
 
-    The same frames give the same bytes. mp4 is H.264 that browsers play; an odd height or width gets one more row or
-    column, a copy of the last. Gif and webp store a run of identical frames once, with a longer duration.
-    The file appears complete or not at all. Raises ValueError naming a path that cannot be written.
+    The same frames give the same bytes. mp4 is H.264 that browsers play; an odd height or width grows by one
+    row or column, a copy of the last. gif and webp store a run of identical frames once, with a longer
+    duration. The file appears complete or not at all. Raises ValueError that names a path that cannot be
+    written.
     """
     path = Path(path)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
@@ -42,8 +43,9 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     with av.open(
         str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
     ) as container:
-        # More threads would cut the frames differently, and the bytes would depend on the machine. Macroblock trees are summed in
-        # code that reads past small frames: one in about thirty encodings of 32x32 pixels came out different.
+        # With several threads the bytes would depend on the machine. mbtree sums macroblocks in code that
+        # reads past the end of small frames: one in about thirty encodings of 32x32 pixels came out
+        # different.
         options = {"crf": "17", "preset": "medium", "threads": "1", "mbtree": "0", "colorspace": "smpte170m"}
         stream: Any = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1001), options=options
@@ -56,7 +58,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 
 def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:
     pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
-    # The format counts in hundredths of a second.
+    # The format counts hundredths of a second.
     _write_pictures(path, pictures, "GIF", duration=max(2, round(100 / fps)) * 10, disposal=1)
 
 

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from opensora import runtime
-from opensora.data.clips import ClipShape, media_files, read_ahead
+from opensora.data.clips import ClipShape
+from opensora.data.read_ahead import read_ahead
 from opensora.files import read_json, write_json
+from opensora.media.formats import media_files
 from opensora.metrics.options import EvaluateOptions
 from opensora.metrics.report import table
 from opensora.metrics.scores import METRICS, Scores, check_metrics

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opensora.data.clips import ClipShape, listed_files, media_files
+from opensora.data.clips import ClipShape
+from opensora.data.lists.files import listed_files
 from opensora.files import check_writable, hash_file, read_json
-from opensora.media.reader import PICTURE_SUFFIXES, probe
+from opensora.media.formats import PICTURE_SUFFIXES, media_files
+from opensora.media.reader import probe
 from opensora.media.writer import WRITERS
 from opensora.metrics.scores import check_metrics
 from opensora.models.causal_vae.config import CausalVAEConfig
@@ -129,7 +131,7 @@ def _sources(options: ReconstructOptions) -> list[tuple[str, Path, Path]]:
         return [(source.name, source, target)]
     folder, results = Path(str(options.real_video_dir)), Path(str(options.generated_video_dir))
     listing = options.data_file_path
-    sources = media_files(folder) if listing is None else listed_files(Path(listing), folder)
+    sources = media_files(folder) if listing is None else listed_files(listing, folder)
     check_writable(results, "generated_video_dir")
     found: dict[Path, Path] = {}
     for source in sources:

@@ -11,10 +11,11 @@ import numpy as np
 
 from opensora import runtime
 from opensora.console import memory_text
-from opensora.data.clips import read_ahead
+from opensora.data.read_ahead import read_ahead
 from opensora.files import write_json
+from opensora.media.formats import STILL_SUFFIXES
 from opensora.media.pixels import to_bytes, to_pixels
-from opensora.media.reader import STILL_SUFFIXES, probe
+from opensora.media.reader import probe
 from opensora.media.writer import write_video
 from opensora.metrics.report import table
 from opensora.metrics.scores import Scores, least_side, mean_of_files

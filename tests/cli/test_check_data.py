@@ -39,11 +39,11 @@ def test_everything_is_opened_and_told(place: Path, capsys: pytest.CaptureFixtur
     report = capsys.readouterr().out
     for line in (
         "videos: 5 records",
-        "  not used: 1, cap is no caption and no list of captions; the first is x.mp4",
+        "  not used: 1, cap is neither a caption nor a list of captions; the first is x.mp4",
         "  not used: 1, the path leaves the folder of its data set; the first is ../y.mp4",
         "  opened 5, 1 cannot be used",
-        f"  rejected: 1, it holds no video; the first is {place / 'videos, all of them' / 'clip, 1.mp4'}",
-        "  frames to draw from: 12 to 12, the middle one 12",
+        f"  rejected: 1, it cannot be read as a video: it has no video stream; the first is {place / 'videos, all of them' / 'clip, 1.mp4'}",
+        "  frames: 12 to 12, median 12",
         "  height x width: 32x48 (4)",
         "pictures: 4 records",
         "a sample: pixels 3x7x16x16, latent_mask 4x2x2, input_ids 3x300, text_mask 3x300",
@@ -93,11 +93,11 @@ def test_a_list_that_a_run_would_refuse(place: Path, capsys: pytest.CaptureFixtu
         ([], "there is no data"),
         (
             ["--video_data", str(place / "videos.txt"), "--text_embed_cache"],
-            "has no folder of text embeddings",
+            "names no folder of text embeddings",
         ),
         (
             ["--video_data", str(place / "videos.txt"), "--contact_sheet", "sheet.png"],
-            "sheet.png is there already and stays",
+            "sheet.png exists and is not overwritten",
         ),
     ):
         assert main(["check-data", *words]) == 2
@@ -109,4 +109,7 @@ def test_a_list_of_which_nothing_can_be_read_is_told(
 ) -> None:
     write_set(tmp_path / "bad", 2, broken=(0, 1))
     assert main(["check-data", "--video_data", "bad/videos.txt", *CUT]) == 0
-    assert "a run would stop at once: 16 samples in a row could not be read" in capsys.readouterr().out
+    assert (
+        "a run would stop at its first sample: 16 samples in a row could not be read"
+        in capsys.readouterr().out
+    )

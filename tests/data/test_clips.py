@@ -1,10 +1,9 @@
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from opensora.data.clips import ClipShape, listed_files, media_files, read_ahead
+from opensora.data.clips import ClipShape
 from opensora.media.writer import write_video
 
 
@@ -72,77 +71,3 @@ def test_small_files_are_named_with_the_remedy(picture: Path, options: dict[str,
     message = rf"picture\.png has frames of 21x35, less than {least}x{least}: enlarge them with --resolution {least}"
     with pytest.raises(ValueError, match=message):
         ClipShape(num_frames=1, **options).read(picture)
-
-
-def test_files_of_a_folder() -> None:
-    for name in ("b.MP4", "a.webm", "c.json", ".hidden.mp4", "d.jpg"):
-        Path(name).touch()
-    Path("folder.mp4").mkdir()
-    assert media_files(Path()) == [Path("a.webm"), Path("b.MP4"), Path("d.jpg")]
-    with pytest.raises(
-        ValueError, match=r"folder folder\.mp4 has no video or picture: files that end in \.mp4"
-    ):
-        media_files(Path("folder.mp4"))
-    with pytest.raises(ValueError, match="folder nowhere does not exist"):
-        media_files(Path("nowhere"))
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("list.txt", "b.mp4\n\n  sub/a.avi \n"),
-        ("list.csv", "caption,video\nx,b.mp4\ny,sub/a.avi\n"),
-        ("list.csv", "file\nb.mp4\nsub/a.avi\n"),
-        ("list.json", '["b.mp4", {"path": "sub/a.avi", "cap": "a cat"}]'),
-    ],
-)
-def test_lists_of_files(name: str, content: str) -> None:
-    Path(name).write_text(content)
-    assert listed_files(Path(name), Path("videos")) == [Path("videos/b.mp4"), Path("videos/sub/a.avi")]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("list.txt", "../a.mp4", "names '../a.mp4', which is outside videos"),
-        ("list.txt", "/etc/a.mp4", "which is outside videos"),
-        ("list.txt", "a.mp4\na.mp4", "names 'a.mp4' twice"),
-        ("list.txt", "\n", "names no file"),
-        ("list.csv", "", "names no file"),
-        ("list.json", "{", "cannot be read"),
-        ("list.json", '[{"cap": "x"}]', "names no file"),
-        ("list.json", "3", "cannot be read"),
-        ("list.xml", "a.mp4", "its ending is unknown"),
-    ],
-)
-def test_lists_that_are_refused(name: str, content: str, message: str) -> None:
-    Path(name).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        listed_files(Path(name), Path("videos"))
-
-
-def test_a_list_that_does_not_exist() -> None:
-    with pytest.raises(ValueError, match=r"data_file_path gone\.txt cannot be read"):
-        listed_files(Path("gone.txt"), Path("videos"))
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_reading_ahead_keeps_the_order_the_errors_and_the_bound(workers: int) -> None:
-    started = []
-    lock = threading.Lock()
-
-    def read(item: int) -> int:
-        with lock:
-            started.append(item)
-        if item == 4:
-            raise ValueError("four")
-        return item * item
-
-    results = []
-    for number, (item, result) in enumerate(read_ahead(read, range(8), workers)):
-        assert len(started) <= number + max(workers, 1)
-        try:
-            results.append((item, result()))
-        except ValueError as error:
-            results.append((item, str(error)))
-    assert results == [(0, 0), (1, 1), (2, 4), (3, 9), (4, "four"), (5, 25), (6, 36), (7, 49)]

@@ -8,13 +8,14 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from opensora.data.loader import Loader
 from opensora.data.options import ClipOptions, DataOptions
-from opensora.data.samples import Source
+from opensora.data.samples import SampleSource, Stream
 from opensora.data.setup import make_source
 from opensora.weights.folder import DEMO
 from tests.data.material import write_set
@@ -23,10 +24,10 @@ from tests.data.test_samples import same
 
 @dataclass(frozen=True)
 class Trouble:
-    """A stock whose items do what the test needs, in a worker."""
+    """A data set whose items do what the test needs, in a worker."""
 
     action: str
-    text: object = None
+    encoded: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return 4
@@ -48,7 +49,7 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Report(Source):
+class Report(SampleSource):
     """Says what a worker has imported."""
 
     def draw(self, number: int) -> dict[str, object]:
@@ -62,8 +63,8 @@ def source(tmp_path_factory):
     return make_source(options, 3, DEMO / "text_encoder")
 
 
-def trouble(action: str) -> Source:
-    return Source(Trouble(action), None, ClipOptions(), 0.0, 0)
+def trouble(action: str) -> SampleSource:
+    return SampleSource(Stream(Trouble(action), None), None, ClipOptions(), 0.0, 0)
 
 
 def test_samples_do_not_depend_on_the_number_of_workers(source, tmp_path):
@@ -114,7 +115,7 @@ def test_workers_do_not_import_the_framework_and_end_with_the_loader():
 @pytest.mark.parametrize(
     ("action", "reason"),
     [
-        ("die", r"was killed by SIGKILL \(what a system does that is out of memory\)"),
+        ("die", r"was killed by SIGKILL \(a system does this when memory runs out\)"),
         ("exit", "ended with code 7"),
     ],
 )

@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from opensora.data.dataset.collate import collate, shuffled
+from opensora.data.dataset import collate
 from opensora.data.options import DataOptions
+from opensora.data.samples import shuffled
 from opensora.data.setup import make_source
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.writer import write_video
@@ -136,7 +137,7 @@ def test_flips_mirror_about_half(tmp_path, monkeypatch):
     data_list = write_set(tmp_path, 1)
     ramp = np.broadcast_to(np.arange(0, 192, 4, dtype=np.uint8)[:, None], (12, 32, 48, 3))
     monkeypatch.setattr(
-        "opensora.data.cutting.read_video", lambda path, num_frames, rate, start: ramp[:num_frames]
+        "opensora.data.clips.read_video", lambda path, num_frames, rate, start: ramp[:num_frames]
     )
     source = make_source(options(video_data=str(data_list), enable_flip=True), 0, TOKENIZER)
     rows = [source.draw(number)["video_data"]["video"][0, 0, 0] for number in range(40)]
@@ -150,7 +151,7 @@ def test_what_cannot_be_read_is_replaced_the_same_way_every_time(tmp_path):
     assert all(map(same, first, again))
     rejected = {path.rsplit("/", 1)[1]: reason for draw in first for path, reason in draw["rejected"]}
     assert set(rejected) == {"clip, 2.mp4", "clip, 4.mp4"} and rejected["clip, 2.mp4"].endswith(
-        "clip, 2.mp4 holds no video"
+        "clip, 2.mp4 cannot be read as a video: it has no video stream"
     )
     assert all(len(draw["paths"]) == 1 and draw["paths"][0][-5] not in "24" for draw in first)
     assert len({shuffled(number, 6, 0) for number in range(6)}) == 6
@@ -184,7 +185,10 @@ def test_short_videos_are_replaced_and_nonexistent_ones_left_out_on_request(tmp_
             {"video_data": "list.txt", "use_image_num": 9, "use_img_from_vid": True},
             "set it from 1 to 5, not 9",
         ),
-        ({"video_data": "list.txt", "caption_dropout": 1.5}, "caption_dropout 1.5 is outside 0 to 1"),
+        (
+            {"video_data": "list.txt", "caption_dropout": 1.5},
+            "caption_dropout 1.5 is out of range: use 0 to 1",
+        ),
         ({"video_data": "list.txt", "num_frames": 0}, "num_frames 0 is too small"),
         ({"vae_latent_folder": "latents", "text_embed_cache": True}, "needs a data list with three columns"),
     ],

@@ -145,7 +145,7 @@ def test_damaged_bytes_are_an_error_that_names_the_file_or_none(tmp_path, name):
 
 def test_a_video_whose_codec_is_unknown_is_named(video, tmp_path):
     (tmp_path / "odd.mp4").write_bytes(video.read_bytes().replace(b"avc1", b"zzzz"))
-    with pytest.raises(ValueError, match=r"odd\.mp4 holds a video of an unknown codec"):
+    with pytest.raises(ValueError, match=r"odd\.mp4 cannot be read as a video: its codec is unknown"):
         read_video(tmp_path / "odd.mp4")
 
 

@@ -210,5 +210,5 @@ def test_videos_and_pictures_from_files_some_of_which_cannot_be_read(place: Path
         Path(line["path"]).name: line["reason"] for line in lines(tmp_path / "one" / "quarantine.jsonl")
     }
     assert reasons.keys() == {"clip, 2.mp4", "clip, 4.mp4"}
-    assert "holds no video" in reasons["clip, 2.mp4"] and "does not exist" in reasons["clip, 4.mp4"]
+    assert "it has no video stream" in reasons["clip, 2.mp4"] and "does not exist" in reasons["clip, 4.mp4"]
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "one" / "metrics.jsonl"))

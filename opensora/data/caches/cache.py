@@ -1,8 +1,9 @@
-"""Caches of what training would compute again and again: text embeddings, and what the autoencoder makes of clips.
+"""The format of caches: a folder of blocks that several processes write and every run reads.
 
-A cache is a folder of blocks. `block-00000003.safetensors` holds items 3n to 4n-1 of a fixed order, and `block-00000003.json`,
-written after it, says what they are; so a stopped writer continues, several writers share the blocks, and a reader merges by
-listing. `fingerprint.json` says what the cache was made of: an encoder, settings and captions.
+`block-00000003.safetensors` holds the arrays of block_size items of a fixed order. `block-00000003.json`
+describes them and is written after it, so a block with a .json is complete: a stopped writer continues with
+the missing blocks, and several writers share them. `fingerprint.json` records what the cache was made of:
+encoder, settings and captions.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from opensora.files import write_atomic
+from opensora.files import hash_file, write_atomic
 from opensora.weights import TensorFile, WeightsError
 
 FORMAT = 1
@@ -27,7 +28,11 @@ REMEDY = "make a new cache in another folder"
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a cache was made of. `encoder` is a digest of weights, `captions` of the texts; `count` items in blocks of `block_size`."""
+    """What a cache was made of.
+
+    kind: "text" or "latents". encoder: digest of the weights. captions: digest of the texts. The cache has
+    `count` items in blocks of `block_size`.
+    """
 
     kind: str
     encoder: str
@@ -48,7 +53,7 @@ class Fingerprint:
         settings: Mapping[str, Any] | None = None,
         captions: str | None = None,
     ) -> None:
-        """Raises ValueError that names what differs from the given parts; settings that are not given do not matter."""
+        """Raise ValueError that names the differences. Parts and settings not given are not compared."""
         reasons = []
         if encoder is not None and encoder != self.encoder:
             reasons.append("other encoder weights")
@@ -72,7 +77,7 @@ def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def encoder_digest(folder: str | Path) -> str:
-    """A digest of an encoder's configuration, tokenizer and weight files."""
+    """sha256 over an encoder's configuration, tokenizer and weight files and their names."""
     folder = Path(folder)
     names = sorted(
         path.name
@@ -81,13 +86,12 @@ def encoder_digest(folder: str | Path) -> str:
     )
     digest = hashlib.sha256()
     for name in names:
-        with open(folder / name, "rb") as file:
-            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(name.encode() + bytes.fromhex(hash_file(folder / name)))
     return digest.hexdigest()
 
 
 class CacheWriter:
-    """Writes the blocks that are missing and belong to this process. Raises ValueError for a folder that holds something else."""
+    """Writes the missing blocks of this process. Raises ValueError for a folder that holds something else."""
 
     def __init__(
         self, folder: str | Path, fingerprint: Fingerprint, dtype: str, rank: int = 0, world_size: int = 1
@@ -95,7 +99,7 @@ class CacheWriter:
         self.folder, self.fingerprint, self._dtype = Path(folder), fingerprint, dtype
         self._rank, self._world_size = rank, world_size
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Listed before the look for a fingerprint, which another process may write in between.
+        # List the folder before looking for the fingerprint: another process may write it in between.
         foreign = any(path.name[0] != "." for path in self.folder.iterdir())
         place = self.folder / "fingerprint.json"
         if place.is_file():
@@ -103,25 +107,31 @@ class CacheWriter:
             present.require(self.folder, fingerprint.encoder, fingerprint.settings, fingerprint.captions)
             if present != fingerprint:
                 raise ValueError(
-                    f"the cache {self.folder} was begun with other blocks or items ({present.count}): {REMEDY}"
+                    f"the cache {self.folder} was begun with another block_size or number of items "
+                    f"({present.count}): {REMEDY}"
                 )
         elif foreign:
-            raise ValueError(f"{self.folder} holds files that are no cache: choose another folder")
+            raise ValueError(f"{self.folder} holds files that are not a cache: choose another folder")
         else:
             write_atomic(place, lambda file: file.write(json.dumps(asdict(fingerprint), indent=1).encode()))
 
     def wants(self, block: int) -> bool:
-        """Whether this process has to make a block."""
+        """Whether this process has to write a block."""
         return block % self._world_size == self._rank and not (self.folder / f"{_name(block)}.json").is_file()
 
     def write(self, block: int, items: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a block: items with a "key" each, and the array of each key that has one."""
-        with np.errstate(over="ignore"):  # told below, with the name
+        """Write a block: items with a "key" each, and arrays by key.
+
+        An item without an array is a rejected one. Raises WeightsError for values that the number format
+        cannot hold.
+        """
+        with np.errstate(over="ignore"):  # reported below, with the name
             stored = {key: np.ascontiguousarray(value, self._dtype) for key, value in arrays.items()}
         for key, value in stored.items():
             if not np.isfinite(value).all():
                 raise WeightsError(
-                    f"the encoder gave values for {key} that {self._dtype} cannot hold: check its weights, or use --dtype float32"
+                    f"the encoder gave values for {key} that {self._dtype} cannot hold: "
+                    "check its weights, or use --dtype float32"
                 )
         described = [
             {**item, "crc32": _crc32(stored[item["key"]])} if item["key"] in stored else dict(item)
@@ -134,7 +144,7 @@ class CacheWriter:
 
 
 class Cache:
-    """A complete cache: `items` that have an array, in order, and `read(key)`."""
+    """A complete cache: `items` with an array, `rejected` ones without, both in order, and `read(key)`."""
 
     def __init__(self, folder: str | Path, kind: str) -> None:
         """Raises ValueError for a folder without a complete cache of this kind."""
@@ -148,7 +158,8 @@ class Cache:
         missing = sum(not path.is_file() for path in blocks)
         if missing:
             raise ValueError(
-                f"the cache {self.folder} is not complete, {missing} of {len(blocks)} blocks are missing: run its command again"
+                f"the cache {self.folder} is incomplete, {missing} of {len(blocks)} blocks are missing: "
+                "run its command again"
             )
         self.items: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
@@ -165,13 +176,13 @@ class Cache:
         return key in self._places
 
     def read(self, key: str) -> np.ndarray:
-        """The array of an item, float32. Raises ValueError for a damaged file."""
+        """The array of an item as float32. Raises ValueError for a damaged file."""
         block, checksum = self._places[key]
         path = self.folder / f"{_name(block)}.safetensors"
         value = _opened(path).read(key)
         if _crc32(value) != checksum:
             raise ValueError(
-                f"{path} is damaged at {key}: remove it and its .json, and run the command that made it again"
+                f"{path} is damaged at {key}: remove it and its .json, and run the cache's command again"
             )
         return value
 
@@ -180,7 +191,7 @@ def _read_fingerprint(folder: Path) -> Fingerprint:
     path = folder / "fingerprint.json"
     if not path.is_file():
         raise ValueError(
-            f"{folder} holds no cache: make it with `opensora encode-latents` or `opensora embed-text`"
+            f"{folder} holds no cache: make one with `opensora encode-latents` or `opensora embed-text`"
         )
     try:
         fingerprint = Fingerprint(**json.loads(path.read_bytes()))

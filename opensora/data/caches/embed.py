@@ -1,8 +1,8 @@
-"""`opensora embed-text`: what T5 makes of the captions of a data set, computed once."""
+"""`opensora embed-text`: precompute the T5 embeddings of a data set's captions."""
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -22,22 +22,22 @@ ms = mindspore()
 log = logging.getLogger(__name__)
 
 LENGTH_STEP = 32
-"""Batches are as long as their longest caption, in so many steps, since each length is compiled once."""
+"""Batches are padded to a multiple of this many tokens, because each length is compiled."""
 
 
 def embed_text(options: EmbedTextOptions, prompts: list[str] | None = None) -> None:
-    """Write the cache that `options` ask for, or what is missing of it; `prompts` where no annotation file is named.
+    """Write the cache, or its missing blocks. prompts: the captions if no annotation file is named.
 
-    Each item is the embedding of one caption without its padding, (tokens, D); the first is the empty caption's. Raises ValueError.
+    An item is the embedding of one caption without padding, (tokens, D); the first is that of the empty
+    caption. Raises ValueError for annotations that cannot be read and for a folder with another cache.
     """
 
     def captions() -> Iterator[str]:
         if options.data_file_path is None:
-            return iter(prompts or [])
-        records = scan(Path(options.data_file_path))
-        return (
-            caption for record in records for caption in captions_of(record.content, options.caption_column)
-        )
+            yield from prompts or []
+            return
+        for record in scan(Path(options.data_file_path)):
+            yield from captions_of(record.content, options.caption_column)
 
     tokenizer = Tokenizer.from_folder(options.text_encoder_name)
     fingerprint = Fingerprint(
@@ -45,12 +45,12 @@ def embed_text(options: EmbedTextOptions, prompts: list[str] | None = None) -> N
         encoder=encoder_digest(options.text_encoder_name),
         settings={"model_max_length": options.model_max_length, "dtype": options.dtype},
         captions=_digest(options, prompts),
-        count=sum(1 for _ in _different(captions())),
+        count=sum(1 for _ in _distinct(captions())),
         block_size=options.block_size,
     )
     writer = CacheWriter(options.output_path, fingerprint, options.dtype, options.rank, options.world_size)
     encoder: T5Encoder | None = None
-    texts = _different(captions())
+    texts = _distinct(captions())
     for block in range(fingerprint.blocks):
         part = list(islice(texts, options.block_size))
         if writer.wants(block):
@@ -61,27 +61,27 @@ def embed_text(options: EmbedTextOptions, prompts: list[str] | None = None) -> N
 
 
 def _embed(
-    captions: list[str], tokenizer: Callable, encoder: T5Encoder, options: EmbedTextOptions
+    captions: list[str], tokenizer: Tokenizer, encoder: T5Encoder, options: EmbedTextOptions
 ) -> dict[str, np.ndarray]:
+    """Embeddings (tokens, D) by caption key.
+
+    Batches are filled up with empty captions to one compiled size.
+    """
     arrays: dict[str, np.ndarray] = {}
     for first in range(0, len(captions), options.batch_size):
         batch = captions[first : first + options.batch_size]
-        input_ids, mask = tokenizer(
-            batch + [""] * (options.batch_size - len(batch)), options.model_max_length
-        )
+        filled = batch + [""] * (options.batch_size - len(batch))
+        input_ids, mask = tokenizer(filled, options.model_max_length)  # (B, L)
         longest = -(-int(mask.sum(1).max()) // LENGTH_STEP) * LENGTH_STEP
-        embeds = encoder(
-            ms.Tensor(input_ids[:, :longest]), ms.Tensor(mask[:, :longest])
-        ).asnumpy()  # (B, longest, D)
-        arrays |= {
-            caption_key(text): row[:tokens]
-            for text, row, tokens in zip(batch, embeds, mask.sum(1), strict=False)
-        }
+        output = encoder(ms.Tensor(input_ids[:, :longest]), ms.Tensor(mask[:, :longest]))
+        embeds = output.asnumpy()  # (B, longest, D)
+        for caption, row, tokens in zip(batch, embeds, mask.sum(1), strict=False):
+            arrays[caption_key(caption)] = row[:tokens]
     return arrays
 
 
-def _different(captions: Iterable[str]) -> Iterator[str]:
-    """The empty caption, then each other one once."""
+def _distinct(captions: Iterable[str]) -> Iterator[str]:
+    """The empty caption, then every other caption once."""
     yield ""
     seen = {caption_key("")}
     for caption in captions:
@@ -92,7 +92,7 @@ def _different(captions: Iterable[str]) -> Iterator[str]:
 
 
 def _digest(options: EmbedTextOptions, prompts: list[str] | None) -> str:
-    """As `Entries.digests` has it for an annotation file."""
+    """The captions digest of `Entries.digests` for an annotation file, or that of the prompts."""
     digest = hashlib.sha256()
     if options.data_file_path is None:
         digest.update("\n".join(prompts or []).encode())

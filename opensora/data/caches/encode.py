@@ -1,16 +1,17 @@
-"""`opensora encode-latents`: what the autoencoder makes of the clips of a data set, computed once."""
+"""`opensora encode-latents`: precompute the autoencoder's latents of a data set's clips."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from opensora.data.caches.cache import CacheWriter, Fingerprint, encoder_digest
-from opensora.data.clips import read_ahead
-from opensora.data.cutting import pictures_of, read_clip
+from opensora.data.clips import evenly_spaced_frames
+from opensora.data.dataset import Dataset, DemoDataset, FileDataset
 from opensora.data.dataset.collate import batch_sizes, pad
 from opensora.data.options import ClipOptions, EncodeLatentsOptions
+from opensora.data.read_ahead import read_ahead
 from opensora.data.setup import (
     captions_digest,
     clip_options,
@@ -20,7 +21,6 @@ from opensora.data.setup import (
     picture_options,
 )
 from opensora.demo_data.render import DemoClips, Renderer
-from opensora.media.pixels import to_pixels
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.runtime import mindspore
@@ -29,81 +29,39 @@ ms = mindspore()
 log = logging.getLogger(__name__)
 
 
-class Clips(Protocol):
-    """What is encoded: `clip` says how clips were cut, `settings` what else their content depends on."""
+@dataclass(frozen=True)
+class ClipsToEncode:
+    """`copies` clips of every item of a data set.
 
+    `settings` and `captions` identify them in the fingerprint.
+    """
+
+    dataset: Dataset
     clip: ClipOptions
+    seed: int
+    copies: int
     settings: dict[str, Any]
     captions: str
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.dataset) * self.copies
 
-    def describe(self, index: int) -> dict[str, Any]:
-        """{"path", "captions", "source"}."""
-
-    def pixels(self, index: int) -> np.ndarray:
+    def pixels(self, number: int) -> np.ndarray:
         """float32 (3, T, H, W) in [-1, 1]."""
+        return self.dataset.visual(number // self.copies, np.random.default_rng([self.seed, number]))
 
-
-class ListClips:
-    """`clips_per_video` clips of each record of a data list."""
-
-    def __init__(self, options: EncodeLatentsOptions) -> None:
-        data_list = options.video_data or options.image_data
-        assert data_list is not None
-        self.clip = (
-            clip_options(options)
-            if options.video_data is not None
-            else picture_options(clip_options(options))
-        )
-        self._entries = open_list(data_list, options, only_existing=False)
-        self._copies, self._seed = options.clips_per_video, options.seed
-        self.settings = {
-            "clips": clips_digest(self._entries),
-            "clips_per_video": self._copies,
-            "seed": self._seed,
-        }
-        self.captions = captions_digest(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries) * self._copies
-
-    def describe(self, index: int) -> dict[str, Any]:
-        entry = self._entries[index // self._copies]
-        return {"path": str(entry.path), "captions": entry.captions, "source": entry.source}
-
-    def pixels(self, index: int) -> np.ndarray:
-        rng = np.random.default_rng([self._seed, index])
-        return read_clip(self._entries[index // self._copies], self.clip.num_frames, self.clip, rng)
-
-
-class RenderedClips:
-    """Clips of the demo data set."""
-
-    def __init__(self, options: EncodeLatentsOptions) -> None:
-        assert options.demo_data is not None
-        self.clip = ClipOptions(num_frames=options.num_frames, max_image_size=options.resolution)
-        self._clips = DemoClips(
-            Renderer(options.demo_data), options.seed, options.split, options.num_frames, options.resolution
-        )
-        self._count = options.num_clips
-        self.settings = {"demo": True, "split": options.split, "seed": options.seed}
-        self.captions = "the demo's"
-
-    def __len__(self) -> int:
-        return self._count
-
-    def describe(self, index: int) -> dict[str, Any]:
-        clip = self._clips[index]
-        return {"path": f"demo clip {index}", "captions": [clip.caption], "source": 0}
-
-    def pixels(self, index: int) -> np.ndarray:
-        return to_pixels(self._clips[index].video[None])[0]
+    def describe(self, number: int) -> dict[str, Any]:
+        index = number // self.copies
+        captions, source = self.dataset.captions(index)
+        return {"path": self.dataset.name(index), "captions": captions, "source": source}
 
 
 def encode_latents(options: EncodeLatentsOptions) -> None:
-    """Write the cache that `options` ask for, or what is missing of it. Raises ValueError."""
-    clips: Clips = ListClips(options) if options.demo_data is None else RenderedClips(options)
+    """Write the cache, or its missing blocks.
+
+    Raises ValueError for lists that cannot be read and for another cache.
+    """
+    clips = _listed_clips(options) if options.demo_data is None else _demo_clips(options)
     settings = {
         "clip": cut_settings(clips.clip),
         "enable_tiling": options.enable_tiling,
@@ -119,54 +77,82 @@ def encode_latents(options: EncodeLatentsOptions) -> None:
         if vae is None:
             vae = CausalVAE.from_pretrained(options.vae)
             vae.tiling = Tiling() if options.enable_tiling else None
-        indices = range(block * options.block_size, min((block + 1) * options.block_size, len(clips)))
-        writer.write(block, *_encode_block(clips, indices, vae, min(options.batch_size, len(clips))))
-        log.info("encoded %d of %d clips", indices.stop, len(clips))
+        numbers = range(block * options.block_size, min((block + 1) * options.block_size, len(clips)))
+        writer.write(block, *_encode_block(clips, numbers, vae, min(options.batch_size, len(clips))))
+        log.info("encoded %d of %d clips", numbers.stop, len(clips))
+
+
+def _listed_clips(options: EncodeLatentsOptions) -> ClipsToEncode:
+    data_list = options.video_data or options.image_data
+    assert data_list is not None
+    clip = clip_options(options)
+    if options.video_data is None:
+        clip = picture_options(clip)
+    entries = open_list(data_list, options, only_existing=False)
+    copies, seed = options.clips_per_video, options.seed
+    settings = {"clips": clips_digest(entries), "clips_per_video": copies, "seed": seed}
+    return ClipsToEncode(FileDataset(entries, clip), clip, seed, copies, settings, captions_digest(entries))
+
+
+def _demo_clips(options: EncodeLatentsOptions) -> ClipsToEncode:
+    assert options.demo_data is not None
+    clip = ClipOptions(num_frames=options.num_frames, max_image_size=options.resolution)
+    renderer, seed = Renderer(options.demo_data), options.seed
+    clips = DemoClips(renderer, seed, options.split, options.num_frames, options.resolution)
+    settings = {"demo": True, "split": options.split, "seed": seed}
+    return ClipsToEncode(DemoDataset(clips, options.num_clips), clip, seed, 1, settings, "the demo's")
 
 
 def _encode_block(
-    clips: Clips, indices: range, vae: CausalVAE, batch_size: int
+    clips: ClipsToEncode, numbers: range, vae: CausalVAE, batch_size: int
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The items of a block and the moments of those that could be read, (2*C, t+N, h, w): pictures cut from a video follow it."""
+    """The items of a block, and by key the moments of those that can be read, (2*C, t+N, h, w).
+
+    With use_img_from_vid, N = use_image_num pictures cut from a video follow it on the time axis.
+    """
     items: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     batch: dict[str, np.ndarray] = {}
 
-    def encode() -> None:
-        whole = _moments(vae, list(batch.values()), clips.clip, batch_size)
-        if clips.clip.use_img_from_vid:
-            count = clips.clip.use_image_num
-            pictures = [picture for video in batch.values() for picture in pictures_of(video, count)]
-            extra = _moments(vae, pictures, picture_options(clips.clip), batch_size)
-            whole = [
-                np.concatenate([video, *extra[i * count : (i + 1) * count]], 1)
-                for i, video in enumerate(whole)
-            ]
-        arrays.update(zip(batch, whole, strict=True))
+    def encode_batch() -> None:
+        arrays.update(zip(batch, _encode(clips.clip, list(batch.values()), vae, batch_size), strict=True))
         batch.clear()
 
-    for index, read in read_ahead(clips.pixels, indices, batch_size):
-        key, video = str(index), _pixels_or_reason(read)
-        items.append(
-            {"key": key, **clips.describe(index)} | ({"rejected": video} if isinstance(video, str) else {})
-        )
-        if isinstance(video, str):
-            log.info("left out %s: %s", items[-1]["path"], video)
-        else:
-            batch[key] = video
+    for number, read in read_ahead(clips.pixels, numbers, batch_size):
+        item = {"key": str(number), **clips.describe(number)}
+        try:
+            batch[item["key"]] = read()
+        except ValueError as error:
+            item["rejected"] = str(error)
+            log.info("left out %s: %s", item["path"], error)
+        items.append(item)
         if len(batch) == batch_size:
-            encode()
+            encode_batch()
     if batch:
-        encode()
+        encode_batch()
     return items, arrays
+
+
+def _encode(clip: ClipOptions, videos: list[np.ndarray], vae: CausalVAE, batch_size: int) -> list[np.ndarray]:
+    """Moments of each video, with those of the pictures cut from it behind: (2*C, t+N, h, w)."""
+    moments = _moments(vae, videos, clip, batch_size)
+    if not clip.use_img_from_vid:
+        return moments
+    count = clip.use_image_num
+    pictures = [picture for video in videos for picture in evenly_spaced_frames(video, count)]
+    extra = _moments(vae, pictures, picture_options(clip), batch_size)
+    return [
+        np.concatenate([video, *extra[number * count : (number + 1) * count]], 1)
+        for number, video in enumerate(moments)
+    ]
 
 
 def _moments(
     vae: CausalVAE, videos: list[np.ndarray], clip: ClipOptions, batch_size: int
 ) -> list[np.ndarray]:
-    """Moments of each of some videos, encoded as a batch in training is, padded, and cut to what the video fills.
+    """Moments of each video, padded and encoded in batches as in training, cropped to its own latents.
 
-    Batches are always full, because each size is compiled.
+    The last batch is filled up with copies, because each batch size is compiled.
     """
     strides = vae.config.strides
     sizes = batch_sizes(clip.max_image_size, clip.num_frames, strides)
@@ -175,16 +161,8 @@ def _moments(
         part = videos[first : first + batch_size]
         padded = [pad(video, sizes, strides)[0] for video in part]
         padded += [padded[-1]] * (batch_size - len(padded))
-        moments = vae.encode(ms.Tensor(np.stack(padded))).moments.asnumpy()
-        filled = [strides.latent_size(video.shape[1:]) for video in part]
-        results += [
-            moments[i, :, :frames, :height, :width] for i, (frames, height, width) in enumerate(filled)
-        ]
+        moments = vae.encode(ms.Tensor(np.stack(padded))).moments.asnumpy()  # (B, 2*C, t, h, w)
+        for row, video in zip(moments, part, strict=False):
+            frames, height, width = strides.latent_size(video.shape[1:])
+            results.append(row[:, :frames, :height, :width])
     return results
-
-
-def _pixels_or_reason(read: Callable[[], np.ndarray]) -> np.ndarray | str:
-    try:
-        return read()
-    except Exception as error:  # whatever a decoder raises for a foreign file
-        return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -1,7 +1,6 @@
-"""Which samples a step takes, and how they are put together into a batch."""
+"""Put samples of different sizes together into a batch, with a mask of the latents that hold pixels."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -12,11 +11,10 @@ from opensora.models.geometry import Size, Strides
 
 PUBLISHED = CausalVAEConfig().strides
 PATCH = Strides(1, 2)
-ORDER = 4  # keeps these random numbers apart from those of a sample or a step with the same seed
 
 
 class PixelBatch(NamedTuple):
-    """What the reference's Collate returns, under its names. t, h, w are latent sizes.
+    """A batch under the reference's names. t, h, w are latent sizes.
 
     N images follow each video on the time axis. A batch of images has no video: T = t = 0.
     """
@@ -37,13 +35,13 @@ def collate(
     num_frames: int = 17,
     use_image_num: int = 0,
 ) -> PixelBatch:
-    """Samples of different sizes, padded with 0 at the bottom, the right and the end, and told apart by a latent mask.
+    """Pad samples to the largest permitted size, so that shapes never change, and stack them.
 
-    Keys and fields have the reference's names. A sample holds, if num_frames > 1,
+    Padding is at the bottom, the right and the end. Keys and fields have the reference's names. A sample
+    holds, if num_frames > 1,
         "video_data" {"video": (C, T, H, W), "input_ids": (1, L), "cond_mask": (1, L)}
     and, if num_frames is 1 or use_image_num is N > 0,
         "image_data" {"image": N arrays (C, 1, H, W), "input_ids": (N, L), "cond_mask": (N, L)}.
-    The batch has the size of the largest permitted sample, so that shapes never change.
     Raises ValueError for a sample that is larger.
     """
     strides = Strides(ae_stride_t, ae_stride)
@@ -56,40 +54,38 @@ def collate(
         }
         for sample in samples
     ]
-    images = num_frames == 1 or use_image_num > 0
-    batch = join(renamed, sizes, num_frames > 1, images, strides)
+    batch = join(renamed, sizes, num_frames > 1, num_frames == 1 or use_image_num > 0, strides)
     return PixelBatch(batch["pixels"], batch["latent_mask"], batch["input_ids"], batch["text_mask"])
 
 
 def batch_sizes(max_image_size: int, num_frames: int, strides: Strides, patch: Strides = PATCH) -> Size:
-    """Frames, height and width in pixels of a batch; strides: of the autoencoder, patch: of the transformer."""
-    side = _multiple(max_image_size, strides.space * patch.space)
-    return 1 + _multiple(num_frames - 1, strides.time * patch.time), side, side
+    """Frames, height and width of a batch in pixels. strides: the autoencoder's; patch: the transformer's."""
+    side = _round_up(max_image_size, strides.space * patch.space)
+    return 1 + _round_up(num_frames - 1, strides.time * patch.time), side, side
 
 
 def join(
     samples: Sequence[dict[str, Any]], sizes: Size, videos: bool, images: bool, strides: Strides
 ) -> dict[str, np.ndarray]:
-    """`collate` for every form of sample, with "text_mask" for "cond_mask" and "latent_mask" for "attention_mask".
+    """`collate` for every form of sample, with "text_mask" and "latent_mask" as names of the masks.
 
     A sample may have "latents" (C, t, h, w) for its pixels, and "text_embeds" (N, L, D) for its input_ids.
-    The batch then has keys of these names for "pixels" and "input_ids".
+    The batch then has these keys for "pixels" and "input_ids".
     """
     parts = []
     if videos:
-        parts.append(_part([sample["video_data"] for sample in samples], "video", sizes, strides))
+        parts.append(_join_part([sample["video_data"] for sample in samples], "video", sizes, strides))
     if images:
-        parts.append(_part([sample["image_data"] for sample in samples], "image", (1, *sizes[1:]), strides))
-    return {
-        name: np.concatenate([part[name] for part in parts], 2 if name in ("pixels", "latents") else 1)
-        for name in parts[0]
-    }
+        pictures = [sample["image_data"] for sample in samples]
+        parts.append(_join_part(pictures, "image", (1, *sizes[1:]), strides))
+    time_axis = {"pixels": 2, "latents": 2}
+    return {name: np.concatenate([part[name] for part in parts], time_axis.get(name, 1)) for name in parts[0]}
 
 
-def _part(data: list[dict[str, Any]], kind: str, sizes: Size, strides: Strides) -> dict[str, np.ndarray]:
+def _join_part(data: list[dict[str, Any]], kind: str, sizes: Size, strides: Strides) -> dict[str, np.ndarray]:
     name = "latents" if "latents" in data[0] else "pixels"
     text = "text_embeds" if "text_embeds" in data[0] else "input_ids"
-    # Where latents are padded, each stands for itself.
+    # In a batch of latents the mask has an element for each of them.
     target, per_latent = sizes, strides
     if name == "latents":
         target, per_latent = strides.latent_size(sizes), Strides(1, 1)
@@ -97,9 +93,7 @@ def _part(data: list[dict[str, Any]], kind: str, sizes: Size, strides: Strides) 
     for item in data:
         visual = item["latents" if name == "latents" else kind]
         padded = [pad(array, target, per_latent) for array in ([visual] if kind == "video" else visual)]
-        arrays.append(
-            np.concatenate([array for array, _ in padded], 1)
-        )  # (C, T, H, W), or the pictures one after the other
+        arrays.append(np.concatenate([array for array, _ in padded], 1))  # (C, T or N, H, W)
         masks.append(np.concatenate([mask for _, mask in padded]))
     return {
         name: np.stack(arrays),
@@ -110,35 +104,22 @@ def _part(data: list[dict[str, Any]], kind: str, sizes: Size, strides: Strides) 
 
 
 def pad(array: np.ndarray, target: Size, strides: Strides) -> tuple[np.ndarray, np.ndarray]:
-    """(C, T, H, W) -> (C, *target) and the mask of the latents that it fills, wholly or in part."""
+    """(C, T, H, W) -> (C, *target), and the mask of the latents that it fills completely or in part."""
     size = array.shape[1:]
     if any(have > allowed for have, allowed in zip(size, target, strict=True)):
         raise ValueError(
-            f"a sample of {_by(size)} is larger than the batch's {_by(target)} (frames x height x width): resize it first"
+            f"a sample of {_by(size)} is larger than the batch's {_by(target)} (frames x height x width): "
+            "resize it first"
         )
-    full = np.pad(array, ((0, 0), *((0, allowed - have) for have, allowed in zip(size, target, strict=True))))
+    margins = [(0, allowed - have) for have, allowed in zip(size, target, strict=True)]
     mask = np.zeros(strides.latent_size(target), np.float32)
     frames, height, width = strides.latent_size(size)
     mask[:frames, :height, :width] = 1
-    return full, mask
+    return np.pad(array, ((0, 0), *margins)), mask
 
 
-def shuffled(number: int, count: int, seed: int, stream: int = 0) -> int:
-    """Which of `count` things the `number`-th draw of a run takes: each once an epoch, in an order that depends on (seed, epoch).
-
-    Different streams have different orders.
-    """
-    epoch, place = divmod(number, count)
-    return int(_order(count, seed, epoch, stream)[place])
-
-
-@lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, stream, ORDER]).permutation(count)
-
-
-def _multiple(number: int, of: int) -> int:
-    return ceil(number / of) * of
+def _round_up(number: int, multiple: int) -> int:
+    return ceil(number / multiple) * multiple
 
 
 def _by(size: Sequence[int]) -> str:

@@ -1,28 +1,30 @@
-"""`opensora check-data`: what a run would use of data lists and caches, what it would reject and why."""
+"""`opensora check-data`: report which data a training run would use, and what it would reject and why."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from opensora.data.dataset.collate import shuffled
+from opensora.checks import at_least
+from opensora.data.dataset import Dataset, FileDataset
 from opensora.data.options import DataOptions
-from opensora.data.samples import FileStock, Source, Stock
-from opensora.data.setup import LENGTH, make_source
+from opensora.data.samples import SampleSource, shuffled
+from opensora.data.setup import DEFAULT_TEXT_LENGTH, make_source
 from opensora.media.reader import probe
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
 from opensora.weights.folder import DEMO
 
-SHOWN = 10
-"""Examples of a kind that are printed."""
+MOST_SHOWN = 10
+"""Printed reasons or sizes of a data set."""
 THUMBNAIL = 96  # pixels
+MOST_THUMBNAILS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,143 +32,162 @@ class CheckDataOptions(DataOptions):
     """Options of `opensora check-data`."""
 
     num_samples: int = 16
-    """Videos and pictures to open of each list: the first that a run would take."""
+    """Videos and pictures to open of each list, in the order of a run."""
     all: bool = False
-    """Open every one of them."""
+    """Open every file."""
     batch_size: int = 1
-    """Samples of a step, for the number of steps."""
+    """Samples of a training step, to count the steps of an epoch."""
     seed: int = 3407
     """Seed of the run."""
     text_encoder_name: str | None = None
-    """Folder of the text encoder, for its tokenizer and to check cached embeddings; default: T5's tokenizer, any cache."""
+    """Text encoder folder, for its tokenizer and to check text caches; default: T5 tokenizer, any cache."""
     vae: str | None = None
-    """Folder of the autoencoder, to check cached latents; default: any cache."""
+    """Autoencoder folder, to check cached latents; default: any cache."""
     contact_sheet: str | None = None
-    """A .png file to draw frames of the opened samples into."""
+    """Draw frames of the opened samples into this .png file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "num_samples", "batch_size")
 
 
-class Opened(NamedTuple):
-    """What opening an item gave. `frames` can be used, `size` is the file's, `middle` a frame of the clip that was cut, float (3, H, W)."""
+class OpenedItem(NamedTuple):
+    """An item that was read, or the `reason` why it cannot be used.
+
+    `frames` and `size` are those of the file, of which `frames` can be used; `middle` is a frame of the clip
+    that was cut, float32 (3, H, W).
+    """
 
     name: str
-    reason: str
+    reason: str = ""
     frames: int = 0
     size: tuple[int, int] = (0, 0)
     middle: np.ndarray | None = None
 
 
+@dataclass
+class Findings:
+    """What opening the items of a data set gave."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    frames: list[int] = field(default_factory=list)
+    sizes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, item: OpenedItem) -> None:
+        if item.reason:
+            self.reasons[item.reason] += 1
+            self.examples.setdefault(item.reason, item.name)
+        else:
+            self.frames.append(item.frames)
+            self.sizes[_by(item.size)] += 1
+
+
 def check_data(options: CheckDataOptions) -> Iterator[str]:
-    """Lines of the report. Raises ValueError for lists or caches that a run would refuse as well."""
+    """Yield the lines of the report.
+
+    Raises ValueError for lists and caches that a run would refuse as well.
+    """
     if options.contact_sheet is not None and Path(options.contact_sheet).exists():
         raise ValueError(
-            f"contact_sheet {options.contact_sheet} is there already and stays: choose another name"
+            f"contact_sheet {options.contact_sheet} exists and is not overwritten: choose another name"
         )
     encoder = options.text_encoder_name
     if encoder is None and not options.text_embed_cache:
         encoder = str(DEMO / "text_encoder")
     source = make_source(options, options.seed, encoder, options.vae)
-    pictures: list[np.ndarray] = []
-    for name, stock in (("videos", source.videos), ("pictures", source.images)):
-        if stock is not None:
-            yield from _describe(name, stock, options, pictures)
+    thumbnails: list[np.ndarray] = []
+    for name, stream in (("videos", source.videos), ("pictures", source.images)):
+        if stream is not None:
+            yield from _describe(name, stream.dataset, options, thumbnails)
     yield from _describe_run(source, options)
-    if options.contact_sheet is not None and pictures:
-        write_video(options.contact_sheet, contact_sheet(np.stack(pictures))[None])
+    if options.contact_sheet is not None and thumbnails:
+        write_video(options.contact_sheet, contact_sheet(np.stack(thumbnails))[None])
         yield f"contact sheet: {options.contact_sheet}"
 
 
 def _describe(
-    name: str, stock: Stock, options: CheckDataOptions, pictures: list[np.ndarray]
+    name: str, dataset: Dataset, options: CheckDataOptions, thumbnails: list[np.ndarray]
 ) -> Iterator[str]:
-    yield f"{name}: {len(stock):,} {'records' if isinstance(stock, FileStock) else 'cached clips'}"
-    if isinstance(stock, FileStock):
-        for number, data_set in enumerate(stock.entries.sources):
-            yield f"  {data_set.annotations}: {int((stock.entries.source_numbers == number).sum()):,} records in {data_set.folder}"
-        yield from _reasons("  not used", stock.entries.rejected, stock.entries.examples)
-    count = len(stock) if options.all else min(options.num_samples, len(stock))
-    indices = (
-        range(count)
-        if options.all
-        else [shuffled(number, len(stock), options.seed) for number in range(count)]
-    )
-    reasons: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    frames, sizes = [], Counter[str]()
+    of_files = isinstance(dataset, FileDataset)
+    yield f"{name}: {len(dataset):,} {'records' if of_files else 'cached clips'}"
+    if isinstance(dataset, FileDataset):
+        entries = dataset.entries
+        for number, source in enumerate(entries.sources):
+            count = int((entries.source_numbers == number).sum())
+            yield f"  {source.annotations}: {count:,} records in {source.folder}"
+        yield from _reasons("  not used", entries.rejected, entries.examples)
+    found = Findings()
+    indices = _indices(dataset, options)
     with ThreadPoolExecutor(max(1, options.dataloader_num_workers)) as pool:
-        for opened in pool.map(lambda index: _open(stock, index), indices):
-            if opened.reason:
-                reasons[opened.reason] += 1
-                examples.setdefault(opened.reason, opened.name)
-                continue
-            frames.append(opened.frames)
-            sizes[f"{opened.size[0]}x{opened.size[1]}"] += 1
-            if opened.middle is not None and len(pictures) < 64:
-                pictures.append(_thumbnail(opened.middle, opened.name))
-    yield f"  opened {count:,}, {sum(reasons.values()):,} cannot be used"
-    yield from _reasons("  rejected", reasons, examples)
-    if frames:
-        latents = "" if isinstance(stock, FileStock) else " of latents"
-        yield f"  frames{latents or ' to draw from'}: {min(frames)} to {max(frames)}, the middle one {int(np.median(frames))}"
-        yield f"  height x width{latents}: {', '.join(f'{size} ({times})' for size, times in sizes.most_common(SHOWN))}"
+        for item in pool.map(lambda index: _open(dataset, index), indices):
+            found.add(item)
+            if item.middle is not None and len(thumbnails) < MOST_THUMBNAILS:
+                thumbnails.append(_thumbnail(item.middle, item.name))
+    yield f"  opened {len(indices):,}, {found.reasons.total():,} cannot be used"
+    yield from _reasons("  rejected", found.reasons, found.examples)
+    if found.frames:
+        middle = int(np.median(found.frames))
+        sizes = ", ".join(f"{size} ({count})" for size, count in found.sizes.most_common(MOST_SHOWN))
+        unit = "" if of_files else " of latents"
+        yield f"  frames{unit}: {min(found.frames)} to {max(found.frames)}, median {middle}"
+        yield f"  height x width{unit}: {sizes}"
 
 
-def _open(stock: Stock, index: int) -> Opened:
-    name = stock.name(index)
+def _indices(dataset: Dataset, options: CheckDataOptions) -> Sequence[int]:
+    if options.all:
+        return range(len(dataset))
+    count = min(options.num_samples, len(dataset))
+    return [shuffled(number, len(dataset), options.seed) for number in range(count)]
+
+
+def _open(dataset: Dataset, index: int) -> OpenedItem:
+    name = dataset.name(index)
     try:
-        visual = stock.visual(index, np.random.default_rng(0))
-        if isinstance(stock, FileStock):
-            info = probe(name)
-            first, end = stock.entries[index].frames or (0, info.frames)
-            return Opened(
-                name,
-                "",
-                min(end, info.frames) - first,
-                (info.height, info.width),
-                visual[:, visual.shape[1] // 2],
-            )
-        return Opened(name, "", visual.shape[1], (visual.shape[2], visual.shape[3]))
-    except Exception as error:  # whatever a decoder raises for a foreign file
-        return Opened(
-            name,
-            str(error).replace(name, "it")
-            if isinstance(error, ValueError)
-            else f"{type(error).__name__}: {error}",
-        )
+        visual = dataset.visual(index, np.random.default_rng(0))
+        if not isinstance(dataset, FileDataset):
+            return OpenedItem(name, "", visual.shape[1], (visual.shape[2], visual.shape[3]))
+        info, segment = probe(name), dataset.entries[index].segment
+    except ValueError as error:
+        return OpenedItem(name, str(error).replace(name, "it"))
+    frames = min(segment.end or info.frames, info.frames) - segment.start
+    return OpenedItem(name, "", frames, (info.height, info.width), visual[:, visual.shape[1] // 2])
 
 
-def _describe_run(source: Source, options: CheckDataOptions) -> Iterator[str]:
+def _describe_run(source: SampleSource, options: CheckDataOptions) -> Iterator[str]:
     try:
         sample = source.draw(0)
     except ValueError as error:
-        yield f"a run would stop at once: {error}"
+        yield f"a run would stop at its first sample: {error}"
         return
     batch = source.join([sample])
     yield "a sample: " + ", ".join(f"{name} {_by(value.shape[1:])}" for name, value in batch.items())
-    tokens = [int(mask.sum()) for mask in batch["text_mask"][0]]
-    yield f"  tokens of its captions: {', '.join(map(str, tokens))} of {options.model_max_length or LENGTH}"
-    yield f"  {sum(value.nbytes for value in batch.values()) / 1e6:.1f} MB, {options.caption_dropout:.0%} of the captions are left empty"
-    steps = len(source) / options.batch_size
-    yield f"an epoch: {len(source):,} samples, {math.ceil(steps):,} steps of {options.batch_size}"
+    tokens = ", ".join(str(int(mask.sum())) for mask in batch["text_mask"][0])
+    size = sum(value.nbytes for value in batch.values()) / 1e6
+    yield f"  tokens of its captions: {tokens} of {options.model_max_length or DEFAULT_TEXT_LENGTH}"
+    yield f"  {size:.1f} MB, {options.caption_dropout:.0%} of the captions are left empty"
+    steps = math.ceil(len(source) / options.batch_size)
+    yield f"an epoch: {len(source):,} samples, {steps:,} steps of {options.batch_size}"
 
 
 def _reasons(title: str, reasons: Counter[str], examples: dict[str, str]) -> Iterator[str]:
-    for reason, count in reasons.most_common(SHOWN):
+    for reason, count in reasons.most_common(MOST_SHOWN):
         yield f"{title}: {count:,}, {reason}; the first is {examples[reason]}"
-    if len(reasons) > SHOWN:
-        yield f"{title}: {sum(count for _, count in reasons.most_common()[SHOWN:]):,} for other reasons"
+    if len(reasons) > MOST_SHOWN:
+        rest = sum(count for _, count in reasons.most_common()[MOST_SHOWN:])
+        yield f"{title}: {rest:,} for other reasons"
 
 
 def _thumbnail(frame: np.ndarray, name: str) -> np.ndarray:
-    """float32 (3, H, W) in [-1, 1] -> uint8 square with the file's name."""
+    """float32 (3, H, W) in [-1, 1] -> uint8 (96 + 12, 96, 3) with the file's name below."""
     pixels = np.clip((frame.transpose(1, 2, 0) + 1) * 127.5, 0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    square = Image.new("RGB", (THUMBNAIL, THUMBNAIL + 12), "white")
-    square.paste(picture, (0, 0))
-    ImageDraw.Draw(square).text(
-        (1, THUMBNAIL), Path(name).name[-15:].encode("ascii", "replace").decode(), fill="black"
-    )
-    return np.asarray(square)
+    canvas = Image.new("RGB", (THUMBNAIL, THUMBNAIL + 12), "white")
+    canvas.paste(picture, (0, 0))
+    label = Path(name).name[-15:].encode("ascii", "replace").decode()
+    ImageDraw.Draw(canvas).text((1, THUMBNAIL), label, fill="black")
+    return np.asarray(canvas)
 
 
 def _by(shape: Sequence[Any]) -> str:

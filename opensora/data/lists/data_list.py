@@ -1,9 +1,12 @@
-"""Data lists and what they name: one data set a line, `folder, annotations` or `folder, text embeddings, annotations`.
+"""Data lists and their records.
+
+A line of a list is a data set: `folder, annotations` or `folder, text embeddings, annotations`.
 
     entries = Entries(read_data_list("video_data.txt"))
-    entries[0]          # Entry(number, path, captions, frames, source): read from the annotation file when it is asked for
+    entries[0]          # Entry(number, segment, captions, source), read from the annotation file on demand
 
-In memory are, for each record, two numbers, its place in its file and its data set: 26 bytes.
+Memory holds four numbers for each record, 26 bytes: its place in the annotation file, its data set and its
+number.
 """
 
 import csv
@@ -21,11 +24,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from opensora.data.clips import Segment
 from opensora.data.lists.records import read, scan
 
+FORM = "`folder, annotations` or `folder, text embeddings, annotations`"
 
-class Source(NamedTuple):
-    """A line of a data list."""
+
+class AnnotatedFolder(NamedTuple):
+    """A data set, one line of a data list."""
 
     folder: Path
     text_folder: Path | None
@@ -34,20 +40,27 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """A video or picture of a data set. `number` counts the valid records of the list; `frames` is the part to use, (start, end)."""
+    """A video or picture with its captions.
+
+    `number` counts the valid records of the list, `source` its data sets.
+    """
 
     number: int
-    path: Path
+    segment: Segment
     captions: tuple[str, ...]
-    frames: tuple[int, int] | None
     source: int
 
+    @property
+    def path(self) -> Path:
+        return self.segment.path
 
-def read_data_list(path: str | Path) -> list[Source]:
-    """The data sets that a list names. Empty lines and lines that begin with # are passed over.
 
-    Paths may be quoted, and need not be where they hold commas: of the ways to cut a line, the one that exists is taken.
-    A relative path counts from the working directory, or else from the list's folder. Raises ValueError for a line that names nothing.
+def read_data_list(path: str | Path) -> list[AnnotatedFolder]:
+    """Read the data sets of a list. Empty lines and lines that begin with # are skipped.
+
+    Paths may be quoted. Unquoted paths may hold commas: of the ways to split a line, the one that exists is
+    taken. A relative path starts at the working directory, or else at the list's folder. Raises ValueError
+    for a line whose folder or annotations do not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,9 +70,9 @@ def read_data_list(path: str | Path) -> list[Source]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"data list {path} is no UTF-8 text: save it as UTF-8") from error
+        raise ValueError(f"data list {path} is not UTF-8 text: save it as UTF-8") from error
     sources = [
-        _source(path, number, line)
+        _parse_line(path, number, line)
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
@@ -68,51 +81,58 @@ def read_data_list(path: str | Path) -> list[Source]:
     return sources
 
 
-def _source(data_list: Path, number: int, line: str) -> Source:
+def _parse_line(data_list: Path, number: int, line: str) -> AnnotatedFolder:
     cells = next(csv.reader([line], skipinitialspace=True)) if '"' in line else line.split(",")
-    cuts = [[_found(data_list, column) for column in columns] for columns in _cuts(cells)]
-    usable = [paths for paths in cuts if paths[0].is_dir() and paths[-1].is_file()]
+    splits = [[_resolve(data_list, column) for column in columns] for columns in _splits(cells)]
+    usable = [paths for paths in splits if paths[0].is_dir() and paths[-1].is_file()]
     if not usable:
-        folder, annotations = _found(data_list, cells[0]), _found(data_list, cells[-1])
+        folder, annotations = _resolve(data_list, cells[0]), _resolve(data_list, cells[-1])
         missing = f"folder {folder}" if not folder.is_dir() else f"annotation file {annotations}"
-        raise ValueError(
-            f"{data_list} line {number}: {missing} does not exist: write `folder, annotations` or `folder, text embeddings, annotations`"
-        )
-    # Text embeddings that are not made yet come last, so that a comma in a path is not taken for a third column.
+        raise ValueError(f"{data_list} line {number}: {missing} does not exist: write {FORM}")
+    # Text embeddings that do not exist yet come last, so that a comma in a path is not taken for a third
+    # column.
     paths = min(usable, key=lambda paths: 1 if len(paths) == 2 else 0 if paths[1].is_dir() else 2)
-    return Source(paths[0], paths[1] if len(paths) == 3 else None, paths[-1])
+    return AnnotatedFolder(paths[0], paths[1] if len(paths) == 3 else None, paths[-1])
 
 
-def _cuts(cells: list[str]) -> Iterator[list[str]]:
+def _splits(cells: list[str]) -> Iterator[list[str]]:
     """The ways to join a line's cells to two or three columns, because a path may hold commas."""
     for columns in (2, 3):
         for ends in combinations(range(1, len(cells)), columns - 1):
             yield [",".join(cells[first:end]) for first, end in pairwise((0, *ends, len(cells)))]
 
 
-def _found(data_list: Path, text: str) -> Path:
+def _resolve(data_list: Path, text: str) -> Path:
     path = Path(text.strip())
     return path if path.exists() else data_list.parent / path
 
 
 class Digests(NamedTuple):
-    """Of a data set's captions, and of its paths and frame ranges."""
+    """sha256 of a data set's captions, and of its paths and frame ranges. A cache stores both."""
 
     captions: str
     clips: str
 
 
 class Entries(Sequence[Entry]):
-    """The valid records of a data list, in order. `rejected` counts the others by reason, `examples` names the first of each.
+    """The valid records of a data list, in order.
 
-    With `only_existing`, records whose file is missing are left out; the others keep their numbers. `digests` are of each
-    data set; they tell caches whether they belong to it.
+    `rejected` counts the other records by reason, and `examples` names the first record of each reason.
+    `digests` has the digests of each data set.
     """
 
     def __init__(
-        self, sources: Sequence[Source], only_existing: bool = False, path: str = "path", cap: str = "cap"
+        self,
+        sources: Sequence[AnnotatedFolder],
+        only_existing: bool = False,
+        path: str = "path",
+        cap: str = "cap",
     ) -> None:
-        """path, cap: the names that the annotations give to these two columns. Raises ValueError for a file that cannot be read."""
+        """Index the records of all data sets.
+
+        only_existing: leave out records whose file is missing; the others keep their numbers. path, cap: the
+        annotations' names of these two columns. Raises ValueError for a file that cannot be read.
+        """
         self.sources, self._columns = list(sources), (path, cap)
         self._folders = [os.path.abspath(source.folder) for source in sources]
         self.rejected: Counter[str] = Counter()
@@ -126,7 +146,7 @@ class Entries(Sequence[Entry]):
                 entry = self._checked(record.content, self.valid, source)
                 if entry is None:
                     continue
-                clips.update(json.dumps([record.content[path], entry.frames]).encode())
+                clips.update(json.dumps([record.content[path], _frame_range(record.content)]).encode())
                 self.valid += 1
                 if only_existing and not entry.path.is_file():
                     self._reject("the file does not exist", entry.path)
@@ -153,9 +173,9 @@ class Entries(Sequence[Entry]):
             self._reject(str(error), content.get(self._columns[0], "a record without a path"))
             return None
 
-    def _reject(self, reason: str, what: Any) -> None:
+    def _reject(self, reason: str, example: Any) -> None:
         self.rejected[reason] += 1
-        self.examples.setdefault(reason, str(what))
+        self.examples.setdefault(reason, str(example))
 
     def _entry(self, content: dict[str, Any], number: int, source: int) -> Entry:
         path = content.get(self._columns[0])
@@ -166,27 +186,29 @@ class Entries(Sequence[Entry]):
             raise ValueError("the path leaves the folder of its data set")
         captions = captions_of(content, self._columns[1])
         if not captions:
-            raise ValueError(f"{self._columns[1]} is no caption and no list of captions")
-        return Entry(number, Path(place), captions, _frames(content.get("frame_idx")), source)
+            raise ValueError(f"{self._columns[1]} is neither a caption nor a list of captions")
+        start, end = _frame_range(content) or (0, None)
+        return Entry(number, Segment(Path(place), start, end), captions, source)
 
 
 def captions_of(content: dict[str, Any], column: str) -> tuple[str, ...]:
-    """The captions of a record; none where the column holds anything else than a text or a list of texts."""
+    """The captions of a record; none if the column is neither a text nor a list of texts."""
     value = content.get(column)
     captions = tuple(value) if isinstance(value, list) else (value,)
     return captions if all(isinstance(caption, str) for caption in captions) else ()
 
 
 def captions_bytes(content: dict[str, Any], column: str) -> bytes:
-    """What a record adds to the digest of its data set's captions."""
+    """The part of a record in the digest of its data set's captions."""
     return json.dumps(captions_of(content, column)).encode()
 
 
-def _frames(text: Any) -> tuple[int, int] | None:
-    """ "12:77" -> (12, 77): the first frame and the one behind the last."""
+def _frame_range(content: dict[str, Any]) -> tuple[int, int] | None:
+    """frame_idx "12:77" -> (12, 77), the first frame and the one after the last; None without the field."""
+    text = content.get("frame_idx")
     if text is None or text == "":
         return None
     found = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", text) if isinstance(text, str) else None
     if found is None or int(found[1]) >= int(found[2]):
-        raise ValueError("frame_idx is no range of frames such as 0:65")
+        raise ValueError("frame_idx is not a range of frames such as 0:65")
     return int(found[1]), int(found[2])

@@ -1,7 +1,7 @@
-"""`opensora prepare-data FOLDER`: from a folder of videos and pictures to data lists.
+"""`opensora prepare-data FOLDER`: data lists and annotations for a folder of videos and pictures.
 
-Measuring decodes every file, so it is kept, line by line, in `measured.jsonl`: a stopped command continues there. Filters are
-applied to it afterwards.
+Every file is decoded once to measure it. Measurements are kept in `measured.jsonl`, so that a stopped command
+continues and other filters need no second look at the files.
 """
 
 import csv
@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from opensora.data.clips import MEDIA_SUFFIXES
+from opensora.checks import at_least
 from opensora.data.lists.scenes import Scene, find_scenes
 from opensora.files import write_atomic, write_json
+from opensora.media.formats import media_files
 from opensora.media.reader import probe
 
 CAPTION_KEYS = ("cap", "caption", "captions", "text", "prompt")
@@ -27,76 +28,77 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What goes into the lists. Raises ValueError for limits that exclude everything."""
+    """Filters.
+
+    Raises ValueError for limits that exclude everything.
+    """
+
+    GROUP: ClassVar[str] = "filters"
 
     min_frames: int = 17
-    """Fewest frames of a scene."""
+    """Minimum frames of a scene."""
     max_frames: int = 0
-    """Most frames of a scene; 0 for no limit."""
+    """Maximum frames of a scene; 0 for no limit."""
     min_size: int = 0
-    """Smallest shorter side in pixels."""
+    """Minimum of the shorter side in pixels."""
     min_motion: float = 0.0
-    """Least motion of a scene: how much two neighbouring frames differ, in levels of 0 to 255, the middle value over the scene."""
+    """Minimum motion of a scene: median of the mean differences of neighbouring frames, in levels (0-255)."""
     max_motion: float = 255.0
-    """Most motion of a scene."""
+    """Maximum motion of a scene."""
     cut_scenes: bool = True
-    """Make every scene a record of its own; without it a video is one record."""
+    """Make each scene a record; false makes each video one record."""
     default_caption: str | None = None
-    """Caption of files that have none beside them; without it they are left out."""
+    """Caption for files without one; default: such files are left out."""
 
     def __post_init__(self) -> None:
-        if self.max_frames and self.max_frames < self.min_frames:
-            raise ValueError(
-                f"max_frames {self.max_frames} is less than min_frames {self.min_frames}: nothing would be left"
-            )
-        if self.max_motion < self.min_motion:
-            raise ValueError(
-                f"max_motion {self.max_motion} is less than min_motion {self.min_motion}: nothing would be left"
-            )
+        at_least(self, 0, "min_frames", "max_frames", "min_size", "min_motion")
+        for kind in ("frames", "motion"):
+            low, high = getattr(self, f"min_{kind}"), getattr(self, f"max_{kind}")
+            if high < low and not (kind == "frames" and high == 0):
+                raise ValueError(
+                    f"max_{kind} {high} is less than min_{kind} {low}: nothing would be left, raise it"
+                )
 
 
 def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: int = 1) -> str:
-    """Write the lists into `output` and return what they hold in a sentence.
+    """Write lists and annotations into `output`; returns a one-line summary.
 
-    Captions lie beside each file: the lines of `<name>.txt`, or "cap" (or caption, text, prompt) in `<name>.json`. Raises ValueError for a
-    folder without videos and pictures, and where `output` has such lists already.
+    `workers` files are measured in parallel. The captions of a file are the lines of `<name>.txt` beside it,
+    or "cap" (caption, captions, text, prompt) in `<name>.json`. Raises ValueError for a folder without videos
+    and pictures, and if `output` holds such lists already.
     """
     folder, output = Path(folder), Path(output)
-    if not folder.is_dir():
-        raise ValueError(f"folder {folder} does not exist: check the path")
+    names = [str(path.relative_to(folder)) for path in media_files(folder, recursive=True)]
     present = [name for name in OUTPUTS if (output / name).exists()]
     if present:
         raise ValueError(
-            f"{output / present[0]} is there already and stays: remove it, or choose another --output_path"
+            f"{output / present[0]} exists and is not overwritten: remove it, or choose another --output_path"
         )
     output.mkdir(parents=True, exist_ok=True)
-    names = sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
-    )
-    if not names:
-        raise ValueError(f"{folder} holds no file that ends in {', '.join(MEDIA_SUFFIXES)}")
     videos: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     for measured in _measure_all(folder, names, output / "measured.jsonl", workers):
         for record, reason in records_of(folder, measured, filters):
-            target = rejected if reason else videos if "frame_idx" in record else images
-            target.append({**record, "reason": reason} if reason else record)
+            if reason:
+                rejected.append({**record, "reason": reason})
+            else:
+                (videos if "frame_idx" in record else images).append(record)
     for kind, records in (("video", videos), ("image", images)):
         if records:
             write_json(output / f"{kind}s.json", records)
-            _write(output / f"{kind}_data.txt", _line(folder, output / f"{kind}s.json"))
+            _write(output / f"{kind}_data.txt", _data_list(folder, output / f"{kind}s.json"))
     _write(output / "rejected.jsonl", "".join(f"{json.dumps(record)}\n" for record in rejected))
-    found = f"{len(videos)} scenes of videos, {len(images)} pictures"
-    return f"{len(names)} files: {found}, {len(rejected)} left out (see {output / 'rejected.jsonl'})"
+    return (
+        f"{len(names)} files: {len(videos)} scenes of videos, {len(images)} pictures, "
+        f"{len(rejected)} left out (see {output / 'rejected.jsonl'})"
+    )
 
 
 def records_of(
     folder: Path, measured: dict[str, Any], filters: Filters
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """The annotation records of a measured file, each with the reason why it is left out, or none."""
+    """The annotation records of a measured file, each with the reason why it is rejected, or ""."""
     path, captions, reason = measured["path"], None, measured.get("reason", "")
     try:
         captions = read_captions(folder / path) or filters.default_caption
@@ -106,25 +108,29 @@ def records_of(
     record = {"path": path, "cap": captions} | {
         name: measured[name] for name in ("height", "width", "fps") if name in measured
     }
-    if not reason and captions is None:
-        reason = "there is no caption beside it"
-    if not reason and min(measured["height"], measured["width"]) < filters.min_size:
-        reason = f"its shorter side has {min(measured['height'], measured['width'])} pixels, min_size is {filters.min_size}"
+    reason = reason or _reject_file(measured, captions, filters)
     if reason or not scenes:
         yield record, reason
         return
     if not filters.cut_scenes:
         scenes = [Scene(0, scenes[-1].end, max(scene.motion for scene in scenes))]
     for scene in scenes:
-        place = {
+        fields = {
             "frame_idx": f"{scene.start}:{scene.end}",
             "num_frames": scene.end - scene.start,
             "motion": scene.motion,
         }
-        yield record | place, _why_not(scene, filters)
+        yield record | fields, _reject_scene(scene, filters)
 
 
-def _why_not(scene: Scene, filters: Filters) -> str:
+def _reject_file(measured: dict[str, Any], captions: Any, filters: Filters) -> str:
+    if captions is None:
+        return "it has no caption"
+    side = min(measured["height"], measured["width"])
+    return "" if side >= filters.min_size else f"its shorter side is {side}, min_size is {filters.min_size}"
+
+
+def _reject_scene(scene: Scene, filters: Filters) -> str:
     length = scene.end - scene.start
     if length < filters.min_frames:
         return f"the scene has {length} frames, min_frames is {filters.min_frames}"
@@ -136,13 +142,12 @@ def _why_not(scene: Scene, filters: Filters) -> str:
 
 
 def read_captions(path: Path) -> str | list[str] | None:
-    """The captions beside a file. Raises ValueError for a side file that cannot be understood."""
+    """The captions beside a file, or None. Raises ValueError for a caption file that cannot be read."""
     text, described = path.with_suffix(".txt"), path.with_suffix(".json")
     try:
         if text.is_file():
-            lines = [
-                line.strip() for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-            ]
+            lines = [line.strip() for line in text.read_text(encoding="utf-8-sig").splitlines()]
+            lines = [line for line in lines if line]
             return lines[0] if len(lines) == 1 else lines or None
         if described.is_file():
             content = json.loads(described.read_text(encoding="utf-8-sig"))
@@ -154,16 +159,18 @@ def read_captions(path: Path) -> str | list[str] | None:
             found: str | list[str] = content
             return found
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the caption beside it cannot be read: {error}") from error
+        raise ValueError(f"its caption file cannot be read: {error}") from error
     return None
 
 
 def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) -> Iterator[dict[str, Any]]:
-    """What is known of each file, in order; new measurements are added to the journal."""
+    """The measurements of all files, in order; new ones are appended to the journal."""
     known: dict[str, dict[str, Any]] = {}
     written = journal.read_text(encoding="utf-8") if journal.is_file() else ""
     for line in filter(None, written.splitlines()):
-        with suppress(json.JSONDecodeError):  # cut off when the command was stopped: measured again
+        with suppress(
+            json.JSONDecodeError
+        ):  # a stopped command left half a line: that file is measured again
             measured = json.loads(line)
             known[measured["path"]] = measured
     missing = [name for name in names if name not in known]
@@ -179,7 +186,7 @@ def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) ->
 
 
 def _measure(folder: Path, name: str) -> dict[str, Any]:
-    """Size, rate and scenes of a file, or the reason why it cannot be read. Pictures that do not move have no scenes."""
+    """Size, rate and scenes of a file, or the reason why it cannot be read. Still pictures have no scenes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -190,19 +197,16 @@ def _measure(folder: Path, name: str) -> dict[str, Any]:
         if info.frames == 1:
             return {"path": name, **size}
         return {"path": name, **size, "fps": round(info.fps, 3), "scenes": find_scenes(folder / name)}
-    except Exception as error:  # whatever a decoder raises for a foreign file
-        return {
-            "path": name,
-            "reason": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}",
-        }
+    except ValueError as error:
+        return {"path": name, "reason": str(error)}
 
 
 def _write(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def _line(folder: Path, annotations: Path) -> str:
-    """A line of a data list, with quotes where a path needs them."""
+def _data_list(folder: Path, annotations: Path) -> str:
+    """A data list of one line, with quotes if a path needs them."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow([folder.resolve(), annotations.resolve()])
     return text.getvalue()

@@ -1,4 +1,8 @@
-"""Annotation files (.json, .jsonl, .csv), record by record: files of any size are read in pieces, a record is found again by its place."""
+"""Annotation files (.json, .jsonl, .csv) of any size, read record by record.
+
+`scan` reads a file in pieces and yields each record with its place; `read` reads one record again by its
+place.
+"""
 
 import codecs
 import csv
@@ -10,43 +14,47 @@ from typing import Any, BinaryIO, NamedTuple
 PIECE = 1 << 20
 """Bytes read at a time."""
 LARGEST = 1 << 24
-"""Bytes that a record may have; no more than that and a piece is ever in memory."""
+"""Maximum bytes of a record; memory never holds more than that and a piece."""
 SPACE = " \t\r\n"
 BOM = codecs.BOM_UTF8
 DECODER = json.JSONDecoder()
 
 
 class Record(NamedTuple):
-    """A record and where it lies in its file, in bytes."""
+    """A record and its place in the file, in bytes."""
 
     offset: int
     length: int
     content: dict[str, Any]
 
 
-def scan(path: Path) -> Iterator[Record]:
-    """Every record of an annotation file. Raises ValueError that names the file and the place of what cannot be read."""
+def scan(path: Path, names: bool = False) -> Iterator[Record]:
+    """Yield every record of an annotation file. With `names` a text in a list stands for {"path": text}.
+
+    Raises ValueError that names the file and the place where it cannot be read.
+    """
     scanner = SCANNERS.get(path.suffix.lower())
     if scanner is None:
         raise ValueError(
             f"annotation file {path} ends in none of {', '.join(SCANNERS)}: convert it to one of them"
         )
     if not path.is_file():
-        raise ValueError(f"annotation file {path} does not exist: check the data list")
+        raise ValueError(f"annotation file {path} does not exist: check the path")
     try:
         with open(path, "rb") as file:
             for record in scanner(file):
+                if names and isinstance(record.content, str):
+                    record = record._replace(content={"path": record.content})
                 if not isinstance(record.content, dict):
-                    raise ValueError(
-                        f"the record at byte {record.offset} is a {type(record.content).__name__}, not an object"
-                    )
+                    kind = type(record.content).__name__
+                    raise ValueError(f"the record at byte {record.offset} is a {kind}, not an object")
                 yield record
     except (ValueError, RecursionError) as error:
         raise ValueError(f"annotation file {path} cannot be read: {error}") from error
 
 
 def read(path: Path, offset: int, length: int) -> dict[str, Any]:
-    """The record that `scan` found there. Raises ValueError when the file has changed since."""
+    """Read one record at the place that `scan` gave. Raises ValueError if the file has changed since."""
     with open(path, "rb") as file:
         columns = _columns(file) if path.suffix.lower() == ".csv" else None
         file.seek(offset)
@@ -54,17 +62,17 @@ def read(path: Path, offset: int, length: int) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(content) if columns is None else _row(columns, content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"annotation file {path} was changed while it was in use: start again") from error
+        raise ValueError(f"annotation file {path} has changed during the run: start again") from error
     return record
 
 
 class _Window:
-    """A stretch of a UTF-8 file as text, which moves forward: what was passed is let go when more is read."""
+    """A window that moves through a UTF-8 file; reading more drops the text before `position`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self.offset = 0  # bytes of the file before text[position]
+        self.offset = 0  # of text[position] in the file, in bytes
         self.text, self.position = "", 0
         if file.read(len(BOM)) == BOM:
             self.offset = len(BOM)
@@ -72,18 +80,19 @@ class _Window:
             file.seek(0)
 
     def grow(self) -> bool:
-        """Read one piece more. False at the end of the file, and where the window is already larger than a record may be."""
+        """Read one more piece.
+
+        False at the end of the file, and if the window is already larger than a record may be.
+        """
         if len(self.text) - self.position > LARGEST:
             return False
         piece = self._file.read(PIECE)
-        self.text, self.position = (
-            self.text[self.position :] + self._decoder.decode(piece, final=not piece),
-            0,
-        )
+        self.text = self.text[self.position :] + self._decoder.decode(piece, final=not piece)
+        self.position = 0
         return bool(piece)
 
     def next_character(self) -> str:
-        """The next character that is no space, now at `position`; empty at the end of the file."""
+        """Move to the next character that is no space and return it; empty at the end of the file."""
         while True:
             end = self.position
             while end < len(self.text) and self.text[end] in SPACE:
@@ -95,7 +104,7 @@ class _Window:
                 return ""
 
     def skip(self, characters: int) -> int:
-        """Move on, and tell by how many bytes."""
+        """Move forward, and return the number of bytes."""
         passed = self.text[self.position : self.position + characters]
         length = characters if passed.isascii() else len(passed.encode())
         self.position += characters
@@ -106,7 +115,7 @@ class _Window:
 def _scan_json(file: BinaryIO) -> Iterator[Record]:
     window = _Window(file)
     if window.next_character() != "[":
-        raise ValueError("it must hold a list of objects, but does not begin with [")
+        raise ValueError("it must be a list of objects, but does not begin with [")
     window.skip(1)
     if window.next_character() == "]":
         return
@@ -127,7 +136,10 @@ def _scan_json(file: BinaryIO) -> Iterator[Record]:
 
 
 def _decode(window: _Window) -> tuple[Any, int]:
-    """The value at the window's position and its number of characters; one that seems incomplete makes the window grow."""
+    """The value at the window's position and its number of characters.
+
+    The window grows while the value is incomplete.
+    """
     while True:
         try:
             value, end = DECODER.raw_decode(window.text, window.position)
@@ -135,7 +147,7 @@ def _decode(window: _Window) -> tuple[Any, int]:
         except json.JSONDecodeError as error:
             if not window.grow():
                 raise ValueError(
-                    f"what begins at byte {window.offset} is no complete object ({error.msg})"
+                    f"the object at byte {window.offset} is incomplete or malformed ({error.msg})"
                 ) from error
 
 
@@ -145,7 +157,7 @@ def _scan_lines(file: BinaryIO) -> Iterator[Record]:
             try:
                 yield Record(offset, len(line), json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"the line at byte {offset} is no object ({error.msg})") from error
+                raise ValueError(f"the line at byte {offset} is not an object ({error.msg})") from error
 
 
 def _scan_csv(file: BinaryIO) -> Iterator[Record]:
@@ -154,7 +166,8 @@ def _scan_csv(file: BinaryIO) -> Iterator[Record]:
     for offset, line in _lines(file):
         first = first if rows else offset
         rows += line
-        # A field in quotes may hold line breaks; a quote inside a field is doubled, so complete rows have an even number.
+        # Quoted fields may hold line breaks. Quotes inside a field are doubled, so a complete row has an even
+        # number.
         if rows.count(b'"') % 2 == 0:
             if rows.strip():
                 yield Record(first, len(rows), _row(columns, rows))

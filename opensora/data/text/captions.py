@@ -1,4 +1,4 @@
-"""The text half of a sample: one of the captions, cleaned or left out, as token ids or as cached embeddings."""
+"""Captions of a sample: choose one, clean or drop it, and give it as token ids or cached embeddings."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from opensora.data.text.cleaning import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 
 
-def choose(captions: Sequence[str], dropout: float, rng: np.random.Generator) -> str:
-    """One of the captions, cleaned; empty with the probability `dropout`."""
-    dropped, place = rng.random() < dropout, int(rng.integers(len(captions)))
-    return "" if dropped else clean_caption(captions[place])
+def draw_caption(captions: Sequence[str], dropout: float, rng: np.random.Generator) -> str:
+    """Choose one of the captions and clean it; with the probability `dropout` return the empty caption."""
+    dropped, index = rng.random() < dropout, int(rng.integers(len(captions)))
+    return "" if dropped else clean_caption(captions[index])
 
 
 def caption_key(caption: str) -> str:
-    """The name of a cleaned caption in a cache."""
+    """The key of a cleaned caption in a cache."""
     return hashlib.sha256(caption.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class TokenIds:
-    """Captions as token ids. Copies of it that go to other processes load the tokenizer there."""
+    """Captions as token ids. Picklable: a worker process loads the tokenizer itself."""
 
     def __init__(self, folder: str | Path, length: int) -> None:
-        """folder: of a text encoder, with spiece.model. Raises WeightsError where that is missing."""
+        """folder: that of a text encoder, with spiece.model. Raises WeightsError if the file is missing."""
         self.folder, self.length = Path(folder), length
-        self._tokenizer.size  # noqa: B018  a missing file is told now, and not by a worker
+        self._tokenizer.size  # noqa: B018  report a missing file now, not in a worker
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -45,25 +45,33 @@ class TokenIds:
 
 
 class TextEmbeddings:
-    """Captions as embeddings out of the caches of their data sets, made by `opensora embed-text`."""
+    """Captions as embeddings from the caches of their data sets, made by `opensora embed-text`."""
 
     def __init__(
         self, folders: Sequence[Path | None], captions: Sequence[str], length: int, encoder: str | None
     ) -> None:
-        """A folder and a digest of the captions for each data set; `encoder` None accepts any. Raises ValueError for another cache."""
+        """Open the caches and check that they belong to these captions and this encoder.
+
+        folders, captions: cache folder and digest of the captions of each data set. encoder: digest of the
+        text encoder, None for any. Raises ValueError for a cache of other captions or of another encoder.
+        """
         self.length, self._caches = length, []
         for folder, digest in zip(folders, captions, strict=True):
             if folder is None:
                 raise ValueError(
-                    "text_embed_cache is set, but a line of the data list has no folder of text embeddings: write it as second column"
+                    "text_embed_cache is set, but a line of the data list names no folder of text "
+                    "embeddings: write it as the second column"
                 )
             cache = Cache(folder, "text")
             cache.fingerprint.require(folder, encoder, {"model_max_length": length}, digest)
             self._caches.append(cache)
 
     def __call__(self, captions: Sequence[str], source: int) -> dict[str, np.ndarray]:
-        """text_embeds float32 (N, L, D), 0 behind the last token, and text_mask int32 (N, L)."""
-        rows = [self._caches[source].read(caption_key(caption)) for caption in captions]  # (tokens, D) each
+        """text_embeds float32 (N, L, D), 0 behind the last token, and text_mask int32 (N, L).
+
+        source: number of the data set in its list.
+        """
+        rows = [self._caches[source].read(caption_key(caption)) for caption in captions]  # each (tokens, D)
         embeds = np.zeros((len(rows), self.length, rows[0].shape[1]), np.float32)
         mask = np.zeros((len(rows), self.length), np.int32)
         for number, row in enumerate(rows):
@@ -72,4 +80,4 @@ class TextEmbeddings:
         return {"text_embeds": embeds, "text_mask": mask}
 
 
-Text = TokenIds | TextEmbeddings
+CaptionFeatures = TokenIds | TextEmbeddings

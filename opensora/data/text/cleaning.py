@@ -1,7 +1,8 @@
-"""Cleaning of captions and prompts, as the released weights saw them in training.
+"""Clean captions and prompts as in the training of the released weights.
 
-The rules are those of the DeepFloyd IF captions: web debris goes, punctuation is unified. They run in a fixed order,
-with three steps in between that are not substitutions; `clean_caption` shows the order.
+The rules are those of DeepFloyd IF for captions from the web: they remove addresses, markup and codes, and
+unify punctuation. Their order matters; `clean_caption` shows it, with the three steps that are not
+substitutions.
 """
 
 import html
@@ -23,7 +24,11 @@ def _rules(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
 
 _DOMAIN = r"[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)"
 _FILE_TYPES = r"(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
-_DASHES = r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+_CHINESE = r"\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff"
+_DASHES = (
+    r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a"
+    r"\u2e3b\u2e40\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+)
 
 ADDRESSES = _rules(
     ("<person>", "person"),
@@ -32,10 +37,7 @@ ADDRESSES = _rules(
 )
 CHARACTERS = _rules(
     (r"@[\w\d]+\b", ""),  # user names
-    (
-        r"[\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff]+",
-        "",
-    ),  # Chinese characters
+    (rf"[{_CHINESE}]+", ""),
     (f"[{_DASHES}]+", "-"),
     ("[`´«»“”¨]", '"'),  # noqa: RUF001
     ("[‘’]", "'"),  # noqa: RUF001
@@ -64,7 +66,7 @@ ADVERTISEMENTS = _rules(
     (rf"\b{_FILE_TYPES}(\simage[s]?)?", ""),
     (r"\bpage\s+\d+\b", ""),
     (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d+[a-zA-Z\d]*\b", " "),
-    (r"\b\d+\.?\d*[xх×]\d+\.?\d*\b", ""),  # noqa: RUF001  (sizes: 50x40, with a Latin, a Cyrillic or a real multiplication sign)
+    (r"\b\d+\.?\d*[xх×]\d+\.?\d*\b", ""),  # noqa: RUF001  sizes such as 50x40, in three scripts
     (r"\b\s+:\s+", ": "),
     (r"(\D[,./])\b", r"\1 "),
     (r"\s+", " "),
@@ -80,8 +82,9 @@ ENDS = _rules(
 def clean_caption(caption: str, sampling: bool = False) -> str:
     """The caption in lower case without addresses, markup, codes and stray punctuation.
 
-    It is cleaned twice: what the first pass leaves may match a rule again. The published sampler differs from the
-    published training in one detail, which `sampling` follows: it does not strip spaces before the last rules.
+    It is cleaned twice, because the result of the first pass may match a rule again. `sampling` follows the
+    reference's sampler, which differs from its training in one detail: it does not strip spaces before the
+    last rules.
     """
     for _ in range(2):
         text = _substitute(
@@ -97,7 +100,7 @@ def clean_caption(caption: str, sampling: bool = False) -> str:
 
 def _without_markup(text: str) -> str:
     with warnings.catch_warnings():
-        # A caption may look like a file name; the parser then suspects a mistake.
+        # The parser warns of captions that look like file names.
         warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
         return BeautifulSoup(text, features="html.parser").text
 

@@ -1,4 +1,4 @@
-"""Prompts as a user gives them: sentences, or files of sentences."""
+"""Prompts of a user: sentences, or files of sentences."""
 
 import csv
 import logging
@@ -11,10 +11,11 @@ COLUMNS = ("prompt", "caption", "cap", "text")
 
 
 def read_prompts(items: Iterable[str]) -> list[str]:
-    """The prompts that `items` name, in order, stripped: an item is a prompt itself or the path of a .txt or .csv file.
+    """Prompts in order, stripped. An item is a prompt, or the path of a .txt or .csv file of prompts.
 
-    .txt: one prompt a line, blank lines apart. .csv: the column named prompt, caption, cap or text, else the first.
-    Raises ValueError for an empty prompt, and for a file that is missing, unreadable as UTF-8, or without prompts.
+    .txt: one prompt a line; blank lines are skipped. .csv: the column prompt, caption, cap or text, else the
+    first. Raises ValueError for an empty prompt, and for a file that is missing, not UTF-8, or without
+    prompts.
     """
     prompts: list[str] = []
     for item in items:
@@ -26,7 +27,7 @@ def read_prompts(items: Iterable[str]) -> list[str]:
 
 
 def _names_file(item: str) -> bool:
-    """A sentence may end in "notes.txt" too: with blanks in it, it is a path only where such a file exists."""
+    """A sentence may end in "notes.txt" too: with spaces in it, it is a path only if such a file exists."""
     if not item.lower().endswith((".txt", ".csv")):
         return False
     return len(item.split()) == 1 or Path(item).is_file()
@@ -53,10 +54,6 @@ def _column(path: Path, rows: Iterable[list[str]]) -> list[str]:
     names = [name.strip().lower() for name in header]
     index = next((names.index(name) for name in COLUMNS if name in names), 0)
     if names[index] not in COLUMNS:
-        log.info(
-            "%s: no column is named %s; prompts are read from the first, %r",
-            path,
-            ", ".join(COLUMNS),
-            header[index],
-        )
+        known = ", ".join(COLUMNS)
+        log.info("%s: no column is named %s; reading prompts from the first, %r", path, known, header[index])
     return [row[index] for row in entries if index < len(row)]

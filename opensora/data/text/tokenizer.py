@@ -1,4 +1,4 @@
-"""The T5 tokenizer: captions to token ids by the SentencePiece model (arXiv:1808.06226) that lies beside a text encoder's weights."""
+"""The T5 tokenizer, a SentencePiece model (arXiv:1808.06226) in the text encoder's folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ PADDING, END = 0, 1
 
 
 class Tokenizer:
-    """Captions to ids as T5 was trained: no start token, one end token, padding on the right.
+    """Token ids as in T5's training: no start token, one end token, padding on the right.
 
-    The names of T5's special tokens ("</s>", "<extra_id_0>") have no meaning here: written in a caption they are plain text.
+    The names of special tokens ("</s>", "<extra_id_0>") are plain text in a caption.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """path: a spiece.model file. Raises WeightsError where it is missing or damaged."""
+        """path: a spiece.model file. Raises WeightsError if it is missing or damaged."""
         path = Path(path)
         if not path.is_file():
             raise WeightsError(
@@ -37,13 +37,14 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """How many different ids there are; a text encoder's embedding has at least as many rows."""
+        """Number of ids. A text encoder's embedding has at least as many rows."""
         return int(self._processor.GetPieceSize())
 
     def __call__(self, texts: Sequence[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and attention mask, both int32 (len(texts), max_length); the mask is 1 for tokens and 0 for padding.
+        """Token ids and mask, int32 (len(texts), max_length); the mask is 1 for tokens and 0 for padding.
 
-        A text of more than max_length tokens loses its end, but not its end token. Raises ValueError for a max_length below 1.
+        A text of more than max_length tokens is cut off before its end token. Raises ValueError for
+        max_length < 1.
         """
         if max_length < 1:
             raise ValueError(f"max_length {max_length} leaves no room for the end token: use at least 1")

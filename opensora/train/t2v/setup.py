@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from opensora.data.loader import Loader
-from opensora.data.samples import FileStock, Source
+from opensora.data.samples import SampleSource
 from opensora.data.setup import make_source
 from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic
@@ -68,7 +68,7 @@ def _train_t2v(
         held_out = (
             None if options.validation_latent_folder is None else Loader(_held_out(options, spec, known_vae))
         )
-        vae = _vae(options, paths.vae) if isinstance(source.videos or source.images, FileStock) else None
+        vae = None if source.encoded else _vae(options, paths.vae)
         if mesh.is_first:
             _write_settings(run, options, config)
         preview = None
@@ -78,7 +78,7 @@ def _train_t2v(
         return train(T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview), options, mesh)
 
 
-def _sized(config: LatteConfig, source: Source) -> LatteConfig:
+def _sized(config: LatteConfig, source: SampleSource) -> LatteConfig:
     """The model for clips of this size: its positions span as many frames and patches as they have; all weights fit."""
     clip = source.clip
     frames, side, _ = source.strides.latent_size((clip.num_frames, clip.max_image_size, clip.max_image_size))
@@ -118,7 +118,7 @@ def _vae(options: TrainOptions, folder: Path) -> CausalVAE:
     return vae
 
 
-def _held_out(options: TrainOptions, spec: ModelSpec, vae: Path | None) -> Source:
+def _held_out(options: TrainOptions, spec: ModelSpec, vae: Path | None) -> SampleSource:
     """What is measured on in validation: every caption as it is."""
     cached = replace(
         options, vae_latent_folder=options.validation_latent_folder, video_data=None, image_data=None, image_latent_folder=None,

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.dataset.videos import DemoPixels, Part, VideoClips, find_videos, listed_videos, split
+from opensora.data.clips import Segment
+from opensora.data.dataset import DemoDataset, VideoDataset
+from opensora.data.dataset.videos import split
+from opensora.data.lists.files import listed_files
 from opensora.demo_data.render import DemoClips, Renderer
 from opensora.engine.mindspore import set_jit
 from opensora.files import write_atomic
+from opensora.media.formats import media_files
 from opensora.models.causal_vae.config import CausalVAEConfig, weight_shapes
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.discriminator import Discriminator
@@ -122,26 +126,32 @@ def clips_of(options: TrainVAEOptions) -> tuple[Clips, list[np.ndarray]]:
         renderer = Renderer(options.demo_data)
         held_out = DemoClips(renderer, 0, "held_out", FRAMES_OF_VALIDATION, size)
         clips = DemoClips(renderer, options.seed, "train", frames, size)
-        return DemoPixels(clips), [held_out[number].video for number in count]
+        return DemoDataset(clips), [held_out[number].video for number in count]
     if options.data_file_path is None:
-        paths = find_videos(options.video_path or "")
+        paths = _videos(options.video_path or "")
     else:
-        paths = listed_videos(options.data_file_path, options.video_column, options.video_path)
+        folder = options.video_path or Path(options.data_file_path).parent
+        paths = listed_files(options.data_file_path, folder, options.video_column, repeats=True)
     if options.validation_video_path is None:
         parts, rest = split(paths, frames)
     else:
         parts, rest = (
-            [Part(path) for path in paths],
-            [Part(path) for path in find_videos(options.validation_video_path)],
+            [Segment(path) for path in paths],
+            [Segment(path) for path in _videos(options.validation_video_path)],
         )
     log.info(
         "%d videos to train on, %d to validate on%s",
         len(parts),
         len(rest),
-        ", parts of the same" if rest[0].first else "",
+        ", parts of the same" if rest[0].start else "",
     )
-    source = VideoClips(
+    source = VideoDataset(
         parts, options.seed, frames, size, options.sample_rate, options.dynamic_sample, options.random_crop
     )
-    held_out_clips = VideoClips(rest, 0, frames, size, options.sample_rate)
+    held_out_clips = VideoDataset(rest, 0, frames, size, options.sample_rate)
     return source, [held_out_clips.clip(number) for number in count]
+
+
+def _videos(path: str) -> list[Path]:
+    """A file itself, or the videos and pictures in a folder and its subfolders."""
+    return [Path(path)] if Path(path).is_file() else media_files(path, recursive=True)

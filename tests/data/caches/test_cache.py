@@ -43,7 +43,7 @@ def test_what_is_read_is_what_was_written(tmp_path, dtype):
 def test_processes_share_the_blocks_and_a_stopped_one_continues(tmp_path):
     first, second = (CacheWriter(tmp_path / "cache", PRINT, "float16", rank, 2) for rank in (0, 1))
     assert fill(second) == [1]
-    with pytest.raises(ValueError, match="not complete, 2 of 3 blocks are missing: run its command again"):
+    with pytest.raises(ValueError, match="incomplete, 2 of 3 blocks are missing: run its command again"):
         Cache(tmp_path / "cache", "text")
     assert fill(first, range(1)) == [0]
     assert fill(CacheWriter(tmp_path / "cache", PRINT, "float16")) == [
@@ -100,16 +100,16 @@ def test_items_without_an_array_are_told(tmp_path):
 
 
 def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no cache: make it with"):
+    with pytest.raises(ValueError, match="holds no cache: make one with"):
         Cache(tmp_path, "text")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "film.mp4").touch()
-    with pytest.raises(ValueError, match="holds files that are no cache"):
+    with pytest.raises(ValueError, match="holds files that are not a cache"):
         CacheWriter(tmp_path / "mine", PRINT, "float16")
     CacheWriter(tmp_path / "cache", PRINT, "float16")
     with pytest.raises(ValueError, match="is a cache of text, not of latents"):
         Cache(tmp_path / "cache", "latents")
-    with pytest.raises(ValueError, match=r"other blocks or items \(5\)"):
+    with pytest.raises(ValueError, match=r"another block_size or number of items \(5\)"):
         CacheWriter(tmp_path / "cache", replace(PRINT, count=6), "float16")
     path = tmp_path / "cache" / "fingerprint.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from opensora.data.lists.data_list import Entries, Source, read_data_list
+from opensora.data.lists.data_list import AnnotatedFolder, Entries, read_data_list
 
 
-def data_set(folder: Path, records: list[object], annotations: str = "a.json") -> Source:
+def data_set(folder: Path, records: list[object], annotations: str = "a.json") -> AnnotatedFolder:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / annotations).write_text(json.dumps(records))
-    return Source(folder, None, folder / annotations)
+    return AnnotatedFolder(folder, None, folder / annotations)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_entries_of_several_data_sets(tmp_path):
     )
     second = data_set(tmp_path / "two", [{"path": "d.mp4", "cap": "象"}])
     entries = pickle.loads(pickle.dumps(Entries([first, second])))
-    assert [(e.number, e.path, e.captions, e.frames, e.source) for e in entries] == [
-        (0, tmp_path / "one" / "a, b.mp4", ("a cat",), None, 0),
-        (1, tmp_path / "one" / "sub" / "c.mp4", ("x", "y"), (3, 20), 0),
-        (2, tmp_path / "two" / "d.mp4", ("象",), None, 1),
+    assert [(e.number, e.segment, e.captions, e.source) for e in entries] == [
+        (0, (tmp_path / "one" / "a, b.mp4", 0, None), ("a cat",), 0),
+        (1, (tmp_path / "one" / "sub" / "c.mp4", 3, 20), ("x", "y"), 0),
+        (2, (tmp_path / "two" / "d.mp4", 0, None), ("象",), 1),
     ]
 
 
@@ -93,8 +93,8 @@ def test_invalid_records_are_counted_by_reason(tmp_path):
     assert entries.rejected == {
         "the record has no path": 1,
         "the path leaves the folder of its data set": 2,
-        "cap is no caption and no list of captions": 2,
-        "frame_idx is no range of frames such as 0:65": 4,
+        "cap is neither a caption nor a list of captions": 2,
+        "frame_idx is not a range of frames such as 0:65": 4,
     }
     assert entries.examples["the path leaves the folder of its data set"] == "../a.mp4"
 
@@ -110,8 +110,8 @@ def test_missing_files_are_left_out_on_request_and_numbers_stay(tmp_path):
 
 def test_columns_may_have_other_names(tmp_path):
     (tmp_path / "a.csv").write_text('file,text,frame_idx\n"a, b.mp4",hello,0:9\n')
-    (entry,) = Entries([Source(tmp_path, None, tmp_path / "a.csv")], path="file", cap="text")
-    assert (entry.path.name, entry.captions, entry.frames) == ("a, b.mp4", ("hello",), (0, 9))
+    (entry,) = Entries([AnnotatedFolder(tmp_path, None, tmp_path / "a.csv")], path="file", cap="text")
+    assert (entry.segment, entry.captions) == ((tmp_path / "a, b.mp4", 0, 9), ("hello",))
 
 
 def test_digests_tell_captions_and_clips_apart(tmp_path):

@@ -41,13 +41,15 @@ def test_lists_of_scenes_and_pictures(films, tmp_path):
     videos, images = (
         Entries(read_data_list(tmp_path / "lists" / f"{kind}_data.txt")) for kind in ("video", "image")
     )
-    assert [(entry.path.relative_to(films).as_posix(), entry.captions, entry.frames) for entry in videos] == [
-        ("sub/still, one.mp4", ("a still",), (0, 20)),
-        ("two scenes.mp4", ("first caption", "second caption"), (0, 20)),
-        ("two scenes.mp4", ("first caption", "second caption"), (20, 45)),
+    assert [
+        (entry.path.relative_to(films).as_posix(), entry.captions, *entry.segment[1:]) for entry in videos
+    ] == [
+        ("sub/still, one.mp4", ("a still",), 0, 20),
+        ("two scenes.mp4", ("first caption", "second caption"), 0, 20),
+        ("two scenes.mp4", ("first caption", "second caption"), 20, 45),
     ]
-    assert [(entry.path.name, entry.captions, entry.frames) for entry in images] == [
-        ("picture.png", ("a picture",), None)
+    assert [(entry.path.name, entry.captions, *entry.segment[1:]) for entry in images] == [
+        ("picture.png", ("a picture",), 0, None)
     ]
     record = json.loads((tmp_path / "lists" / "videos.json").read_text())[0]
     assert (record["height"], record["width"], record["fps"], record["num_frames"]) == (72, 128, 12, 20)
@@ -60,9 +62,9 @@ def test_what_is_left_out_is_listed_with_its_reason(films, tmp_path):
     assert "broken.mp4 cannot be read as a video" in reasons.pop("broken.mp4")
     assert reasons == {
         "short.mp4": "the scene has 5 frames, min_frames is 17",
-        "small.mp4": "its shorter side has 16 pixels, min_size is 32",
-        "mute.mp4": "there is no caption beside it",
-        "odd.mp4": "the caption beside it cannot be read: no text under cap, caption, captions, text, prompt",
+        "small.mp4": "its shorter side is 16, min_size is 32",
+        "mute.mp4": "it has no caption",
+        "odd.mp4": "its caption file cannot be read: no text under cap, caption, captions, text, prompt",
     }
 
 
@@ -126,9 +128,9 @@ def test_results_are_not_overwritten_and_mistakes_are_explained(films, tmp_path,
     assert main(["prepare-data", str(films), "--output_path", "lists", "--min_size", "32"]) == 0
     assert "3 scenes of videos" in capsys.readouterr().out
     for words, message in (
-        ([str(films), "--output_path", "lists"], "lists/videos.json is there already and stays"),
+        ([str(films), "--output_path", "lists"], "lists/videos.json exists and is not overwritten"),
         (["nowhere"], "folder nowhere does not exist"),
-        (["empty"], "empty holds no file that ends in .mp4"),
+        (["empty"], "folder empty has no video or picture"),
         ([], "write `opensora prepare-data FOLDER`"),
         ([str(films), "--min_frames", "9", "--max_frames", "8"], "nothing would be left"),
     ):

@@ -59,12 +59,12 @@ def test_an_empty_list_has_no_records(tmp_path):
     [
         ("a.json", '{"path": 1}', r"does not begin with \["),
         ("a.json", '[{"path": 1} {"path": 2}]', "a comma is missing at byte 13"),
-        ("a.json", '[{"path": 1}, {"path', "what begins at byte 14 is no complete object"),
+        ("a.json", '[{"path": 1}, {"path', "the object at byte 14 is incomplete or malformed"),
         ("a.json", '[{"path": 1}', "the list has no end"),
         ("a.json", "[3]", "the record at byte 1 is a int"),
         ("a.json", "[" * 100_000, "recursion"),
         ("a.json", '[{"a": "\udce9"}]', "can't decode byte"),
-        ("a.jsonl", '{"path": 1}\n{"path"\n', "the line at byte 12 is no object"),
+        ("a.jsonl", '{"path": 1}\n{"path"\n', "the line at byte 12 is not an object"),
         ("a.csv", 'path,cap\n"a,b\nc,d\n', "a quote in the row at byte 9 is not closed"),
         ("a.xml", "", "ends in none of"),
     ],
@@ -80,7 +80,7 @@ def test_a_changed_file_is_noticed(tmp_path):
     path.write_text(json.dumps(RECORDS))
     place = list(records.scan(path))[1]
     path.write_text(json.dumps(RECORDS[1:]))
-    with pytest.raises(ValueError, match="was changed while it was in use"):
+    with pytest.raises(ValueError, match="has changed during the run"):
         records.read(path, place.offset, place.length)
 
 
@@ -129,6 +129,6 @@ def test_a_record_without_an_end_is_not_read_to_the_end_of_the_file(monkeypatch)
     monkeypatch.setattr(records, "PIECE", 1 << 10)
     monkeypatch.setattr(records, "LARGEST", 1 << 14)
     file = io.BytesIO(b'[{"cap": "' + b"x" * 1_000_000)
-    with pytest.raises(ValueError, match="no complete object"):
+    with pytest.raises(ValueError, match="incomplete or malformed"):
         next(records._scan_json(file))
     assert file.tell() < 1 << 15
