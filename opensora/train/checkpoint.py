@@ -122,7 +122,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
                 f"{path} is missing or was changed after it was saved: move {folder.name} away, and the run continues from the one before"
             )
     groups: dict[str, Arrays] = {
-        whose + ONE_SHARD: ShardedState(folder, whose) for whose in sharded_states(manifest)
+        prefix + ONE_SHARD: ShardedState(folder, prefix) for prefix in sharded_states(manifest)
     }
     for name in manifest:
         if name.endswith(".safetensors") and not sharded_states([name]):

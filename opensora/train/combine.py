@@ -54,13 +54,13 @@ def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
         raise WeightsError(f"{target} exists: choose another --dest, or remove it first")
     if (checkpoint / WHOLE).is_file():
         raise WeightsError(f"{checkpoint} is whole already: use it as it is")
-    owners = sharded_states(path.name for path in checkpoint.iterdir()) or {""}
-    states = {whose: ShardedState(checkpoint, whose) for whose in owners}
+    prefixes = sharded_states(path.name for path in checkpoint.iterdir()) or {""}
+    states = {prefix: ShardedState(checkpoint, prefix) for prefix in prefixes}
     building = target.with_name(f".{target.name}.{os.getpid()}")
     building.mkdir(parents=True)
     try:
-        for whose, state in states.items():
-            save_tensors(building / f"{whose}{WHOLE}", state)
+        for prefix, state in states.items():
+            save_tensors(building / f"{prefix}{WHOLE}", state)
         for path in checkpoint.iterdir():
             if path.is_file() and path.name != "manifest.json" and not sharded_states([path.name]):
                 shutil.copyfile(path, building / path.name)

@@ -1,82 +1,102 @@
-"""Muon: the matrices inside a network move by orthogonal steps, everything else by AdamW.
+"""Muon: orthogonal updates for the matrices inside a network, AdamW for everything else.
 
-Keller Jordan and others, "Muon: an optimizer for hidden layers in neural networks" (2024), with the step length of arXiv:2502.16982.
+Keller Jordan and others, "Muon: an optimizer for hidden layers in neural networks" (2024), with the step
+length of arXiv:2502.16982.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from opensora.nn.flat import Whole
+from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
-from opensora.train.optim import AdamW, Group
+from opensora.train.optim import FIRST, AdamW, AdamWRule, Optimizer, ParameterGroup, Step, UpdateRule
 from opensora.train.options import OptimizerOptions
 
 ms = mindspore()
 ops = ms.ops
 
 HIDDEN = re.compile(r"(^|\.)(\w+_)?(blocks?|mid|up|down)\.")
-"""Of the names of weights in the repeated blocks of all models here: not embeddings, and not what reads or writes pixels and latents."""
+"""Matches names of weights in the repeated blocks of all models here: no embeddings, and no layer that reads
+or writes pixels or latents."""
 TABLES = ("scale_shift_table", "relative_attention_bias.weight")
 """Endings of such names that are looked up or added, not multiplied."""
 MOMENTUM = 0.95
 STEP = 0.2
-"""Root mean square of a step's elements in a square matrix, times the learning rate: that of AdamW's steps, so that both take one rate."""
+"""Root mean square of a square matrix's update, as a multiple of the learning rate. AdamW's updates have
+about the same, so that both rules take one learning rate (arXiv:2502.16982)."""
 ITERATIONS = 5
 TINY = 1e-30
 VALUES_AT_ONCE = 2**24
-"""Of matrices that go through the iteration together: small ones take as long for their operators as for the arithmetic."""
+"""Elements of the matrices that are stacked for one iteration: small matrices take as long to dispatch as to
+compute."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the odd polynomial whose iteration takes singular values above 0.01 into [0.68, 1.13]."""
+"""Of the odd polynomial; its iteration takes singular values above 0.01 into [0.68, 1.13]."""
 
 
-def optimizer_of(
+def make_optimizer(
     options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None, masters: bool = False
-) -> AdamW:
-    """What `options.optim` names."""
+) -> Optimizer:
+    """The optimizer that `options.optim` names; see `Optimizer` for the arguments."""
     kind = Muon if options.optim == "muon" else AdamW
     return kind(options, max_steps, shares, masters)
 
 
-class Muon(AdamW):
-    """The step of a matrix is its momentum with all singular values made about one. Kernels are matrices of (outputs, inputs * positions).
+class Muon(Optimizer):
+    """Muon for the matrices in the network's blocks, AdamW for all other weights."""
 
-    Where devices share out the optimizer's states, each has its part of the momentum, hears of the whole and makes all steps itself.
+    def rule_of(self, name: str, shape: Sequence[int]) -> UpdateRule:
+        if len(shape) > 1 and HIDDEN.search(name) and not name.endswith(TABLES):
+            return MuonRule(self.shares)
+        return AdamWRule(self.options.betas, self.options.optim_eps)
+
+
+class MuonRule:
+    """The update of a matrix is its Nesterov momentum, orthogonalised: all singular values become about one.
+
+    Kernels count as matrices (outputs, inputs * positions). A device that holds part of the momentum gathers
+    the whole and computes every update itself.
     """
 
-    def _is_hidden(self, name: str, shape: Sequence[int]) -> bool:
-        return len(shape) > 1 and HIDDEN.search(name) is not None and not name.endswith(TABLES)
+    name = "muon"
+    moments = (FIRST,)
 
-    def _moved(
-        self, group: Group, own: Any, gradient: Any, moments: Sequence[Any], scale: float, rate: float
-    ) -> tuple[Any, ...]:
-        if not group.hidden:
-            return super()._moved(group, own, gradient, moments, scale, rate)
-        direction, momentum = _nesterov(gradient, *moments, ms.Tensor(np.float32(scale)))
-        steps = orthogonal(group.layout.unpack(self.shares.whole(direction, group.layout.length)))
-        steps = group.layout.pack({name: step * step_length(step.shape) for name, step in steps.items()})
-        numbers = ms.Tensor(np.array((1 - rate * group.decay, rate), np.float32))
-        return _step(own, self.shares.part(steps), numbers), momentum
+    def __init__(self, shares: Whole) -> None:
+        self._shares = shares
+
+    def __call__(
+        self, group: ParameterGroup, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor], step: Step
+    ) -> tuple[Tensor, ...]:
+        direction, momentum = _nesterov(gradient, *moments, ms.Tensor(np.float32(step.gradient_scale)))
+        updates = orthogonal(group.layout.unpack(self._shares.whole(direction, group.layout.length)))
+        updates = {name: update * step_length(update.shape) for name, update in updates.items()}
+        own = self._shares.part(group.layout.pack(updates))
+        numbers = np.array((1 - step.learning_rate * group.weight_decay, step.learning_rate), np.float32)
+        return _step(weights, own, ms.Tensor(numbers)), momentum
 
 
 def step_length(shape: Sequence[int]) -> float:
-    """What an orthogonal matrix is multiplied with, before the learning rate.
+    """The factor on an orthogonal matrix, before the learning rate.
 
-    A kernel's positions add up to one output, so that its sides are channels: counted by elements, steps of kernels diverged.
+    It counts the channels of a kernel and not its positions, which add up to one output: with the larger
+    factor of all elements, training of kernels diverged.
     """
     return STEP * math.sqrt(max(shape[:2]))
 
 
-def orthogonal(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Each weight (outputs, inputs, ...) as a matrix, with all singular values in [0.68, 1.13] but those below a hundredth of its norm."""
-    alike: dict[tuple[int, ...], list[str]] = {}
+def orthogonal(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each weight (outputs, inputs, ...), as a matrix, with its singular values moved into [0.68, 1.13].
+
+    Singular values below a hundredth of the matrix's norm may stay smaller.
+    """
+    same_shape: dict[tuple[int, ...], list[str]] = {}
     for name, weight in weights.items():
-        alike.setdefault(_wide_shape(weight.shape), []).append(name)
-    results: dict[str, Any] = {}
-    for (rows, columns), names in alike.items():
+        same_shape.setdefault(_wide_shape(weight.shape), []).append(name)
+    results: dict[str, Tensor] = {}
+    for (rows, columns), names in same_shape.items():
         many = max(1, VALUES_AT_ONCE // (rows * columns))
         for start in range(0, len(names), many):
             chosen = names[start : start + many]
@@ -86,24 +106,27 @@ def orthogonal(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wide_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a weight as a matrix, transposed where it has more rows."""
+    """Rows and columns of a weight as a matrix, transposed if it has more rows than columns."""
     rows, columns = sorted((shape[0], math.prod(shape[1:])))
     return rows, columns
 
 
-def _wide(weight: Any) -> Any:
+def _wide(weight: Tensor) -> Tensor:
+    """(outputs, inputs, ...) -> (rows, columns), rows <= columns."""
     matrix = ops.reshape(weight, (weight.shape[0], -1))
     return matrix if matrix.shape == _wide_shape(weight.shape) else ops.transpose(matrix, (1, 0))
 
 
-def _narrow(matrix: Any, shape: Sequence[int]) -> Any:
+def _narrow(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     """The inverse of `_wide`."""
     return ops.reshape(matrix if matrix.shape[0] == shape[0] else ops.transpose(matrix, (1, 0)), tuple(shape))
 
 
 @ms.jit
-def _orthogonal(matrices: Any) -> Any:
-    """The polynomials act on the Gram matrices, which are small where matrices are wide: (n, rows, columns), rows <= columns."""
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """(n, rows, columns), rows <= columns. The polynomials act on the Gram matrices, which are the smaller
+    ones.
+    """
     identity = ops.eye(matrices.shape[1], dtype=ms.float32)
     gram = ops.BatchMatMul(transpose_b=True)(matrices, matrices)  # (n, rows, rows)
     square_norm = ops.reshape(ops.sum(ops.sum(gram * identity, -1), -1) + TINY, (-1, 1, 1))
@@ -117,13 +140,13 @@ def _orthogonal(matrices: Any) -> Any:
 
 
 @ms.jit
-def _nesterov(gradient: Any, momentum: Any, scale: Any) -> tuple[Any, Any]:
+def _nesterov(gradient: Tensor, momentum: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     gradient = gradient * scale
     momentum = momentum + (1 - MOMENTUM) * (gradient - momentum)
     return gradient + MOMENTUM * (momentum - gradient), momentum
 
 
 @ms.jit
-def _step(weight: Any, step: Any, numbers: Any) -> Any:
+def _step(weight: Tensor, update: Tensor, numbers: Tensor) -> Tensor:
     keep, rate = ops.unstack(numbers)
-    return weight * keep - rate * step
+    return weight * keep - rate * update

@@ -1,13 +1,18 @@
-"""AdamW, clipping by the global norm, and learning-rate schedules, over one plain dict of weights."""
+"""AdamW over one plain dict of weights, with clipping by the global norm and learning rate schedules.
+
+An optimizer sorts the weights into groups, each with a weight decay and an update rule, and updates each
+group as one vector. `muon.py` adds a second rule.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from opensora.nn.flat import Layout, Whole, square_sum
+from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.train.options import OptimizerOptions
 from opensora.weights.shards import save_shard
@@ -15,11 +20,12 @@ from opensora.weights.shards import save_shard
 ms = mindspore()
 ops = ms.ops
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+FIRST, SECOND = "exp_avg", "exp_avg_sq"
+"""Names of the moments in checkpoints, as PyTorch has them. Every update rule has the first."""
 
 
 def learning_rate(options: OptimizerOptions, step: int, max_steps: int) -> float:
-    """The rate of optimizer step `step`, counted from 0."""
+    """The learning rate of optimizer step `step`, counted from 0."""
     if step < options.lr_warmup_steps:
         return options.learning_rate * (step + 1) / options.lr_warmup_steps
     if options.lr_scheduler == "constant":
@@ -31,23 +37,56 @@ def learning_rate(options: OptimizerOptions, step: int, max_steps: int) -> float
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
-    """What gradients of this global norm are multiplied with to stay within `max_norm` (0: no limit)."""
+    """The factor that brings gradients of global norm `norm` down to `max_norm`; 0 disables clipping."""
     return min(1.0, max_norm / (norm + 1e-6)) if max_norm > 0 else 1.0
 
 
-class Group(NamedTuple):
-    """Weights that are updated alike."""
+class Step(NamedTuple):
+    """The numbers of one update that are the same for all groups."""
 
-    decay: float
-    hidden: bool
-    """Matrices inside the network, which `train/muon.py` treats differently."""
+    number: int
+    """Counted from 1."""
+    learning_rate: float
+    gradient_scale: float
+    """Factor on the gradients: clipping and the inverse of the loss scale."""
+
+
+class UpdateRule(Protocol):
+    """How the weights of a group move. Vectors are this device's parts, (part,)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of the vectors that the rule carries from step to step; FIRST is one of them."""
+
+    def __call__(
+        self,
+        group: "ParameterGroup",
+        weights: Tensor,
+        gradient: Tensor,
+        moments: Sequence[Tensor],
+        step: Step,
+    ) -> tuple[Tensor, ...]:
+        """(weights, *moments) after the step."""
+
+
+class ParameterGroup(NamedTuple):
+    """Weights that share a weight decay and an update rule."""
+
+    weight_decay: float
+    rule: UpdateRule
     layout: Layout
 
 
-class AdamW:
-    """AdamW with bias correction (arXiv:1711.05101, algorithm 2): the decay is multiplied by the learning rate, as in PyTorch.
+class Optimizer:
+    """Updates a dict of weights in place. Subclasses choose the update rule of each weight.
 
-    The weights of each decay group are one vector during the update, and so are their moments.
+    options: a dataclass with the options of the optimizer. max_steps: length of the run, for the schedule.
+    shares: which part of each group's vector this device updates, and how it exchanges gradients and weights
+    with the others; by default it updates all of it. masters: keep float32 copies of this device's part of
+    the weights from the first step on, so that the caller may round the weights after each step.
     """
 
     def __init__(
@@ -57,147 +96,157 @@ class AdamW:
         shares: Whole | None = None,
         masters: bool = False,
     ) -> None:
-        """shares: which part of the vectors this device updates, and how it hears of the others' gradients and parts.
-
-        masters: keep this device's part of the weights in float32 from the first step on, so that the caller may round them after each.
-        """
         self.options = options
         self.shares = shares or Whole()
         self.max_steps = max_steps
         self.step = 0
-        self._groups: list[Group] = []
-        self._moments: list[list[Any]] = []
-        self._keeps_masters, self._masters = masters, dict[int, Any]()
+        self._groups: list[ParameterGroup] = []
+        self._moments: list[list[Tensor]] = []
+        self._keeps_masters, self._masters = masters, dict[int, Tensor]()
+
+    def rule_of(self, name: str, shape: Sequence[int]) -> UpdateRule:
+        """The update rule of a weight."""
+        raise NotImplementedError
 
     def update(
-        self, weights: dict[str, Any], gradients: Mapping[str, Any], loss_scale: float = 1.0
+        self, weights: dict[str, Tensor], gradients: Mapping[str, Tensor], loss_scale: float = 1.0
     ) -> tuple[float, float]:
-        """One step in place: each weight with a gradient is replaced in `weights`. Returns (norm before clipping, learning rate).
+        """Replace each weight that has a gradient. Returns (global norm before clipping, learning rate).
 
-        loss_scale: what the loss was multiplied with; norm and update are those of gradients divided by it. Where the norm is
-        not finite, nothing is changed: no weight, no moment, and not the step.
+        The gradients are those of the loss times `loss_scale`; the norm and the update are without it. If the
+        norm is not finite, nothing changes: no weight, no moment, and not the step.
         """
-        options = self.options
         self._arrange(gradients)
         vectors = [self.shares.mean(group.layout.pack(gradients)) for group in self._groups]
         norm = math.sqrt(self.shares.total(sum(map(square_sum, vectors)))) / loss_scale
-        rate = learning_rate(options, self.step, self.max_steps)
+        rate = learning_rate(self.options, self.step, self.max_steps)
         if not math.isfinite(norm):
             return norm, rate
         self.step += 1
-        scale = clip_scale(norm, options.max_grad_norm) / loss_scale
+        step = Step(self.step, rate, clip_scale(norm, self.options.max_grad_norm) / loss_scale)
         for i, (group, gradient) in enumerate(zip(self._groups, vectors, strict=True)):
             own = self._masters[i] if i in self._masters else self.shares.part(group.layout.pack(weights))
-            updated, *self._moments[i] = self._moved(group, own, gradient, self._moments[i], scale, rate)
+            updated, *self._moments[i] = group.rule(group, own, gradient, self._moments[i], step)
             if self._keeps_masters:
                 self._masters[i] = updated
             weights.update(group.layout.unpack(self.shares.whole(updated, group.layout.length)))
         return norm, rate
 
-    def _moved(
-        self, group: Group, own: Any, gradient: Any, moments: Sequence[Any], scale: float, rate: float
-    ) -> tuple[Any, ...]:
-        """This device's part of a group's weights after the step, and its moments. scale: what the gradient is to be multiplied with."""
-        beta1, beta2 = self.options.betas
-        correction1, correction2 = 1 - beta1**self.step, 1 - beta2**self.step
-        numbers = (
-            1 - rate * group.decay,
-            scale,
-            rate / correction1,
-            1 / correction2,
-            self.options.optim_eps,
-            1 - beta1,
-            1 - beta2,
-        )
-        return tuple(_adamw(own, gradient, *moments, ms.Tensor(np.array(numbers, np.float32))))
-
-    def _is_hidden(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether the weight is in a group of its own kind."""
-        return False
-
-    def _arrange(self, tensors: Mapping[str, Any]) -> None:
-        """Sort the names into groups of one decay each, with moments of zero, on the first step."""
+    def _arrange(self, tensors: Mapping[str, Tensor | np.ndarray]) -> None:
+        """On the first step, sort the names into groups, with moments of zero."""
         if self._groups:
             return
-        decays = {
-            name: 0.0
-            if self.options.group_strategy == "norm_and_bias" and len(value.shape) <= 1
-            else self.options.weight_decay
-            for name, value in tensors.items()
-        }
-        kinds = {name: (decay, self._is_hidden(name, tensors[name].shape)) for name, decay in decays.items()}
-        for kind in sorted(set(kinds.values())):
-            group = Group(
-                *kind, Layout({name: tensors[name] for name in sorted(kinds) if kinds[name] == kind})
-            )
+        rules = {name: self.rule_of(name, value.shape) for name, value in tensors.items()}
+        keys = {name: (self._weight_decay(value.shape), rules[name].name) for name, value in tensors.items()}
+        for key in sorted(set(keys.values())):
+            names = sorted(name for name in keys if keys[name] == key)
+            layout = Layout({name: tensors[name] for name in names})
+            group = ParameterGroup(key[0], rules[names[0]], layout)
             self._groups.append(group)
-            length = self.shares.length(group.layout.length)
-            self._moments.append([ops.zeros(length, ms.float32) for _ in self._moments_of(group)])
+            length = self.shares.length(layout.length)
+            self._moments.append([ops.zeros(length, ms.float32) for _ in group.rule.moments])
 
-    def _moments_of(self, group: Group) -> tuple[str, ...]:
-        return MOMENTS[:1] if group.hidden else MOMENTS
+    def _weight_decay(self, shape: Sequence[int]) -> float:
+        exempt = self.options.group_strategy == "norm_and_bias" and len(shape) <= 1
+        return 0.0 if exempt else self.options.weight_decay
 
-    def exact(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-        """The weights, in float32 those that masters are kept of."""
-        whole = dict(weights)
+    def exact(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights, with the float32 masters in place of rounded ones."""
+        exact = dict(weights)
         for i, master in self._masters.items():
             layout = self._groups[i].layout
-            whole.update(layout.unpack(self.shares.whole(master, layout.length)))
-        return whole
+            exact.update(layout.unpack(self.shares.whole(master, layout.length)))
+        return exact
 
-    def write_shard(self, folder: Path, whose: str = "") -> None:
-        """Write this device's part of the moments, as `ShardedState` reads it under the same `whose`."""
+    def write_shard(self, folder: Path, prefix: str = "") -> None:
+        """Write this device's part of the moments as a file that `ShardedState(folder, prefix)` reads."""
         parts = [
-            dict(zip(MOMENTS, (moment.asnumpy() for moment in moments), strict=False))
-            for moments in self._moments
+            {name: moment.asnumpy() for name, moment in zip(group.rule.moments, moments, strict=True)}
+            for group, moments in zip(self._groups, self._moments, strict=True)
         ]
         shapes = [group.layout.shapes for group in self._groups]
-        save_shard(
-            folder,
-            self.shares.rank,
-            self.shares.ranks,
-            shapes,
-            parts,
-            {"step": np.array(self.step, np.int64)},
-            whose,
-        )
+        numbers = {"step": np.array(self.step, np.int64)}
+        save_shard(folder, self.shares.rank, self.shares.ranks, shapes, parts, numbers, prefix)
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """The moments, as `<weight>.exp_avg` and `<weight>.exp_avg_sq`, and the number of steps that were taken, `step`."""
+        """Moments as `<weight>.exp_avg` and `<weight>.exp_avg_sq`; the number of steps taken as `step`."""
         arrays = {"step": np.array(self.step, np.int64)}
         for group, moments in zip(self._groups, self._moments, strict=True):
-            for kind, vector in zip(self._moments_of(group), moments, strict=True):
-                arrays.update(
-                    {f"{name}.{kind}": value for name, value in group.layout.unpack_arrays(vector).items()}
-                )
+            for moment, vector in zip(group.rule.moments, moments, strict=True):
+                for name, value in group.layout.unpack_arrays(vector).items():
+                    arrays[f"{name}.{moment}"] = value
         return arrays
 
     def load_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from `state_arrays`, or from the parts of any number of devices as one `ShardedState`.
+        """Continue from `state_arrays`, or from the files of any number of devices as one `ShardedState`.
 
-        Raises ValueError where a moment is missing.
+        Raises ValueError for a missing moment.
         """
         self.step = int(arrays["step"])
         self._groups, self._moments, self._masters = [], [], {}
-        by_kind = [
-            {name.removesuffix(f".{kind}"): arrays[name] for name in arrays if name.endswith(f".{kind}")}
-            for kind in MOMENTS
-        ]
-        self._arrange(by_kind[0])
+        saved = {
+            moment: {
+                name.removesuffix(f".{moment}"): arrays[name]
+                for name in arrays
+                if name.endswith(f".{moment}")
+            }
+            for moment in (FIRST, SECOND)
+        }
+        self._arrange(saved[FIRST])
         for i, group in enumerate(self._groups):
-            kinds = by_kind[: len(self._moments_of(group))]
-            lacking = [name for name in group.layout.shapes if any(name not in moments for moments in kinds)]
-            if lacking:
-                raise ValueError(
-                    f"the saved optimizer has no {MOMENTS[1]} of {lacking[0]}: it was of another kind, continue with its --optim"
-                )
+            for moment in group.rule.moments:
+                missing = [name for name in group.layout.shapes if name not in saved[moment]]
+                if missing:
+                    raise ValueError(
+                        f"the saved optimizer has no {moment} of {missing[0]}, so it was another one: "
+                        "continue with the --optim of that run"
+                    )
             self._moments[i] = [
-                ms.Tensor(self.shares.part(group.layout.pack_arrays(moments))) for moments in kinds
+                ms.Tensor(self.shares.part(group.layout.pack_arrays(saved[moment])))
+                for moment in group.rule.moments
             ]
 
 
+class AdamWRule:
+    """AdamW with bias correction (arXiv:1711.05101, algorithm 2).
+
+    The decay is multiplied by the learning rate, as in PyTorch.
+    """
+
+    name = "adamw"
+    moments = (FIRST, SECOND)
+
+    def __init__(self, betas: tuple[float, float], eps: float) -> None:
+        self.betas, self.eps = betas, eps
+
+    def __call__(
+        self, group: ParameterGroup, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor], step: Step
+    ) -> tuple[Tensor, ...]:
+        beta1, beta2 = self.betas
+        correction1, correction2 = 1 - beta1**step.number, 1 - beta2**step.number
+        numbers = (
+            1 - step.learning_rate * group.weight_decay,
+            step.gradient_scale,
+            step.learning_rate / correction1,
+            1 / correction2,
+            self.eps,
+            1 - beta1,
+            1 - beta2,
+        )
+        return tuple(_adamw(weights, gradient, *moments, ms.Tensor(np.array(numbers, np.float32))))
+
+
+class AdamW(Optimizer):
+    """AdamW for every weight."""
+
+    def rule_of(self, name: str, shape: Sequence[int]) -> UpdateRule:
+        return AdamWRule(self.options.betas, self.options.optim_eps)
+
+
 @ms.jit
-def _adamw(weight: Any, gradient: Any, first: Any, second: Any, numbers: Any) -> tuple[Any, Any, Any]:
+def _adamw(
+    weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, numbers: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     keep, scale, rate, correction, eps, new1, new2 = ops.unstack(numbers)
     gradient = gradient * scale
     first = first + new1 * (gradient - first)

@@ -31,11 +31,11 @@ def save_shard(
     groups: Sequence[Shapes],
     parts: Sequence[Mapping[str, np.ndarray]],
     numbers: Mapping[str, np.ndarray],
-    whose: str = "",
+    prefix: str = "",
 ) -> None:
     """Write a rank's file. groups: names and shapes of the weights of each; parts: this rank's part of the moments of each group.
 
-    numbers: what every rank holds alike, such as the count of steps. whose: what the file's name begins with.
+    numbers: what every rank holds alike, such as the count of steps. prefix: start of the file's name.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in numbers.items()}
     arrays |= {
@@ -45,7 +45,9 @@ def save_shard(
     }
     layout = json.dumps([[[name, list(shape)] for name, shape in shapes.items()] for shapes in groups])
     content = save(arrays, {"layout": layout})
-    write_atomic(folder / f"{whose}optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content))
+    write_atomic(
+        folder / f"{prefix}optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content)
+    )
 
 
 class ShardedState(TensorSource):
@@ -54,8 +56,8 @@ class ShardedState(TensorSource):
     Raises WeightsError for a missing file, and for files that do not belong together.
     """
 
-    def __init__(self, folder: Path, whose: str = "") -> None:
-        self.files, groups = _open_shards(folder, whose)
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        self.files, groups = _open_shards(folder, prefix)
         first = self.files[0]
         # Numbers such as the count of steps are the same in every file.
         super().__init__(
@@ -112,14 +114,14 @@ def sharded_states(names: Iterable[str]) -> set[str]:
     return {match[1] for name in names if (match := PATTERN.fullmatch(name)) and match[3] != "1"}
 
 
-def _open_shards(folder: Path, whose: str) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
+def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
     found = [
-        match for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name)) and match[1] == whose
+        match for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name)) and match[1] == prefix
     ]
     counts = {int(match[3]) for match in found}
     if len(counts) != 1:
         what = (
-            f"no {whose}optimizer-<rank>-of-<ranks>.safetensors"
+            f"no {prefix}optimizer-<rank>-of-<ranks>.safetensors"
             if not counts
             else f"files of runs with {sorted(counts)} ranks"
         )
@@ -127,9 +129,9 @@ def _open_shards(folder: Path, whose: str) -> tuple[list[TensorFile], list[dict[
     ranks = counts.pop()
     missing = sorted(set(range(ranks)) - {int(match[2]) for match in found})
     if missing:
-        name = f"{whose}optimizer-{missing[0]}-of-{ranks}.safetensors"
+        name = f"{prefix}optimizer-{missing[0]}-of-{ranks}.safetensors"
         raise WeightsError(f"{folder} lacks {name}: copy the files of all {ranks} ranks into it")
-    files = [TensorFile(folder / f"{whose}optimizer-{rank}-of-{ranks}.safetensors") for rank in range(ranks)]
+    files = [TensorFile(folder / f"{prefix}optimizer-{rank}-of-{ranks}.safetensors") for rank in range(ranks)]
     layouts = []
     for file in files:
         with safe_open(file.path, framework="np") as opened:

@@ -22,7 +22,7 @@ from opensora.runtime import compute_dtype, mindspore
 from opensora.train.checkpoint import ONE_SHARD, Arrays
 from opensora.train.ema import EMA
 from opensora.train.monitor import Stopwatch
-from opensora.train.muon import optimizer_of
+from opensora.train.muon import make_optimizer
 from opensora.train.precision import LossScaler, compute_weights
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.step import Batch, step_gradients
@@ -74,7 +74,7 @@ class T2VTask:
         self.dtype = compute_dtype(options.number_format)
         # Where the optimizer's parts are shared out, no process needs all weights in float32.
         self._rounds = shares.ranks > 1 and self.dtype != ms.float32
-        self.optimizer = optimizer_of(options, options.max_train_steps, shares, masters=self._rounds)
+        self.optimizer = make_optimizer(options, options.max_train_steps, shares, masters=self._rounds)
         self.scaler = LossScaler(options)
         self.weights = dict(model.weights)
         if options.train_text_encoder:

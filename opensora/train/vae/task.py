@@ -19,7 +19,7 @@ from opensora.parallel.zero import shares_of
 from opensora.runtime import mindspore
 from opensora.train.checkpoint import ONE_SHARD, Arrays
 from opensora.train.ema import EMA
-from opensora.train.muon import optimizer_of
+from opensora.train.muon import make_optimizer
 from opensora.train.optim import AdamW
 from opensora.train.vae.loss import VAELoss, generator_step
 from opensora.train.vae.options import TrainVAEOptions
@@ -64,7 +64,7 @@ class VAETask:
         self.vae, self.clips, self.validation, self.loss, self.options = vae, clips, validation, loss, options
         self.mesh = mesh or Mesh()
         shares = shares_of(self.mesh, options.parallel_mode)
-        self.optimizer = optimizer_of(options, options.max_train_steps, shares)
+        self.optimizer = make_optimizer(options, options.max_train_steps, shares)
         self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start), shares)
         if self.mesh.size > 1:
             self._agree_on_the_adversary()
