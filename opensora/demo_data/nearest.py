@@ -7,6 +7,7 @@ of the subject that its caption names, at many phases, scales and places, pixel 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,8 @@ from opensora.demo_data.classifier import SUBJECT_DISTANCE, background_distance
 from opensora.demo_data.render import Renderer, composite, demo_set, resize_premultiplied
 
 SIDE = 64  # frames are compared at SIDE x SIDE pixels
+MARGIN = 32
+CANVAS = SIDE + 2 * MARGIN  # room to move a picture until its mask is in the middle
 PHASE_STEP = 4  # every fourth frame of the animation
 SCALES = tuple(
     np.linspace(0.66, 1.06, 9)
@@ -33,13 +36,19 @@ class Match:
 
 
 @dataclass(frozen=True)
-class _Templates:
-    """All renderings of a subject on a colour, each in the middle of a canvas of three frames' width."""
+class _Pictures:
+    """Pictures whose masks have their centroids in the middle of a canvas, flattened."""
 
-    pictures: np.ndarray  # uint8 (N, 3*SIDE, 3*SIDE, 3)
-    masks: np.ndarray  # bool (N, 3*SIDE, 3*SIDE)
-    centroids: np.ndarray  # int (N, 2), row and column on the canvas
-    phases: np.ndarray  # int (N,)
+    pixels: np.ndarray  # float32 (N, CANVAS*CANVAS*3), differences from the background, in levels
+    masks: np.ndarray  # float32 (N, CANVAS*CANVAS), 1 on the subject
+
+    def errors(self, other: "_Pictures") -> tuple[np.ndarray, np.ndarray]:
+        """Of every pair: mean squared error over the union of the masks, and intersection over union, (N, other's N) each."""
+        squares = np.square(self.pixels).sum(1)[:, None] + np.square(other.pixels).sum(1)
+        error = (squares - 2 * self.pixels @ other.pixels.T) / 3
+        overlap = self.masks @ other.masks.T
+        union = self.masks.sum(1)[:, None] + other.masks.sum(1) - overlap
+        return error / union, overlap / union
 
 
 class NearestRendering:
@@ -47,7 +56,7 @@ class NearestRendering:
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
-        self._templates = lru_cache(maxsize=2)(self._render)
+        self._templates = lru_cache(maxsize=8)(self._render)
 
     def clip(self, video: np.ndarray, subject: str, colour: str) -> list[Match]:
         """The nearest renderings of FRAMES frames of a clip, uint8 (T, H, W, 3) with H = W."""
@@ -56,44 +65,37 @@ class NearestRendering:
 
     def frame(self, frame: np.ndarray, subject: str, colour: str) -> Match:
         """The nearest rendering of one frame, uint8 (H, W, 3) with H = W. Without a subject in the frame, psnr and iou are 0."""
-        pixels = np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BOX))
-        mask = _mask(pixels[None], colour)[0]
-        if not mask.any():
+        rgb = demo_set().colours[colour]
+        canvas = np.full((1, CANVAS, CANVAS, 3), rgb, np.uint8)
+        canvas[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = Image.fromarray(frame).resize(
+            (SIDE, SIDE), Image.Resampling.BOX
+        )
+        if not _mask(canvas, rgb).any():
             return Match(0.0, 0.0, 0)
-        templates, centroid = self._templates(subject, colour), _centroid(mask)
-        best = None
-        for down in SHIFTS:
-            for right in SHIFTS:
-                tops = templates.centroids - centroid - (down, right)
-                candidates = _windows(templates.pictures, tops)  # (N, SIDE, SIDE, 3)
-                shown = _windows(templates.masks, tops)  # (N, SIDE, SIDE)
-                union = shown | mask
-                error = np.square(candidates.astype(np.float32) - pixels).mean(-1)
-                errors = (error * union).sum((1, 2)) / union.sum((1, 2))
-                number = int(errors.argmin())
-                if best is None or errors[number] < best[0]:
-                    overlap = (shown[number] & mask).sum() / union[number].sum()
-                    best = float(errors[number]), float(overlap), int(templates.phases[number])
-        assert best is not None
-        return Match(float(-10 * np.log10(best[0] / 255**2 + 1e-10)), *best[1:])
+        centred = _centred(canvas, rgb, SHIFTS)
+        templates, phases = self._templates(subject, colour)
+        errors, overlaps = centred.errors(templates)  # (shifts, renderings)
+        shift, number = np.unravel_index(errors.argmin(), errors.shape)
+        mean_error = max(float(errors[shift, number]), 0.0)  # rounding may leave a little less than nothing
+        psnr = float(-10 * np.log10(mean_error / 255**2 + 1e-10))
+        return Match(psnr, float(overlaps[shift, number]), int(phases[number]))
 
-    def _render(self, subject: str, colour: str) -> _Templates:
+    def _render(self, subject: str, colour: str) -> tuple[_Pictures, np.ndarray]:
+        """All renderings of a subject on a colour, and their phases."""
         source = self._renderer.frames(subject)
         phases = np.arange(0, len(source), PHASE_STEP)
         canvases = []
         for scale in SCALES:
             shrink = scale * SIDE / max(source.shape[1:3])
             height, width = (max(1, round(length * shrink)) for length in source.shape[1:3])
-            top, left = (3 * SIDE - height) // 2, (3 * SIDE - width) // 2
-            canvas = np.zeros((len(phases), 3 * SIDE, 3 * SIDE, 4), np.uint8)
+            top, left = (CANVAS - height) // 2, (CANVAS - width) // 2
+            canvas = np.zeros((len(phases), CANVAS, CANVAS, 4), np.uint8)
             canvas[:, top : top + height, left : left + width] = [
                 resize_premultiplied(source[phase], height, width) for phase in phases
             ]
             canvases.append(canvas)
-        pictures = composite(np.concatenate(canvases), demo_set().colours[colour])
-        masks = _mask(pictures, colour)
-        centroids = np.array([_centroid(mask) for mask in masks])
-        return _Templates(pictures, masks, centroids, np.tile(phases, len(SCALES)))
+        rgb = demo_set().colours[colour]
+        return _centred(composite(np.concatenate(canvases), rgb), rgb, (0,)), np.tile(phases, len(SCALES))
 
 
 def moves_forward(matches: Sequence[Match], loop: int) -> bool:
@@ -102,24 +104,18 @@ def moves_forward(matches: Sequence[Match], loop: int) -> bool:
     return bool(np.sum((steps > 0) & (steps < loop / 2)) > np.sum(steps >= loop / 2))
 
 
-def _mask(frames: np.ndarray, colour: str) -> np.ndarray:
-    """The pixels that show a subject: uint8 (N, H, W, 3) -> bool (N, H, W)."""
-    return background_distance(frames, np.asarray(demo_set().colours[colour])) > SUBJECT_DISTANCE
+def _mask(frames: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
+    """The pixels that show a subject on a colour: uint8 (N, H, W, 3) -> bool (N, H, W)."""
+    return background_distance(frames, np.asarray(rgb)) > SUBJECT_DISTANCE
 
 
-def _centroid(mask: np.ndarray) -> np.ndarray:
-    """Row and column of the middle of a mask (H, W), rounded to whole pixels; the middle of the frame where it is empty."""
-    if not mask.any():
-        return np.array(mask.shape) // 2
-    return np.argwhere(mask).mean(0).round().astype(int)
-
-
-def _windows(canvases: np.ndarray, tops: np.ndarray) -> np.ndarray:
-    """SIDE x SIDE windows of (N, H, W, ...) canvases; tops (N, 2) holds each window's first row and column."""
-    limit = np.array(canvases.shape[1:3]) - SIDE
-    return np.stack(
-        [
-            canvas[top : top + SIDE, left : left + SIDE]
-            for canvas, (top, left) in zip(canvases, np.clip(tops, 0, limit), strict=True)
-        ]
-    )
+def _centred(canvases: np.ndarray, rgb: tuple[int, int, int], shifts: Sequence[int]) -> _Pictures:
+    """Canvases moved so that their masks' centroids are in the middle, and from there by all pairs of `shifts`."""
+    masks = _mask(canvases, rgb)
+    pixels, shown = [], []
+    for canvas, mask in zip(canvases.astype(np.float32) - np.asarray(rgb, np.float32), masks, strict=True):
+        middle = CANVAS // 2 - np.argwhere(mask).mean(0).round().astype(int)
+        for down, right in product(shifts, shifts):
+            pixels.append(np.roll(canvas, middle + np.array((down, right)), (0, 1)).reshape(-1))
+            shown.append(np.roll(mask, middle + np.array((down, right)), (0, 1)).reshape(-1))
+    return _Pictures(np.stack(pixels), np.stack(shown).astype(np.float32))

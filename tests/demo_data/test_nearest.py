@@ -21,7 +21,7 @@ def nearest(renderer: Renderer) -> NearestRendering:
 def test_a_rendering_finds_itself(renderer: Renderer, nearest: NearestRendering) -> None:
     clip = renderer.render("tiger", "blue", frames=1, scale=0.76)  # one of the nine scales, first phase
     match = nearest.frame(clip.video[0], "tiger", "blue")
-    assert match == Match(pytest.approx(100.0), 1.0, 0)
+    assert match.psnr > 60 and (match.iou, match.phase) == (1.0, 0)
 
 
 @pytest.mark.parametrize("size", [64, 128])
