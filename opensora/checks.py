@@ -25,6 +25,13 @@ def above(options: object, bound: float, *names: str) -> None:
             raise ValueError(f"{name} {value} is too small: use more than {bound}")
 
 
+def below(options: object, bound: float, *names: str) -> None:
+    """Require `value < bound`."""
+    for name, value in _given(options, names):
+        if not value < bound:
+            raise ValueError(f"{name} {value} is too large: use less than {bound}")
+
+
 def within(options: object, low: float, high: float, *names: str) -> None:
     """Require `low <= value <= high`."""
     for name, value in _given(options, names):

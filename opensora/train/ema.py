@@ -20,9 +20,8 @@ class EMA:
     def __init__(
         self, weights: Mapping[str, Any], decay: float = 0.9999, shares: Whole | None = None
     ) -> None:
-        """shares: which part of the average this device holds. Raises ValueError for a decay outside [0, 1)."""
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"ema_decay {decay} is not in [0, 1)")
+        """shares: which part of the average this device holds."""
+        assert 0.0 <= decay < 1.0
         self.decay = decay
         self._shares = shares or Whole()
         self.load(weights)

@@ -224,5 +224,5 @@ def test_an_error_in_a_batch_arrives_at_its_step() -> None:
     "name", ["max_train_steps", "checkpointing_steps", "log_interval", "dataloader_prefetch_size"]
 )
 def test_counts_below_one_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} 0 must be at least 1"):
+    with pytest.raises(ValueError, match=f"{name} 0 is too small: use 1 or more"):
         LoopOptions(**{name: 0})

@@ -182,9 +182,11 @@ def test_a_decay_shorter_than_the_run() -> None:
             "lr_scheduler 'polynomial' is unknown: choose one of constant, cosine, linear",
         ),
         ({"group_strategy": "none"}, "group_strategy 'none' is unknown: choose one of norm_and_bias, all"),
-        ({"lr_decay_steps": 0}, "lr_decay_steps 0 must be at least 1: leave it out"),
-        ({"learning_rate": -1.0}, "learning_rate -1.0 must not be negative"),
-        ({"max_grad_norm": float("nan")}, "max_grad_norm nan must not be negative"),
+        ({"lr_decay_steps": 0}, "lr_decay_steps 0 is too small: use 1 or more"),
+        ({"learning_rate": -1.0}, "learning_rate -1.0 is too small: use 0 or more"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm nan is too small: use 0 or more"),
+        ({"ema_decay": 1.0}, "ema_decay 1.0 is too large: use less than 1"),
+        ({"ema_decay": -0.1}, "ema_decay -0.1 is too small: use 0 or more"),
     ],
 )
 def test_options_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
