@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from opensora.data.caches.latents import LATENT_SCALE
+from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.runtime import mindspore
 

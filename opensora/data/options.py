@@ -20,7 +20,7 @@ class ClipOptions:
     sample_rate: int = 1
     """Take every n-th frame; a video too short for it is read at the largest rate that fits."""
     max_image_size: int = 512
-    """Height and width in pixels of the resized largest centred square; with multi_scale the longer side."""
+    """Resize the largest centred square to this many pixels; with multi_scale the longer side."""
     multi_scale: bool = False
     """Keep the aspect ratio, do not enlarge, and pad to the square."""
     enable_flip: bool = False

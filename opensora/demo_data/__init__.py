@@ -1,1 +1,1 @@
-"""The demo data set: rendering, building, and the evaluation of models trained on it."""
+"""The demo data set: build and render it, and evaluate models trained on it."""

@@ -1,12 +1,10 @@
-"""Fetches the animations of the demo data set with the registry's client and decodes them once into a cache that `demo.Renderer` reads.
+"""Download the animations of the demo data set with npm and decode them once into a cache for `Renderer`.
 
 Source: npm packages @lobehub/fluent-emoji-anim-1 and -2, MIT licence, art of Microsoft's Fluent Emoji.
 """
 
-import hashlib
 import io
 import json
-import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from opensora.demo_data.render import demo_set
-from opensora.files import write_json
+from opensora.files import hash_file, write_atomic, write_json
 
 PACKAGES = {
     "@lobehub/fluent-emoji-anim-1@1.0.0": "4c03ac178c1eabf2e2a16dd498f3cc2b92dc30ec3466ae38fdc497d4774c99ea",
@@ -25,15 +23,15 @@ PACKAGES = {
 
 
 def archive_name(package: str) -> str:
-    """The file name that `npm pack` gives: "@scope/name@1.0.0" -> "scope-name-1.0.0.tgz"."""
+    """The file name of `npm pack`: "@scope/name@1.0.0" -> "scope-name-1.0.0.tgz"."""
     name, _, version = package.lstrip("@").rpartition("@")
     return f"{name.replace('/', '-')}-{version}.tgz"
 
 
 def fetch(folder: str | Path) -> list[Path]:
-    """The source archives (350 MB) in `folder`, downloaded when missing, each checked against its pinned sha256.
+    """Download the missing source archives (350 MB) to `folder` and check each against its pinned sha256.
 
-    Raises ValueError when the client is missing or fails, or when an archive is not the pinned one.
+    Raises ValueError if npm is missing or fails, or if an archive is not the pinned one.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +40,7 @@ def fetch(folder: str | Path) -> list[Path]:
         path = folder / archive_name(package)
         if not path.exists():
             _download(package, folder)
-        found = _sha256(path)
+        found = hash_file(path)
         if found != expected:
             raise ValueError(f"{path} has sha256 {found}, expected {expected}: delete it and run again")
         paths.append(path)
@@ -59,7 +57,7 @@ def _download(package: str, folder: Path) -> None:
         )
     except FileNotFoundError as error:
         raise ValueError(
-            "the program npm is not installed: install Node.js, or put the archives into the folder yourself"
+            "npm is not installed: install Node.js, or put the archives into the folder yourself"
         ) from error
     except subprocess.CalledProcessError as error:
         raise ValueError(f"npm could not download {package}: {error.stderr.strip()[-300:]}") from error
@@ -71,10 +69,11 @@ def build(
     resolution: int = 128,
     subjects: dict[str, str] | None = None,
 ) -> Path:
-    """Make the cache folder: one .npy a subject (premultiplied RGBA uint8 (N, h, w, 4)) and manifest.json, written last.
+    """Build the cache: for each subject a .npy, premultiplied RGBA uint8 (N, h, w, 4), then manifest.json.
 
-    The longer side of each subject's bounding box becomes `resolution` pixels. `archives` is a folder with the source
-    archives (default: `destination`/archives, downloaded when missing). A complete cache with the same settings is kept.
+    The longer side of each subject's bounding box has `resolution` pixels. archives: folder with the source
+    archives; by default they are downloaded to `destination`/archives. A complete cache with the same
+    settings is kept.
     """
     destination = Path(destination)
     subjects = demo_set().subjects if subjects is None else subjects
@@ -85,7 +84,10 @@ def build(
 
 
 def build_from(paths: list[Path], destination: Path, resolution: int, subjects: dict[str, str]) -> None:
-    """Decode `subjects` (name to file stem) out of the archives at `paths`. Raises ValueError when one is in none of them."""
+    """Decode `subjects` (name to file stem) from the archives at `paths`.
+
+    Raises ValueError if one is in none of them.
+    """
     destination.mkdir(parents=True, exist_ok=True)
     wanted = {f"package/assets/{stem}.webp": (name, stem) for name, stem in subjects.items()}
     entries: dict[str, Any] = {}
@@ -110,7 +112,10 @@ def build_from(paths: list[Path], destination: Path, resolution: int, subjects: 
 
 
 def decode(content: bytes, resolution: int) -> np.ndarray:
-    """An animated picture -> premultiplied RGBA uint8 (N, h, w, 4), cut to the box that its alpha ever covers, max(h, w) = resolution."""
+    """Decode an animation -> premultiplied RGBA uint8 (N, h, w, 4), max(h, w) = resolution.
+
+    It is cropped to the smallest box that holds every frame's opaque pixels.
+    """
     image = Image.open(io.BytesIO(content))
     frames = []
     for number in range(getattr(image, "n_frames", 1)):
@@ -130,11 +135,8 @@ def decode(content: bytes, resolution: int) -> np.ndarray:
 
 
 def _write_frames(path: Path, frames: np.ndarray) -> dict[str, Any]:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        np.save(file, frames)
-    os.replace(temporary, path)
-    return {"file": path.name, "shape": list(frames.shape), "sha256": _sha256(path)}
+    write_atomic(path, lambda file: np.save(file, frames))
+    return {"file": path.name, "shape": list(frames.shape), "sha256": hash_file(path)}
 
 
 def _is_complete(folder: Path, resolution: int, subjects: dict[str, str]) -> bool:
@@ -147,14 +149,6 @@ def _is_complete(folder: Path, resolution: int, subjects: dict[str, str]) -> boo
         name: f"{stem}.npy" for name, stem in subjects.items()
     } == {name: entry["file"] for name, entry in entries.items()}
     return same and all(
-        (folder / e["file"]).is_file() and _sha256(folder / e["file"]) == e["sha256"]
-        for e in entries.values()
+        (folder / entry["file"]).is_file() and hash_file(folder / entry["file"]) == entry["sha256"]
+        for entry in entries.values()
     )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,8 +1,9 @@
-"""Which colour and which subject of the demo data set a clip shows: nearest colour, nearest rendering. Plain numpy.
+"""Recognise the colour and the subject of a demo clip: nearest colour, nearest rendering. Plain numpy.
 
-The background is the median of the frame's border. A subject is what differs from it: each frame is cut to a square
-around the centroid of the difference, as wide as its spread tells, and compared with every frame of every subject's
-animation, cut by the same rule. Sizes, places and phases of the animation so cancel out.
+The background is the median of the frames' borders, and the subject is the pixels that differ from it. Each
+frame is cut to a square around the centroid of the difference, in proportion to its spread, and compared with
+every frame of every subject's animation, cut by the same rule. So the comparison does not depend on size,
+place and phase of the animation.
 """
 
 from collections.abc import Iterator
@@ -14,36 +15,37 @@ from PIL import Image
 
 from opensora.demo_data.render import Renderer, composite, demo_set, resize_premultiplied
 
-# Distances between colours are Euclidean, in levels of 0..255 RGB; the eight named colours are more than 100 apart.
+# Distances between colours are Euclidean, in levels of 0..255 RGB; the eight named colours are more than 100
+# apart.
 SUBJECT_DISTANCE = 40.0
 FULL_DISTANCE = 120.0
 BORDER = 2  # pixels
 CELLS = 24  # a cut-out is CELLS x CELLS
 WINDOW = 2.0  # half side of a cut-out, in standard deviations of the difference around its centroid
-LEAST_HALF = 1.0  # pixels; smaller windows hold no subject
+MIN_HALF = 1.0  # pixels; smaller windows hold no subject
 TEMPLATE_SIZE = 64  # longer side of the renderings that are cut into templates
-FRAMES = 6  # of a clip that are compared
+FRAMES = 6  # compared of a clip
 SCALES = (0.92, 1.0, 1.09)
 SHIFTS = (-1.0, 0.0, 1.0)  # cells
 
 
 def estimate_background(video: np.ndarray) -> np.ndarray:
-    """The flat colour behind the subject: the median of the border's pixels of all frames. uint8 (T, H, W, 3) -> float (3,)."""
+    """Median colour of the border of all frames: uint8 (T, H, W, 3) -> float (3,)."""
     inner = np.zeros(video.shape[1:3], bool)
     inner[BORDER:-BORDER, BORDER:-BORDER] = True
     return np.median(video[:, ~inner].reshape(-1, 3), axis=0)
 
 
 def nearest_colour(rgb: np.ndarray) -> str:
-    """The name of the data set's colour that is nearest to `rgb` (3,)."""
+    """The name of the data set's colour nearest to `rgb` (3,)."""
     colours = demo_set().colours
     return min(colours, key=lambda name: float(np.square(rgb - np.asarray(colours[name])).sum()))
 
 
 def background_distance(video: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """How far each pixel's neighbourhood of 3 x 3 is from the background: (..., H, W, 3) -> float32 (..., H, W).
+    """Distance of each 3x3 mean from the background: (..., H, W, 3) -> float32 (..., H, W).
 
-    The mean over the neighbourhood keeps a decoder's fine noise out.
+    The mean suppresses the fine noise of a decoder.
     """
     return np.sqrt(np.square(_box_blur(video.astype(np.float32) - background.astype(np.float32))).sum(-1))
 
@@ -61,9 +63,9 @@ def _box_blur(images: np.ndarray) -> np.ndarray:
 
 
 def _windows(distance: np.ndarray) -> np.ndarray:
-    """Square windows around what differs from the background: (N, H, W) -> (N, 3) with centre row, centre column, half side.
+    """Square windows around the subject: (N, H, W) -> (N, 3), centre row, centre column and half side.
 
-    Half side 0 stands for a picture without a subject.
+    A picture without a subject has the half side 0.
     """
     weight = np.clip(distance - SUBJECT_DISTANCE, 0, FULL_DISTANCE - SUBJECT_DISTANCE)
     total = np.maximum(weight.sum((1, 2)), 1e-6)
@@ -77,7 +79,7 @@ def _windows(distance: np.ndarray) -> np.ndarray:
 
 
 def _padded(image: np.ndarray, value: np.ndarray | int) -> Image.Image:
-    """An image (H, W, channels) with its own size around it on each side, so that windows may reach beyond it."""
+    """Add a border of the image's size on each side, so that windows may reach beyond (H, W, channels)."""
     height, width, channels = image.shape
     canvas = np.empty((3 * height, 3 * width, channels), np.uint8)
     canvas[:] = np.round(value)
@@ -87,7 +89,7 @@ def _padded(image: np.ndarray, value: np.ndarray | int) -> Image.Image:
 
 
 def _cut(padded: Image.Image, row: float, column: float, half: float) -> np.ndarray:
-    """A window of what `_padded` gives, in the coordinates of the image inside -> uint8 (CELLS, CELLS, channels)."""
+    """Cut a window, in coordinates of the image inside the border -> uint8 (CELLS, CELLS, channels)."""
     left, top = column + padded.width / 3, row + padded.height / 3
     box = (
         max(left - half, 0.0),
@@ -99,7 +101,7 @@ def _cut(padded: Image.Image, row: float, column: float, half: float) -> np.ndar
 
 
 def _jittered(frame: np.ndarray, window: np.ndarray, background: np.ndarray) -> Iterator[np.ndarray]:
-    """The window of a frame, a little smaller and larger and moved a little: the best of them counts."""
+    """The window of a frame in several sizes and places close to it; the best match counts."""
     padded = _padded(frame, background)
     row, column, half = window
     for scale, down, right in product(SCALES, SHIFTS, SHIFTS):
@@ -108,7 +110,7 @@ def _jittered(frame: np.ndarray, window: np.ndarray, background: np.ndarray) -> 
 
 
 def _renderings(frames: np.ndarray) -> np.ndarray:
-    """All frames of a subject, (N, h, w, 4), in the middle of a square: uint8 (N, TEMPLATE_SIZE, TEMPLATE_SIZE, 4)."""
+    """Centre all frames of a subject in squares: (N, h, w, 4) -> (N, TEMPLATE_SIZE, TEMPLATE_SIZE, 4)."""
     _, height, width, _ = frames.shape
     shrink = TEMPLATE_SIZE / max(height, width)
     height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
@@ -127,7 +129,10 @@ def _over(premultiplied: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 class SubjectClassifier:
-    """Compares clips with all renderings of a cache. Templates of a background colour are made when it is first met."""
+    """Compares clips with all renderings of a cache.
+
+    Templates for a background colour are made when it first occurs.
+    """
 
     def __init__(self, renderer: Renderer) -> None:
         self.subjects = list(renderer.files)
@@ -137,16 +142,16 @@ class SubjectClassifier:
         self._templates = lru_cache(maxsize=None)(self._cut_templates)
 
     def classify(self, video: np.ndarray, background: np.ndarray | None = None) -> str | None:
-        """The subject of a clip, uint8 (T, H, W, 3); None where nothing stands out from the background."""
+        """The subject of a clip, uint8 (T, H, W, 3); None if nothing differs from the background."""
         distances = self.distances(video, estimate_background(video) if background is None else background)
         return None if distances is None else self.subjects[int(distances.argmin())]
 
     def distances(self, video: np.ndarray, background: np.ndarray) -> np.ndarray | None:
-        """Squared difference from each subject's nearest rendering, in levels squared: mean over cells and frames, (subjects,)."""
+        """Mean squared difference from each subject's nearest rendering, in squared levels: (subjects,)."""
         chosen = video[np.linspace(0, len(video) - 1, min(FRAMES, len(video))).round().astype(int)]
         windows = _windows(background_distance(chosen, background))
         seen = [
-            (frame, window) for frame, window in zip(chosen, windows, strict=True) if window[2] > LEAST_HALF
+            (frame, window) for frame, window in zip(chosen, windows, strict=True) if window[2] > MIN_HALF
         ]
         if not seen:
             return None
@@ -162,13 +167,13 @@ class SubjectClassifier:
         return nearest.reshape(len(seen), -1, len(self.subjects)).min(1).mean(0) / queries.shape[1]
 
     def _cut_templates(self, colour: str) -> np.ndarray:
-        """Premultiplied cut-outs as they are found on a background of that colour: uint8 (N, CELLS, CELLS, 4)."""
+        """Cut all renderings as on that background colour -> premultiplied uint8 (N, CELLS, CELLS, 4)."""
         rgb = demo_set().colours[colour]
         cuts = np.zeros((len(self._pictures), CELLS, CELLS, 4), np.uint8)
         for start in range(0, len(cuts), 128):
             part = self._pictures[start : start + 128]
             windows = _windows(background_distance(composite(part, rgb), np.asarray(rgb)))
             for i, (picture, window) in enumerate(zip(part, windows, strict=True)):
-                if window[2] > LEAST_HALF:
+                if window[2] > MIN_HALF:
                     cuts[start + i] = _cut(_padded(picture, 0), *window)
         return cuts

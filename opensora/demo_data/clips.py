@@ -1,4 +1,4 @@
-"""Clips of the demo's subjects as files with a caption each, all captions different: something to learn by heart."""
+"""Write demo clips as files, each with a caption of its own: a small data set to memorise."""
 
 from itertools import permutations
 from pathlib import Path
@@ -10,45 +10,42 @@ from opensora.files import write_atomic, write_json
 from opensora.media.names import safe_name
 from opensora.media.writer import write_video
 
-SCALE = 0.5  # longer side of the subject as a part of the frame
-TURN = (7 / 16, 11 / 16)  # when the background begins and ends to change, as parts of the clip
+SCALE = 0.5  # longer side of the subject, as a fraction of the frame
+TURN = (7 / 16, 11 / 16)  # start and end of the change of the background, as fractions of the clip
 
-Turn = tuple[str, str, str]  # subject, colour, the colour that it turns to
+Turn = tuple[str, str, str]  # subject, first colour, second colour
 
 
 def write_clips(
     renderer: Renderer, folder: str | Path, count: int, frames: int = 17, size: int = 64, seed: int = 0
 ) -> str:
-    """Write `count` mp4 files, their data list and a list of their captions into `folder`; returns what was written in a sentence.
+    """Write `count` mp4 files, their data list and a list of captions; returns a one-line summary.
 
-    Names are those that `opensora generate` gives the videos of the list of captions. The background of a clip turns from one colour to
-    another, so that no still picture comes near the clip. Raises ValueError for a folder that holds something and for more clips than
-    there are captions.
+    The files are named as `opensora generate` names the videos of these captions. The background of a clip
+    changes its colour, so that no still picture resembles the clip. Raises ValueError for a folder that is
+    not empty, and for more clips than there are captions.
     """
     folder = Path(folder).resolve()
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and stays as it is: name another folder with --output_path")
+        raise ValueError(f"{folder} is not empty: name another folder with --output_path")
     videos = folder / "videos"
     videos.mkdir(parents=True)
-    turns = choose(list(renderer.files), count, seed)
+    turns = draw_turns(list(renderer.files), count, seed)
     records = []
     for number, turn in enumerate(turns):
         name = f"{safe_name(sentence(turn), number)}.mp4"
         write_video(videos / name, render(renderer, turn, frames, size, [seed, number]), SOURCE_FPS / STRIDE)
         records.append({"path": name, "cap": sentence(turn), "frame_idx": f"0:{frames}"})
     write_json(folder / "videos.json", records)
-    write_atomic(
-        folder / "captions.txt",
-        lambda file: file.write("".join(f"{record['cap']}\n" for record in records).encode()),
-    )
-    write_atomic(
-        folder / "video_data.txt", lambda file: file.write(f"{videos}, {folder / 'videos.json'}\n".encode())
-    )
+    captions = "".join(f"{record['cap']}\n" for record in records)
+    data_list = f"{videos}, {folder / 'videos.json'}\n"
+    write_atomic(folder / "captions.txt", lambda file: file.write(captions.encode()))
+    write_atomic(folder / "video_data.txt", lambda file: file.write(data_list.encode()))
     return f"{count} clips: {folder / 'video_data.txt'}, {folder / 'captions.txt'}"
 
 
-def choose(subjects: list[str], count: int, seed: int) -> list[Turn]:
-    """`count` different turns, drawn from all that there are."""
+def draw_turns(subjects: list[str], count: int, seed: int) -> list[Turn]:
+    """Draw `count` different turns. Raises ValueError if there are fewer."""
     everything = [
         (subject, *colours) for subject in subjects for colours in permutations(demo_set().colours, 2)
     ]
@@ -65,7 +62,7 @@ def sentence(turn: Turn) -> str:
 
 
 def render(renderer: Renderer, turn: Turn, frames: int, size: int, seed: list[int]) -> np.ndarray:
-    """The subject at a place drawn from `seed`, uint8 (T, H, W, 3)."""
+    """The clip of a turn, with the subject at a place drawn from `seed`: uint8 (T, H, W, 3)."""
     subject, *colours = turn
     before, after = (
         renderer.render(subject, name, frames, size, np.random.default_rng(seed), scale=SCALE).video

@@ -1,10 +1,11 @@
-"""How well a demo model does what it is asked: right colour, right subject, lively subject, calm background, faithful autoencoder.
+"""Evaluate a demo model: colour, subject, motion and flicker of its clips, and the autoencoder's error.
 
     evaluation = evaluate(renderer, generate, reconstruct, shape=(17, 64), clips_per_pair=1, real_clips=154)
-    print(demo_report.table(evaluation))
+    print(report.table(evaluation))
 
-`generate(caption, seed)` makes the clip that is judged, `reconstruct(video)` sends a real one through the autoencoder. Each
-figure stands beside its ceiling: what the same measure says of real clips, which no model can be expected to exceed.
+`generate(caption, seed)` makes a clip, `reconstruct(video)` encodes and decodes a real one. The figures of
+real and of reconstructed clips stand beside those of the generated ones; they are the best that a model can
+reach.
 """
 
 import logging
@@ -22,14 +23,17 @@ log = logging.getLogger(__name__)
 Generate = Callable[[str, int], np.ndarray]
 Reconstruct = Callable[[np.ndarray], np.ndarray]
 
-LIVELY = (0.5, 2.0)  # times the motion of training clips
-TRAINING_CLIPS = 12  # of each subject, whose mean motion is the reference
+MOTION_BOUNDS = (0.5, 2.0)  # times the motion of training clips
+TRAINING_CLIPS = 12  # per subject, to measure its mean motion
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was seen in one clip that should show `subject` on `colour`. Changes are in levels of 0..255 from frame to frame."""
+    """What one clip shows that should show `subject` on `colour`.
+
+    Changes are from frame to frame, in levels of 0..255.
+    """
 
     subject: str
     colour: str
@@ -37,9 +41,9 @@ class Judgement:
     found_subject: str | None
     found_colour: str
     background: tuple[float, float, float]
-    motion: float  # mean absolute change on the subject's pixels
-    motion_ratio: float  # to training clips of the subject
-    flicker: float  # mean absolute change on the background's pixels
+    motion: float  # mean absolute change of the subject's pixels
+    motion_ratio: float  # relative to training clips of the subject
+    flicker: float  # mean absolute change of the background's pixels
 
     @property
     def right_subject(self) -> bool:
@@ -52,9 +56,9 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a figure, the bounds it must keep, and what the same measure says of real and of reconstructed clips.
+    """A line of the table: figures of generated, real and reconstructed clips, and bounds of the first.
 
-    `figure` is None where nothing was measured, a bound or a ceiling where there is none.
+    None stands for a figure that was not measured and for a bound that does not exist.
     """
 
     name: str
@@ -66,7 +70,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bounds are kept; None where nothing was measured."""
+        """Whether the figure is within its bounds; None if it was not measured."""
         if self.figure is None:
             return None
         return (self.low is None or self.figure >= self.low) and (
@@ -76,7 +80,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured. `generated`, `real` and `reconstructed` hold a judgement of each clip, `clips` the generated frames."""
+    """All results: the table's rows, a judgement of each clip, and the frames of the generated `clips`."""
 
     rows: list[Row]
     generated: list[Judgement]
@@ -89,7 +93,7 @@ class Evaluation:
         return [row for row in self.rows if row.met is False]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the frames, for json."""
+        """Everything but the frames, for JSON."""
         rows = [{**asdict(row), "met": row.met} for row in self.rows]
         clips = {
             name: [asdict(item) for item in getattr(self, name)]
@@ -108,16 +112,17 @@ def evaluate(
     seed: int = 0,
     stride: int = STRIDE,
 ) -> Evaluation:
-    """Judge `clips_per_pair` generated clips of every held-out pair, and `real_clips` held-out renderings as they are and reconstructed.
+    """Judge generated clips of every held-out pair, held-out renderings, and reconstructions of these.
 
-    generate: None measures the evaluator and the autoencoder only.
-    shape: frames, and side in pixels, of the real clips; generated ones should have the same. seed: of the first generated clip (each
-    further one has the next) and of the renderings. stride: source frames from one frame to the next, as in training.
+    generate: None measures only the evaluator and the autoencoder. clips_per_pair, real_clips: numbers of
+    generated clips for each pair and of renderings. shape: frames, and side in pixels, of real clips;
+    generated ones should have the same. seed: of the renderings and of the first generated clip; the next
+    clips have the next seeds. stride: source frames from one frame to the next, as in training.
     """
     judge = Judge(renderer, shape, seed, stride)
     real, reconstructed, errors = [], [], []
     held_out = DemoClips(renderer, seed, "held_out", shape[0], shape[1], stride)
-    for index in _counted(range(real_clips), "real clips"):
+    for index in _with_progress(range(real_clips), "real clips"):
         clip = held_out[index]
         result = reconstruct(clip.video)
         errors.append(squared_errors(clip, result))
@@ -126,7 +131,7 @@ def evaluate(
     generated, clips = [], []
     pairs = [pair for pair in held_out.pairs for _ in range(clips_per_pair)]
     if generate is not None:
-        for number, pair in _counted(list(enumerate(pairs)), "generated clips"):
+        for number, pair in _with_progress(list(enumerate(pairs)), "generated clips"):
             clips.append(generate(caption(*pair), seed + number))
             generated.append(judge(clips[-1], pair, seed + number))
     return Evaluation(
@@ -135,7 +140,10 @@ def evaluate(
 
 
 class Judge:
-    """Looks at clips. Motion is compared with that of the training clips of the same subject, which are rendered when first needed."""
+    """Judges clips.
+
+    Motion is relative to training clips of the same subject, which are rendered when first needed.
+    """
 
     def __init__(self, renderer: Renderer, shape: tuple[int, int], seed: int, stride: int) -> None:
         self._renderer, self._shape, self._seed, self._stride = renderer, shape, seed, stride
@@ -168,19 +176,20 @@ class Judge:
 
 
 def changes(video: np.ndarray, background: np.ndarray) -> tuple[float, float]:
-    """Mean absolute change from frame to frame, in levels, on the subject's pixels and on the background's: uint8 (T, H, W, 3).
+    """Mean absolute change from frame to frame, in levels: (subject's pixels, background's pixels).
 
-    A pixel belongs to the subject where it shows it in one of the two frames; a rim of two pixels around it to neither.
+    video: uint8 (T, H, W, 3). A pixel that shows the subject in one of the two frames is the subject's; a rim
+    of two pixels around it is neither's.
     """
     shown = subject_mask(video, background)
     subject = shown[1:] | shown[:-1]
     delta = np.abs(np.diff(video.astype(np.int16), axis=0)).mean(-1)
-    calm = ~_grown(_grown(subject))
-    return _mean(delta[subject]), _mean(delta[calm])
+    background_mask = ~_grown(_grown(subject))
+    return _mean(delta[subject]), _mean(delta[background_mask])
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:
-    """A mask (T, H, W) and the pixels beside it, over corners too."""
+    """A mask (T, H, W) grown by one pixel, corners included."""
     padded = np.pad(mask, [(0, 0), (1, 1), (1, 1)])
     height, width = mask.shape[1:]
     parts = [padded[:, i : i + height, k : k + width] for i in range(3) for k in range(3)]
@@ -192,14 +201,17 @@ def _mean(values: Any) -> float:
 
 
 def squared_errors(clip: Clip, result: np.ndarray) -> np.ndarray:
-    """Sums to take a PSNR from: squared error and values of the whole clip, then those of the subject's pixels (alpha > 0): (2, 2)."""
+    """Squared error and number of values (2, 2): of the clip, and of the subject's pixels (alpha > 0)."""
     error = np.square(clip.video.astype(np.float64) - result)
     subject = error[clip.alpha > 0]
     return np.array([[error.sum(), error.size], [subject.sum(), subject.size]])
 
 
 def psnr(sums: np.ndarray) -> tuple[float, float]:
-    """Peak signal-to-noise ratio in dB, overall and on the subject: 10 log10(255^2 / mean squared error). At most 100."""
+    """PSNR in dB from sums of `squared_errors`, overall and on the subject; at most 100.
+
+    10 log10(255^2 / mean squared error)
+    """
     overall, subject = sums[:, 0] / sums[:, 1]
     return float(-10 * np.log10(overall / 255**2 + 1e-10)), float(-10 * np.log10(subject / 255**2 + 1e-10))
 
@@ -210,18 +222,18 @@ def summarise(
     reconstructed: Sequence[Judgement],
     errors: Sequence[np.ndarray],
 ) -> list[Row]:
-    """The rows of the table. PSNR is that of the mean squared error over all clips."""
+    """The rows of the table. The PSNR is that of the mean squared error of all clips."""
     groups = (generated, real, reconstructed)
-    colour, subject, lively, motion, flicker = zip(*map(_figures, groups), strict=True)
-    # A decoder may be perfectly still.
+    colour, subject, in_bounds, motion, flicker = zip(*map(_figures, groups), strict=True)
+    # Reconstructions may have no flicker at all.
     still = None if flicker[2] is None else max(flicker[2], 0.01)
     times = [None if value is None or still is None else value / still for value in flicker]
     overall, on_subject = psnr(np.sum(errors, axis=0)) if errors else (None, None)
     return [
         Row("background colour right, %", colour[0], 95, None, *colour[1:]),
         Row("subject right, %", subject[0], 85, None, *subject[1:]),
-        Row("motion, times training clips (median)", motion[0], *LIVELY, *motion[1:]),
-        Row("motion within 0.5 to 2, % of clips", lively[0], None, None, *lively[1:]),
+        Row("motion, times training clips (median)", motion[0], *MOTION_BOUNDS, *motion[1:]),
+        Row("motion within 0.5 to 2, % of clips", in_bounds[0], None, None, *in_bounds[1:]),
         Row("background flicker, times reconstruction", times[0], None, 2, *times[1:]),
         Row("evaluator: subject right on real clips, %", subject[1], 97),
         Row("evaluator: subject right on reconstructed, %", subject[2], 95),
@@ -231,20 +243,20 @@ def summarise(
 
 
 def _figures(clips: Sequence[Judgement]) -> tuple[float | None, ...]:
-    """Colour right %, subject right %, motion within bounds %, median motion ratio, mean flicker."""
+    """Colour right in %, subject right in %, motion within bounds in %, median motion ratio, mean flicker."""
     if not clips:
         return (None,) * 5
     ratios = np.array([clip.motion_ratio for clip in clips])
     return (
         100 * _mean([clip.right_colour for clip in clips]),
         100 * _mean([clip.right_subject for clip in clips]),
-        100 * _mean((ratios >= LIVELY[0]) & (ratios <= LIVELY[1])),
+        100 * _mean((ratios >= MOTION_BOUNDS[0]) & (ratios <= MOTION_BOUNDS[1])),
         float(np.median(ratios)),
         _mean([clip.flicker for clip in clips]),
     )
 
 
-def _counted(items: Sequence[T], what: str) -> Iterator[T]:
+def _with_progress(items: Sequence[T], what: str) -> Iterator[T]:
     for number, item in enumerate(items):
         if number % 20 == 0:
             log.info("%d of %d %s", number, len(items), what)

@@ -1,20 +1,22 @@
-"""The demo data set: animated subjects on flat colours, rendered at varied places and scales, with a caption each.
+"""Render the demo data set: clips of animated subjects on flat colours, at random places and scales.
 
-`opensora/demo/data_set.json` names the 48 subjects (Unicode names, with the code points that are the file names in the
-archives), the 8 colours and the pairs held out for evaluation. `opensora.demo_data.build.build(folder)` makes the cache once:
+`opensora/demo/data_set.json` holds the 48 subjects (Unicode names and code points, which name the files in
+the archives), the 8 colours, and the pairs that are held out for evaluation.
+`opensora.demo_data.build.build(folder)` makes the cache:
 
     renderer = Renderer(folder)
     clip = renderer.render("elephant", "sky blue", frames=17, size=64, rng=np.random.default_rng(0))
     clip.video      # uint8 (T, H, W, 3)
     clip.alpha      # uint8 (T, H, W), 255 on the subject
-    clip.box        # (top, left, height, width) of the subject's bounding box over its whole animation, in pixels
+    clip.box        # (top, left, height, width) in pixels, the box of the whole animation
 
     clips = DemoClips(renderer, seed=0, split="train")      # or "held_out", "all"
-    clip = clips[index]                                     # a function of (seed, index) and of nothing else; endless
+    clip = clips[index]                                     # a function of seed and index; endless
     clip.caption                                            # "an elephant on a sky blue background"
 
-An animation is a loop of mostly 72 frames at 24 fps. A clip takes every frame from a random phase, so 17 frames show a quarter of
-the loop at its natural speed; `stride=4` shows all of it with four times the motion a frame.
+Most animations are loops of 72 frames at 24 fps. A clip starts at a random frame and takes every frame, so 17
+frames show a quarter of the loop at its natural speed; `stride=4` shows nearly all of it with four times the
+motion between frames.
 """
 
 import json
@@ -29,7 +31,7 @@ from PIL import Image
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
 SOURCE_FPS = 24
 STRIDE = 1
-SCALES = (0.75, 1.0)  # longer side of the subject's bounding box, as a part of the frame
+SCALES = (0.75, 1.0)  # longer side of the subject's box, as a fraction of the frame
 SPLITS = ("train", "held_out", "all")
 
 Pair = tuple[str, str]  # subject, colour
@@ -37,7 +39,10 @@ Pair = tuple[str, str]  # subject, colour
 
 @dataclass(frozen=True)
 class DemoSet:
-    """What the demo model knows. `subjects`: name to code points; `colours`: name to RGB in 0..255; `held_out`: pairs."""
+    """The data set's description.
+
+    subjects: name to code points. colours: name to RGB in 0..255. held_out: pairs.
+    """
 
     subjects: dict[str, str]
     colours: dict[str, tuple[int, int, int]]
@@ -54,7 +59,7 @@ class DemoSet:
 
 @lru_cache(maxsize=1)
 def demo_set() -> DemoSet:
-    """The committed data set description."""
+    """The data set of the shipped demo model."""
     content = json.loads(DATA_SET.read_text(encoding="utf-8"))
     colours = {name: (rgb[0], rgb[1], rgb[2]) for name, rgb in content["colours"].items()}
     return DemoSet(
@@ -63,10 +68,10 @@ def demo_set() -> DemoSet:
 
 
 def split_pairs(subjects: Sequence[str], colours: Sequence[str], seed: int) -> list[Pair]:
-    """The rule behind the committed list: a fifth of the pairs, spread evenly.
+    """Choose a fifth of the pairs to hold out, evenly; `held_out` in data_set.json was made so.
 
-    Subjects and colours are shuffled; each subject gives up one or two pairs, and the colours take turns, so that each
-    subject and each colour is in both splits and the counts differ by at most one.
+    Subjects and colours are shuffled. Each subject has one or two pairs held out, and the colours take turns,
+    so that every subject and every colour is in both splits and their counts differ by at most one.
     """
     rng = np.random.default_rng(seed)
     order = [subjects[i] for i in rng.permutation(len(subjects))]
@@ -78,7 +83,7 @@ def split_pairs(subjects: Sequence[str], colours: Sequence[str], seed: int) -> l
 
 
 def caption(subject: str, colour: str) -> str:
-    """The sentence of a pair: ("elephant", "sky blue") -> "an elephant on a sky blue background"."""
+    """The caption of a pair: ("elephant", "sky blue") -> "an elephant on a sky blue background"."""
     return f"{_article(subject)} {subject} on {_article(colour)} {colour} background"
 
 
@@ -88,7 +93,10 @@ def _article(noun: str) -> str:
 
 @dataclass(frozen=True)
 class Clip:
-    """A rendered clip. `phase` is the first source frame, `scale` the longer side of `box` as a part of the frame."""
+    """A rendered clip.
+
+    `phase` is the first source frame, `scale` the longer side of `box` as a fraction of the frame.
+    """
 
     subject: str
     colour: str
@@ -108,14 +116,18 @@ class Clip:
 
 
 class Renderer:
-    """Renders clips from a cache folder made by `demo_build.build`. Raises ValueError when the folder holds no complete cache."""
+    """Renders clips from a cache folder that `build` made.
+
+    Raises ValueError if the folder has no complete cache.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():
             raise ValueError(
-                f"{self.folder} holds no demo data set: make it first with `opensora prepare-data demo {self.folder}`"
+                f"{self.folder} holds no demo data set: "
+                f"make it with `opensora prepare-data demo {self.folder}`"
             )
         self.files: dict[str, str] = {
             name: entry["file"] for name, entry in json.loads(manifest.read_text())["subjects"].items()
@@ -123,7 +135,7 @@ class Renderer:
         self._frames: dict[str, np.ndarray] = {}
 
     def frames(self, subject: str) -> np.ndarray:
-        """All frames of a subject, premultiplied RGBA uint8 (N, h, w, 4), cut to the animation's bounding box (memory-mapped)."""
+        """All frames of a subject in the animation's box: premultiplied RGBA uint8 (N, h, w, 4)."""
         if subject not in self.files:
             raise ValueError(f"subject {subject!r} is not in {self.folder}: it holds {', '.join(self.files)}")
         if subject not in self._frames:
@@ -140,10 +152,10 @@ class Renderer:
         stride: int = STRIDE,
         scale: float | None = None,
     ) -> Clip:
-        """One clip: `frames` pictures of `size` x `size` with the whole subject inside the frame.
+        """Render a clip of `frames` pictures of `size` x `size` pixels with the whole subject in sight.
 
-        Phase, scale (uniform in SCALES, unless given) and place are drawn from `rng`; without one the clip starts at the
-        first source frame with the subject in the middle, at scale 0.8 unless given.
+        Scale (uniform in SCALES, unless given), phase and place are drawn from `rng`. Without one the clip
+        starts at the first source frame, with the subject in the middle at scale 0.8, unless given.
         """
         source = self.frames(subject)
         count, source_height, source_width, _ = source.shape
@@ -175,7 +187,7 @@ class Renderer:
 
 def resize_premultiplied(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """Premultiplied RGBA uint8 (h, w, 4) -> (height, width, 4)."""
-    # Without negative lobes in the filter, premultiplied colours stay below alpha.
+    # A filter without negative lobes keeps premultiplied colours below alpha.
     image = Image.frombuffer(
         "RGBa", (frame.shape[1], frame.shape[0]), np.ascontiguousarray(frame), "raw", "RGBa", 0, 1
     )
@@ -190,7 +202,7 @@ def composite(premultiplied: np.ndarray, colour: tuple[int, int, int]) -> np.nda
 
 
 class DemoClips:
-    """An endless, deterministic sequence of clips: `clips[i]` depends on `seed` and `i` only."""
+    """An endless sequence of clips: `clips[i]` is a function of `seed` and `i`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""An evaluation of the demo model for people: a table, what went wrong for which subject and colour, a picture of all clips."""
+"""Show an evaluation of the demo model: a table, mistakes by subject and colour, a picture of all clips."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,13 @@ from opensora.console import aligned
 from opensora.demo_data.evaluator import Evaluation, Judgement, Row
 from opensora.media.sheets import contact_sheet
 
-SHEET_FRAMES = 4  # of each clip
-FRAME = 2  # pixels of colour around a clip in the sheet
+SHEET_FRAMES = 4  # shown of each clip
+BORDER = 2  # pixels around a clip in the sheet
 WRONG = (230, 0, 0)
 
 
 def table(evaluation: Evaluation) -> str:
-    """Target, figure and ceilings, a line each."""
+    """A line for each row: target, figure, and the figures of real and reconstructed clips."""
     head = ("", "target", "figure", "real", "reconstructed", "")
     return aligned([head, *(_cells(row) for row in evaluation.rows)])
 
@@ -33,7 +33,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def breakdown(judgements: Sequence[Judgement], by: Literal["subject", "colour"]) -> Iterator[str]:
-    """A line for each subject or colour: clips, how many were right, what was found instead, median motion."""
+    """A line for each subject or colour: clips that are right, median motion, what was found instead."""
     groups = defaultdict(list)
     for judgement in judgements:
         groups[getattr(judgement, by)].append(judgement)
@@ -47,13 +47,14 @@ def breakdown(judgements: Sequence[Judgement], by: Literal["subject", "colour"])
 
 
 def sheet(evaluation: Evaluation) -> np.ndarray:
-    """Some frames of every generated clip side by side, in a red frame where subject or colour is wrong: uint8 (H, W, 3)."""
+    """Frames of every generated clip, with a red border if subject or colour is wrong: uint8 (H, W, 3)."""
     strips = []
     for clip, judgement in zip(evaluation.clips, evaluation.generated, strict=True):
         chosen = clip[np.linspace(0, len(clip) - 1, min(SHEET_FRAMES, len(clip))).astype(int)]
         strip = np.concatenate(list(chosen), axis=1)
         colour = (255, 255, 255) if judgement.right_subject and judgement.right_colour else WRONG
-        framed = np.full((strip.shape[0] + 2 * FRAME, strip.shape[1] + 2 * FRAME, 3), colour, np.uint8)
-        framed[FRAME:-FRAME, FRAME:-FRAME] = strip
-        strips.append(framed)
+        height, width, _ = strip.shape
+        bordered = np.full((height + 2 * BORDER, width + 2 * BORDER, 3), colour, np.uint8)
+        bordered[BORDER:-BORDER, BORDER:-BORDER] = strip
+        strips.append(bordered)
     return contact_sheet(np.stack(strips), columns=4)

@@ -1,1 +1,1 @@
-"""How alike two videos are: PSNR, SSIM and LPIPS frame by frame, the Frechet video distance of two sets; and `opensora evaluate`."""
+"""Compare videos by PSNR, SSIM, LPIPS and the Frechet video distance; `opensora evaluate`."""

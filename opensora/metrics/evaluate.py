@@ -1,4 +1,4 @@
-"""`opensora evaluate`: how alike the videos of two folders are."""
+"""`opensora evaluate`: compare the videos of two folders."""
 
 import logging
 from collections.abc import Sequence
@@ -6,16 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from opensora import runtime
 from opensora.data.clips import ClipShape
 from opensora.data.read_ahead import read_ahead
 from opensora.files import read_json, write_json
 from opensora.media.formats import media_files
+from opensora.metrics.metric import VideoPair
 from opensora.metrics.options import EvaluateOptions
 from opensora.metrics.report import table
-from opensora.metrics.scores import METRICS, Scores, check_metrics
+from opensora.metrics.scores import METRICS, Scores, check_metrics, need_networks
 
 log = logging.getLogger(__name__)
 
@@ -23,75 +22,74 @@ COMMAND = "opensora evaluate"
 NAMES_SHOWN = 5
 
 
-class Pair(NamedTuple):
+class FilePair(NamedTuple):
+    """The files of a pair, which have one name."""
+
     real: Path
     generated: Path
 
 
 def evaluate(options: EvaluateOptions) -> int:
-    """Measure, print the table, write the figures. Returns 0, or 1 where files could not be measured; they are named.
+    """Measure all pairs, print the table and write the scores; returns 1 if a pair was left out, else 0.
 
-    Raises ValueError, before anything is measured, for options, missing partners and a file in the way.
+    Raises ValueError, before anything is measured, for wrong options, missing partners and an output in the
+    way.
     """
-    pairs, output = _prepare(options)
-    networks = not {"lpips", "fvd"}.isdisjoint(options.metric)
-    if networks:
+    shape = _clip_shape(options)
+    check_metrics(options.metric, options.lpips_weights, options.i3d_weights)
+    pairs, output = _find_pairs(options), _check_output(options)
+    if need_networks(options.metric):
         runtime.set_device(options.device)
     scores = Scores(options.metric, options.lpips_weights, options.i3d_weights, options.batch_size)
-    shape = _shape(options)
-    files: list[dict[str, Any]] = []
-    skipped = []
-    for pair, videos in read_ahead(lambda pair: _read(pair, shape), pairs, options.num_workers):
-        try:
-            real, generated = videos()
-            frames, height, width, _ = real.shape
-            size = {"frames": frames, "height": height, "width": width}
-            files.append({"file": pair.real.name, **size, **scores.pair(real, generated)})
-        except ValueError as error:
-            log.info("%s is left out: %s", pair.real.name, error)
-            skipped.append({"file": pair.real.name, "reason": str(error)})
-        if networks:
-            log.info("%s (%d of %d)", pair.real.name, len(files) + len(skipped), len(pairs))
+    files, skipped = _measure(pairs, shape, scores, options)
     if not files:
         raise ValueError(
             f"none of {len(pairs)} pairs could be measured, the first because {skipped[0]['reason']}"
         )
-    total = scores.total([{name: item[name] for name in METRICS if name in item} for item in files])
+    total = scores.total([{name: file[name] for name in METRICS if name in file} for file in files])
     if "fvd" in options.metric and "fvd" not in total:
-        log.info("fvd is left out: it needs two pairs or more")
+        log.info("fvd is left out: it needs at least two pairs")
     print(table(files, total))
-    write_json(
-        output,
-        {"command": COMMAND, "options": asdict(options), "total": total, "files": files, "skipped": skipped},
-    )
+    content = {"command": COMMAND, "options": asdict(options), "total": total}
+    write_json(output, {**content, "files": files, "skipped": skipped})
     log.info("%s", output)
     return 1 if skipped else 0
 
 
-def _prepare(options: EvaluateOptions) -> tuple[list[Pair], Path]:
-    """The pairs and the file for the figures, after every check that needs no reading."""
-    if options.real_video_dir is None or options.generated_video_dir is None:
-        raise ValueError(
-            "two folders are compared: name them with --real_video_dir and --generated_video_dir"
-        )
-    for name, least in (("batch_size", 1), ("num_workers", 0), ("subset_size", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} {value} is too small: use {least} or more")
-    _shape(options)
-    check_metrics(options.metric, options.lpips_weights, options.i3d_weights)
-    pairs = match(media_files(Path(options.real_video_dir)), media_files(Path(options.generated_video_dir)))[
-        : options.subset_size
-    ]
+def _measure(
+    pairs: Sequence[FilePair], shape: ClipShape, scores: Scores, options: EvaluateOptions
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """(files with their scores, files that could not be measured with the reason)."""
+    files: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    for pair, read in read_ahead(lambda pair: _read(pair, shape), pairs, options.num_workers):
+        name = pair.real.name
+        try:
+            videos = read()
+            frames, height, width, _ = videos.real.shape
+            size = {"frames": frames, "height": height, "width": width}
+            files.append({"file": name, **size, **scores.pair(*videos)})
+        except ValueError as error:
+            log.info("%s is left out: %s", name, error)
+            skipped.append({"file": name, "reason": str(error)})
+        if need_networks(options.metric):
+            log.info("%s (%d of %d)", name, len(files) + len(skipped), len(pairs))
+    return files, skipped
+
+
+def _find_pairs(options: EvaluateOptions) -> list[FilePair]:
+    folders = (options.real_video_dir, options.generated_video_dir)
+    pairs = match(*map(media_files, folders))[: options.subset_size]
     if "fvd" in options.metric and len(pairs) < 2:
         raise ValueError(
-            "fvd compares two sets of videos and there is one pair: add videos, or measure psnr, ssim and lpips"
+            "fvd compares two sets of videos and there is one pair: add videos, or use psnr, ssim and lpips"
         )
-    output = (
-        Path(options.output)
-        if options.output is not None
-        else Path(options.generated_video_dir) / "evaluation.json"
-    )
+    return pairs
+
+
+def _check_output(options: EvaluateOptions) -> Path:
+    """The file for the scores. One of the same command and options is replaced, any other is in the way."""
+    output = Path(options.output or Path(options.generated_video_dir) / "evaluation.json")
     if output.suffix != ".json" or not output.absolute().parent.is_dir():
         raise ValueError(f"output {output} cannot be written: name a .json file in a folder that exists")
     earlier = read_json(output)
@@ -99,22 +97,25 @@ def _prepare(options: EvaluateOptions) -> tuple[list[Pair], Path]:
         raise ValueError(
             f"{output} exists and holds something else: move it away, or name another file with --output"
         )
-    return pairs, output
+    return output
 
 
-def match(real: Sequence[Path], generated: Sequence[Path]) -> list[Pair]:
-    """Pairs of files of one name, endings apart. Raises ValueError for a name that occurs twice and for files without a partner."""
-    by_name = [_by_name(real), _by_name(generated)]
+def match(real: Sequence[Path], generated: Sequence[Path]) -> list[FilePair]:
+    """Pair the files of one name, whatever their suffix.
+
+    Raises ValueError for a name that occurs twice or has no partner.
+    """
+    ours, theirs = _by_name(real), _by_name(generated)
     lonely = [
         f"{paths[0].parent} has no partner of {_some([have[name] for name in have if name not in other])}"
-        for have, other, paths in ((by_name[0], by_name[1], generated), (by_name[1], by_name[0], real))
+        for have, other, paths in ((ours, theirs, generated), (theirs, ours, real))
         if set(have) - set(other)
     ]
     if lonely:
         raise ValueError(
-            f"{'; '.join(lonely)}: files are matched by their names; add what is missing or take away what is left over"
+            f"{'; '.join(lonely)}: files are matched by name; add the missing files or remove the others"
         )
-    return [Pair(path, by_name[1][name]) for name, path in by_name[0].items()]
+    return [FilePair(path, theirs[name]) for name, path in ours.items()]
 
 
 def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
@@ -133,7 +134,7 @@ def _some(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _shape(options: EvaluateOptions) -> ClipShape:
+def _clip_shape(options: EvaluateOptions) -> ClipShape:
     return ClipShape(
         num_frames=options.num_frames,
         sample_rate=options.sample_rate,
@@ -142,21 +143,17 @@ def _shape(options: EvaluateOptions) -> ClipShape:
     )
 
 
-def _read(pair: Pair, shape: ClipShape) -> tuple[np.ndarray, np.ndarray]:
-    """Both videos, uint8 (T, H, W, 3) of one shape. Raises ValueError for a file that cannot be read and for different sizes."""
+def _read(pair: FilePair, shape: ClipShape) -> VideoPair:
+    """Both videos, of one shape. Raises ValueError for a file that cannot be read and for different sizes."""
     real, generated = shape.read(pair.real), shape.read(pair.generated)
-    if real.shape[1:] != generated.shape[1:]:
+    if real.shape[1:3] != generated.shape[1:3]:
         sizes = [f"{video.shape[1]}x{video.shape[2]}" for video in (real, generated)]
-        first, second = f"{pair.real} has frames of {sizes[0]}", f"{pair.generated} of {sizes[1]}"
-        raise ValueError(f"{first} and {second}: bring both to one size with --resolution and --crop_size")
+        raise ValueError(
+            f"{pair.real} has frames of {sizes[0]} and {pair.generated} of {sizes[1]}: "
+            "bring both to one size with --resolution and --crop_size"
+        )
     frames = min(len(real), len(generated))
     if len(real) != len(generated):
-        log.info(
-            "%s has %d frames and %s %d: the first %d are compared",
-            pair.real,
-            len(real),
-            pair.generated,
-            len(generated),
-            frames,
-        )
-    return real[:frames], generated[:frames]
+        lengths = (pair.real, len(real), pair.generated, len(generated), frames)
+        log.info("%s has %d frames and %s %d: the first %d are compared", *lengths)
+    return VideoPair(real[:frames], generated[:frames])

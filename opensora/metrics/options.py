@@ -1,38 +1,60 @@
-"""What `opensora evaluate` is asked for."""
+"""Options of `opensora evaluate`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from opensora.checks import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class VideoPairOptions:
+    """Videos."""
+
+    GROUP: ClassVar[str] = "videos"
+
+    real_video_dir: str
+    """Folder of the real videos or pictures."""
+    generated_video_dir: str
+    """Folder of the generated ones. A pair has one name; suffixes may differ."""
+    subset_size: int | None = None
+    """Compare only the first n pairs by name."""
+    num_frames: int = 100
+    """Maximum frames of a video; of two lengths the shorter one counts."""
+    sample_rate: int = 1
+    """Compare every n-th frame."""
+    resolution: int | None = None
+    """Resize the shorter side of both videos to this many pixels; default: their own size."""
+    crop_size: int | None = None
+    """Then crop a centred square of this side from both; default: no crop."""
+    num_workers: int = 1
+    """Pairs to read ahead while another one is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricOptions:
+    """Metrics."""
+
+    GROUP: ClassVar[str] = "metrics"
+
+    metric: list[str] = field(default_factory=lambda: ["psnr", "ssim"])
+    """Any of psnr, ssim, mean_frame (PSNR of the real video's mean frame, shown throughout), lpips, fvd."""
+    lpips_weights: list[str] = field(default_factory=list)
+    """Weights of LPIPS and its VGG16 (.safetensors, .ckpt, .pth), in one file or one each."""
+    i3d_weights: str | None = None
+    """Weights of I3D (.safetensors, .ckpt, .pt), for FVD."""
+    batch_size: int = 4
+    """Frames in the network of LPIPS at once."""
+    device: Literal["CPU", "Ascend"] = "CPU"
+    """Device of the networks of LPIPS and FVD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(VideoPairOptions, MetricOptions):
     """Options of `opensora evaluate`."""
 
-    real_video_dir: str | None = None
-    """Folder of the real videos or pictures."""
-    generated_video_dir: str | None = None
-    """Folder of the generated ones; each has the name of its real partner, endings may differ."""
-    metric: list[str] = field(default_factory=lambda: ["psnr", "ssim"])
-    """Some of psnr, ssim, mean_frame (the PSNR that the real video's mean frame gets, shown throughout), lpips, fvd."""
-    lpips_weights: list[str] = field(default_factory=list)
-    """File (.safetensors, .ckpt, .pth) with the weights of LPIPS and its VGG16, or one of each."""
-    i3d_weights: str | None = None
-    """File (.safetensors, .ckpt, .pt) with the weights of I3D, for FVD."""
-    num_frames: int = 100
-    """Frames of each video at most; a shorter one is compared as far as it goes."""
-    sample_rate: int = 1
-    """Every so many frames one is compared."""
-    resolution: int | None = None
-    """Pixels that the shorter side is resized to, in both; default: the files' own size."""
-    crop_size: int | None = None
-    """Side of the square that is cut out of the middle, in both, after resizing; default: no crop."""
-    subset_size: int | None = None
-    """Only so many pairs, the first by name."""
-    batch_size: int = 4
-    """Frames that go through LPIPS's network at once."""
-    num_workers: int = 1
-    """Pairs that are read ahead while another is measured."""
     output: str | None = None
-    """File (.json) for all figures; default: evaluation.json in generated_video_dir."""
-    device: Literal["CPU", "Ascend"] = "CPU"
-    """Where the networks of LPIPS and FVD compute."""
+    """File (.json) for all scores; default: evaluation.json in generated_video_dir."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "subset_size", "batch_size")
+        at_least(self, 0, "num_workers")

@@ -1,27 +1,26 @@
-"""Figures of many files as a table for people."""
+"""Scores of many files as a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opensora.console import aligned
-
-DECIMALS = {"psnr": 2, "ssim": 4, "mean_frame": 2, "lpips": 4, "fvd": 2}
-HEADS = {"psnr": "PSNR, dB", "ssim": "SSIM", "mean_frame": "mean frame, dB", "lpips": "LPIPS", "fvd": "FVD"}
+from opensora.metrics.scores import METRICS
 
 
 def table(files: Sequence[Mapping[str, Any]], total: Mapping[str, float]) -> str:
-    """A line for each file and one for all. A file has "file", "frames", "height", "width" and its figures by metric."""
+    """A line for each file and one for all.
+
+    A file has "file", "frames", "height", "width" and its scores by metric.
+    """
     metrics = list(total)
-    lines = [["file", "frames", "size", *(HEADS[name] for name in metrics)]]
-    for item in files:
-        lines.append(
-            [item["file"], str(item["frames"]), f"{item['height']}x{item['width']}", *_figures(item, metrics)]
-        )
-    lines.append(
-        [f"all ({len(files)})", str(sum(item["frames"] for item in files)), "", *_figures(total, metrics)]
-    )
+    lines = [["file", "frames", "size", *(METRICS[name].heading for name in metrics)]]
+    for file in files:
+        size = f"{file['height']}x{file['width']}"
+        lines.append([file["file"], str(file["frames"]), size, *_cells(file, metrics)])
+    frames = str(sum(file["frames"] for file in files))
+    lines.append([f"all ({len(files)})", frames, "", *_cells(total, metrics)])
     return aligned(lines)
 
 
-def _figures(figures: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
-    return [f"{figures[name]:.{DECIMALS[name]}f}" if name in figures else "" for name in metrics]
+def _cells(scores: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    return [f"{scores[name]:.{METRICS[name].decimals}f}" if name in scores else "" for name in metrics]

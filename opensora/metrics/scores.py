@@ -1,34 +1,53 @@
-"""Metrics by name: what they need, the figures of each pair of videos, and those of all."""
+"""Metrics by name: how each is printed, what it needs, and the scores of pairs and sets of videos."""
 
-from collections.abc import Iterable, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
 
-from opensora.metrics.frechet import frechet_distance_of_samples
+from opensora.metrics.metric import FrameMetric, MeanFrameMetric, Metric, VideoPair
 from opensora.metrics.pixels import WINDOW, psnr, ssim
 from opensora.weights import did_you_mean
 
-if TYPE_CHECKING:
-    from opensora.metrics import networks
-
-METRICS = ("psnr", "ssim", "mean_frame", "lpips", "fvd")
-LEAST_SIDE = {"ssim": WINDOW, "lpips": 16}  # pixels; the network of LPIPS halves the size four times
 LPIPS_SOURCE = (
-    "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, or the two files torchvision's "
-    "vgg16-397923af.pth and lpips/weights/v0.1/vgg.pth of https://github.com/richzhang/PerceptualSimilarity"
+    "https://download-mindspore.osinfra.cn/toolkits/mindone/autoencoders/lpips_vgg-426bf45c.ckpt, "
+    "or the two files torchvision's vgg16-397923af.pth and lpips/weights/v0.1/vgg.pth of "
+    "https://github.com/richzhang/PerceptualSimilarity"
 )
 I3D_SOURCE = (
     "fvd/videogpt/i3d_pretrained_400.pt of https://github.com/JunyaoHu/common_metrics_on_video_quality"
 )
 
 
-class Scores:
-    """Measures pairs of videos by the named metrics and keeps what the Frechet video distance of all needs.
+class MetricInfo(NamedTuple):
+    """A metric's column in tables, and its needs.
 
-    lpips_weights, i3d_weights: files that `open_file` reads. Raises ValueError for an unknown metric, missing weights or a wrong file.
+    `weights`: the option that names its weights, from `source`.
+    """
+
+    heading: str
+    decimals: int
+    min_side: int = 1  # pixels
+    weights: str | None = None
+    source: str = ""
+
+
+METRICS = {
+    "psnr": MetricInfo("PSNR, dB", 2),
+    "ssim": MetricInfo("SSIM", 4, WINDOW),
+    "mean_frame": MetricInfo("mean frame, dB", 2),
+    # Its network halves the size four times.
+    "lpips": MetricInfo("LPIPS", 4, 16, "lpips_weights", LPIPS_SOURCE),
+    "fvd": MetricInfo("FVD", 2, 1, "i3d_weights", I3D_SOURCE),
+}
+
+
+class Scores:
+    """Scores pairs of videos by the named metrics.
+
+    lpips_weights, i3d_weights: weight files. batch_size: frames in LPIPS's network at once. Raises ValueError
+    for an unknown metric, and for missing weights or files without them.
     """
 
     def __init__(
@@ -39,88 +58,92 @@ class Scores:
         batch_size: int = 4,
     ) -> None:
         check_metrics(metrics, lpips_weights, i3d_weights)
-        self.metrics = metrics
-        self._features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        self._distance: networks.FrameDistance | None = None
-        self._network: networks.VideoFeatures | None = None
-        if "lpips" in metrics:
-            self._distance = _networks().FrameDistance(lpips_weights, batch_size)
-        if "fvd" in metrics:
-            self._network = _networks().VideoFeatures(i3d_weights)
+        self._metrics = {
+            name: _make(name, lpips_weights, i3d_weights, batch_size) for name in METRICS if name in metrics
+        }
 
     def pair(self, real: np.ndarray, generated: np.ndarray) -> dict[str, float]:
-        """The figures of two videos, uint8 (T, H, W, 3) of one shape, means over the frames. Raises ValueError for frames too small."""
-        least = least_side(self.metrics)
-        if min(real.shape[1:3]) < least:
+        """The scores of two videos, uint8 (T, H, W, 3) of one shape.
+
+        Raises ValueError for frames that are too small.
+        """
+        needed = min_side(list(self._metrics))
+        if min(real.shape[1:3]) < needed:
             raise ValueError(
-                f"frames of {real.shape[1]}x{real.shape[2]} are too small for {', '.join(self.metrics)}: {least} pixels are needed"
+                f"frames of {real.shape[1]}x{real.shape[2]} are too small for {', '.join(self._metrics)}: "
+                f"{needed} pixels are needed"
             )
-        figures = {}
-        for name, function in (("psnr", psnr), ("ssim", ssim)):
-            if name in self.metrics:
-                figures[name] = float(np.mean([function(b, a) for a, b in zip(real, generated, strict=True)]))
-        if "mean_frame" in self.metrics:
-            still = real.mean(0)
-            figures["mean_frame"] = float(np.mean([psnr(still, frame) for frame in real]))
-        if self._distance is not None:
-            figures["lpips"] = self._distance(generated, real)
-        if self._network is not None:
-            for kept, video in zip(
-                self._features, (self._network(real), self._network(generated)), strict=True
-            ):
-                kept.append(video)
-        return figures
+        scores = {name: metric.score(VideoPair(real, generated)) for name, metric in self._metrics.items()}
+        return {name: score for name, score in scores.items() if score is not None}
 
-    def total(self, figures: Iterable[dict[str, float]]) -> dict[str, float]:
-        """The mean over files of each figure, and the Frechet distance of all videos that were measured, if there are two or more."""
-        total = mean_of_files(figures)
-        if len(self._features[0]) > 1:
-            total["fvd"] = frechet_distance_of_samples(
-                np.stack(self._features[0]), np.stack(self._features[1])
-            )
-        return total
+    def total(self, files: Iterable[Mapping[str, float]]) -> dict[str, float]:
+        """The scores of all pairs. files: what `pair` returned for each of them."""
+        rows = list(files)
+        totals = {
+            name: metric.total([row[name] for row in rows if name in row])
+            for name, metric in self._metrics.items()
+        }
+        return {name: total for name, total in totals.items() if total is not None}
 
 
-def _networks() -> Any:
-    """Brings MindSpore in, which takes seconds: only for the metrics that need it."""
-    return import_module("opensora.metrics.networks")
+def _make(name: str, lpips_weights: Sequence[str], i3d_weights: str | None, batch_size: int) -> Metric:
+    match name:
+        case "psnr":
+            return FrameMetric(psnr)
+        case "ssim":
+            return FrameMetric(ssim)
+        case "mean_frame":
+            return MeanFrameMetric(psnr)
+    # Imports MindSpore, which takes seconds.
+    from opensora.metrics.networks import FrechetVideoDistance, LPIPSMetric
+
+    if name == "lpips":
+        return LPIPSMetric(lpips_weights, batch_size)
+    assert i3d_weights is not None
+    return FrechetVideoDistance(i3d_weights)
 
 
-def least_side(metrics: Sequence[str]) -> int:
-    """Pixels that height and width of frames must have for these metrics."""
-    return max(LEAST_SIDE.get(name, 1) for name in metrics)
+def min_side(metrics: Sequence[str]) -> int:
+    """Pixels that height and width of the frames must have for these metrics."""
+    return max(METRICS[name].min_side for name in metrics)
 
 
-def mean_of_files(figures: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric; every file counts the same, whatever its number of frames."""
-    rows = list(figures)
+def need_networks(metrics: Sequence[str]) -> bool:
+    """Whether any of these metrics has a network."""
+    return any(METRICS[name].weights is not None for name in metrics)
+
+
+def mean_of_files(files: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score; every file counts the same, whatever its number of frames."""
+    rows = list(files)
     return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
 
 
 def check_metrics(metrics: Sequence[str], lpips_weights: Sequence[str], i3d_weights: str | None) -> None:
-    """Raises ValueError for a metric that is unknown or lacks its weights."""
+    """Raises ValueError for a metric that is unknown, named twice, or has no weights."""
     if not metrics:
-        raise ValueError(f"there is no metric: name some of {', '.join(METRICS)}")
+        raise ValueError(f"there is no metric: choose some of {', '.join(METRICS)}")
+    if len(set(metrics)) < len(metrics):
+        raise ValueError(f"metrics {' '.join(metrics)} name one twice: name each once")
+    files = {"lpips_weights": list(lpips_weights), "i3d_weights": [i3d_weights] if i3d_weights else []}
     for name in metrics:
         if name == "flolpips":
             raise ValueError(
-                "flolpips is not there: its optical flow network is published as PyTorch code with weights of its own; use lpips or fvd"
+                "flolpips is not available: its optical flow network is published as PyTorch code "
+                "with weights of its own; use lpips or fvd"
             )
         if name not in METRICS:
             raise ValueError(
-                f"metric {name!r} is unknown{did_you_mean(name, METRICS)}: choose some of {', '.join(METRICS)}"
+                f"metric {name!r} is unknown{did_you_mean(name, METRICS)}: "
+                f"choose some of {', '.join(METRICS)}"
             )
-    if len(set(metrics)) < len(metrics):
-        raise ValueError(f"metrics {' '.join(metrics)} name one twice: name each once")
-    needs = (
-        ("lpips", "lpips_weights", list(lpips_weights), LPIPS_SOURCE),
-        ("fvd", "i3d_weights", [i3d_weights] if i3d_weights else [], I3D_SOURCE),
-    )
-    for name, option, paths, source in needs:
-        if name in metrics and not paths:
+        option, source = METRICS[name].weights, METRICS[name].source
+        if option is None:
+            continue
+        if not files[option]:
             raise ValueError(f"{name} needs --{option}, the file {source}")
-        for path in paths:
-            if name in metrics and not Path(path).is_file():
+        for path in files[option]:
+            if not Path(path).is_file():
                 raise ValueError(
                     f"{option} {path} does not exist: check the path; the weights come from {source}"
                 )

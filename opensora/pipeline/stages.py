@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
-from opensora.data.caches.latents import LATENT_SCALE
 from opensora.data.text import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.pixels import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
+from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.parallel.collectives import Group
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import FrameExchange, all_frames, own_part

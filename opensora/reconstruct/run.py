@@ -18,7 +18,7 @@ from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.reader import probe
 from opensora.media.writer import write_video
 from opensora.metrics.report import table
-from opensora.metrics.scores import Scores, least_side, mean_of_files
+from opensora.metrics.scores import Scores, mean_of_files, min_side
 from opensora.models import CausalVAE
 from opensora.models.causal_vae.cost import decode_bytes
 from opensora.models.causal_vae.policy import VAEPolicy
@@ -164,7 +164,7 @@ def _read(work: ReconstructPlan, planned: PlannedFile) -> np.ndarray:
         start = int(rng.integers(max(room, 1)))
     clip = work.shape.read(planned.source, start)
     frames, height, width, _ = clip.shape
-    least = least_side(work.metrics)
+    least = min_side(work.metrics)
     if min(height, width) < least:
         raise ValueError(
             f"{planned.source} gives frames of {height}x{width}, too small to be compared: enlarge them, as with --resolution 64"

@@ -16,7 +16,7 @@ from opensora.cli import main
         ),
         (
             ["--demo_data", "nowhere"],
-            "opensora: nowhere holds no demo data set: make it first with `opensora prepare-data demo nowhere`",
+            "opensora: nowhere holds no demo data set: make it with `opensora prepare-data demo nowhere`",
         ),
     ],
 )

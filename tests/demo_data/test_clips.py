@@ -5,7 +5,7 @@ import pytest
 
 from opensora.cli import main
 from opensora.data.lists.data_list import Entries, read_data_list
-from opensora.demo_data.clips import choose, write_clips
+from opensora.demo_data.clips import draw_turns, write_clips
 from opensora.demo_data.render import Renderer, demo_set
 from opensora.media.names import safe_name
 from opensora.media.reader import read_video
@@ -58,10 +58,8 @@ def test_clips_depend_on_the_seed_only(renderer: Renderer, tmp_path: Path) -> No
 
 def test_results_stay_and_numbers_are_checked(renderer: Renderer, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(
-        ValueError, match="is not empty and stays as it is: name another folder with --output_path"
-    ):
+    with pytest.raises(ValueError, match="is not empty: name another folder with --output_path"):
         write_clips(renderer, tmp_path, 1)
-    assert len(set(choose(["cat"], 56, 0))) == 56
+    assert len(set(draw_turns(["cat"], 56, 0))) == 56
     with pytest.raises(ValueError, match="num_clips 57 is outside 1 to 56"):
-        choose(["cat"], 57, 0)
+        draw_turns(["cat"], 57, 0)

@@ -6,7 +6,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from opensora.media.pixels import to_pixels
-from opensora.metrics.networks import FrameDistance, VideoFeatures, square
+from opensora.metrics.metric import VideoPair
+from opensora.metrics.networks import LPIPSMetric, VideoFeatures, square
 from opensora.models import I3D, LPIPS
 
 
@@ -21,10 +22,14 @@ def test_the_distance_of_frames_is_lpips_s_mean_whatever_the_batch(lpips_weights
         ms.Tensor(np.ascontiguousarray(to_pixels(frames[None])[0].swapaxes(0, 1)[:2])) for frames in (a, b)
     ]
     first = network(*pixels).asnumpy().ravel()
-    pairs = FrameDistance([lpips_weights], batch_size=2)
-    assert pairs(a[:2], b[:2]) == pytest.approx(first.mean(), rel=1e-6)
-    each = [pairs(a[i : i + 2], b[i : i + 2]) for i in (0, 2)] + [pairs(a[[4, 4]], b[[4, 4]])]
-    assert pairs(a, b) == pytest.approx((2 * each[0] + 2 * each[1] + each[2]) / 5, rel=1e-6)
+    metric = LPIPSMetric([lpips_weights], batch_size=2)
+
+    def score(real: np.ndarray, generated: np.ndarray) -> float:
+        return metric.score(VideoPair(real, generated))
+
+    assert score(b[:2], a[:2]) == pytest.approx(first.mean(), rel=1e-6)
+    each = [score(b[i : i + 2], a[i : i + 2]) for i in (0, 2)] + [score(b[[4, 4]], a[[4, 4]])]
+    assert score(b, a) == pytest.approx((2 * each[0] + 2 * each[1] + each[2]) / 5, rel=1e-6)
 
 
 def test_vgg16_and_the_heads_may_lie_in_two_files(lpips_weights: Path) -> None:
@@ -39,12 +44,11 @@ def test_vgg16_and_the_heads_may_lie_in_two_files(lpips_weights: Path) -> None:
     }
     save_file({**vgg, "classifier.0.weight": np.full((2, 2), np.nan, np.float32)}, "vgg16.safetensors")
     save_file(heads, "vgg.safetensors")
-    a, b = video(0, 2), video(1, 2)
-    assert FrameDistance(["vgg16.safetensors", "vgg.safetensors"], 2)(a, b) == FrameDistance(
-        [lpips_weights], 2
-    )(a, b)
+    pair = VideoPair(video(0, 2), video(1, 2))
+    two_files = LPIPSMetric(["vgg16.safetensors", "vgg.safetensors"], 2)
+    assert two_files.score(pair) == LPIPSMetric([lpips_weights], 2).score(pair)
     with pytest.raises(ValueError, match=r"the weights of LPIPS lack lin0\.model\.1\.weight"):
-        FrameDistance(["vgg16.safetensors"], 2)
+        LPIPSMetric(["vgg16.safetensors"], 2)
 
 
 def test_features_are_i3d_s_scores_of_the_prepared_video(i3d_weights: Path) -> None:

@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from opensora.data.caches.cache import Cache
-
-LATENT_SCALE = 0.18215
-"""Factor that gives latents unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""
+from opensora.models.causal_vae.config import LATENT_SCALE
 
 
 class LatentCache(Cache):

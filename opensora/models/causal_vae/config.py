@@ -9,6 +9,9 @@ from opensora.models.causal_vae.layers import LAYER_KINDS, LayerKind, Shapes
 from opensora.models.geometry import Strides
 from opensora.weights import TensorSource, check_types, open_weights
 
+LATENT_SCALE = 0.18215
+"""Factor that gives latents unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""
+
 
 @dataclass(frozen=True)
 class CausalVAEConfig:

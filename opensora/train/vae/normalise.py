@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from opensora.data.caches.latents import LATENT_SCALE
 from opensora.demo_data.render import DemoClips, Renderer
 from opensora.media.pixels import to_pixels
+from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.runtime import mindspore
 

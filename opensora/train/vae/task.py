@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from opensora.data.caches.latents import LATENT_SCALE
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
+from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.nn.flat import square_sum
 from opensora.parallel.collectives import LinearMap

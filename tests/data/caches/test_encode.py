@@ -13,7 +13,7 @@ import pytest
 
 from opensora.cli import main
 from opensora.data.caches.cache import Cache
-from opensora.data.caches.latents import LATENT_SCALE, LatentCache
+from opensora.data.caches.latents import LatentCache
 from opensora.data.clips import read_clip
 from opensora.data.inputs import batch_latents
 from opensora.data.lists.data_list import Entries, read_data_list
@@ -22,6 +22,7 @@ from opensora.data.setup import make_source
 from opensora.data.text.captions import caption_key
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.models import CausalVAE, T5Encoder
+from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.causal_vae.model import CausalVAEConfig
 from opensora.models.t5.model import T5Config
 from opensora.runtime import mindspore

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opensora.data.caches.latents import LATENT_SCALE, LatentCache
+from opensora.data.caches.latents import LatentCache
 from opensora.data.loader import Loader
 from opensora.data.setup import make_source
 from opensora.data.text.tokenizer import Tokenizer
+from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.train.t2v.options import TrainOptions
