@@ -37,12 +37,13 @@ def test_everything_is_opened_and_told(place: Path, capsys: pytest.CaptureFixtur
     ]
     assert main(["check-data", *words, "--all", "--batch_size", "2", "--contact_sheet", "sheet.png"]) == 0
     report = capsys.readouterr().out
+    broken = place / "videos, all of them" / "clip, 1.mp4"
     for line in (
         "videos: 5 records",
         "  not used: 1, cap is neither a caption nor a list of captions; the first is x.mp4",
         "  not used: 1, the path leaves the folder of its data set; the first is ../y.mp4",
         "  opened 5, 1 cannot be used",
-        f"  rejected: 1, it cannot be read as a video: it has no video stream; the first is {place / 'videos, all of them' / 'clip, 1.mp4'}",
+        f"  rejected: 1, it cannot be read as a video: it has no video stream; the first is {broken}",
         "  frames: 12 to 12, median 12",
         "  height x width: 32x48 (4)",
         "pictures: 4 records",

@@ -1,4 +1,4 @@
-"""Small data sets for tests: videos whose grey level tells the frame, with captions; one cannot be read where asked."""
+"""Small data sets for tests: videos whose grey level tells the frame, with captions; some are broken."""
 
 import json
 from dataclasses import asdict
@@ -21,7 +21,7 @@ def grey(length: int, height: int = 32, width: int = 48, first: int = 0) -> np.n
 def write_set(
     folder: Path, count: int, kind: str = "videos", broken: tuple[int, ...] = (), length: int = 12
 ) -> Path:
-    """`folder`/<kind>.txt, a data list of files with commas and spaces in their names; captions "clip 0", "clip 1"... Returns the list."""
+    """Write files whose names hold commas and spaces, captioned "clip 0", ...; returns the data list."""
     place = folder / f"{kind}, all of them"
     place.mkdir(parents=True)
     records = []
@@ -43,7 +43,7 @@ def latent_cache(
     encoder: str = "an encoder",
     dtype: str = "float16",
 ) -> LatentCache:
-    """A cache of given moments (N, 2*C, t, h, w), in blocks of 4, as if made by the autoencoder of this digest."""
+    """A cache of given moments (N, 2*C, t, h, w), in blocks of 4. encoder: digest of the autoencoder."""
     clip = ClipOptions(num_frames=4 * moments.shape[2] - 3, max_image_size=8 * moments.shape[3])
     fingerprint = Fingerprint("latents", encoder, {"clip": asdict(clip)}, "captions", len(captions), 4)
     writer = CacheWriter(folder, fingerprint, dtype)

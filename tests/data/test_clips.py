@@ -21,7 +21,8 @@ def picture() -> Path:
 
 def test_frames_stay_as_they_are_but_for_the_edges(picture: Path) -> None:
     assert np.array_equal(ClipShape(num_frames=3).read(picture), ramp(1, 21, 35))
-    # 5 rows and 3 columns are too many: of the odd margins the smaller half is above and the larger to the left (2.5 and 1.5 to even).
+    # 5 rows and 3 columns are cropped. Half margins are rounded to even: 2.5 rows above become 2, 1.5 columns
+    # to the left become 2.
     assert np.array_equal(ClipShape(num_frames=1, multiple=8).read(picture), ramp(1, 21, 35)[:, 2:18, 2:34])
     assert np.array_equal(
         ClipShape(num_frames=1, multiple=8, crop_size=8).read(picture), ramp(1, 21, 35)[:, 6:14, 14:22]
@@ -68,6 +69,7 @@ def test_sizes_that_do_not_fit_are_explained(options: dict[str, int], message: s
 
 @pytest.mark.parametrize(("options", "least"), [({"multiple": 32}, 32), ({"crop_size": 24}, 24)])
 def test_small_files_are_named_with_the_remedy(picture: Path, options: dict[str, int], least: int) -> None:
-    message = rf"picture\.png has frames of 21x35, less than {least}x{least}: enlarge them with --resolution {least}"
+    size = rf"picture\.png has frames of 21x35, less than {least}x{least}"
+    message = f"{size}: enlarge them with --resolution {least}"
     with pytest.raises(ValueError, match=message):
         ClipShape(num_frames=1, **options).read(picture)

@@ -1,4 +1,4 @@
-"""A cache of the demo data set with four subjects that are drawn here: two discs and two bars of different colours that move."""
+"""A demo data set with four drawn subjects: two moving discs and two moving bars of different colours."""
 
 import json
 from pathlib import Path

@@ -19,7 +19,8 @@ def test_untrained_model_is_judged_and_require_makes_a_miss_an_error(
     cache.mkdir()
     make_cache(cache)
     pairs = [pair for pair in demo_set().pairs("held_out") if pair[0] in LOOKS]
-    words = f"evaluate-demo --demo_data {cache} --model_path model --real_clips 2 --num_frames 5 --size 32 --num_sampling_steps 2 --seed 3"
+    words = f"evaluate-demo --demo_data {cache} --model_path model --real_clips 2 --num_frames 5 --size 32"
+    words += " --num_sampling_steps 2 --seed 3"
     with pytest.raises(SystemExit) as ended:
         main(
             [

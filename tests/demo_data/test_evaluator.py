@@ -29,7 +29,7 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
 
 
 def square(levels: list[int], background: list[int]) -> np.ndarray:
-    """A square of 16 x 16 in the middle of 40 x 40, a frame for each level of it and of the background around it."""
+    """A square of 16 x 16 in the middle of 40 x 40, with one frame for each pair of levels."""
     video = np.empty((len(levels), 40, 40, 3), np.uint8)
     for frame, level, around in zip(video, levels, background, strict=True):
         frame[:] = around

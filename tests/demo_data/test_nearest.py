@@ -1,4 +1,4 @@
-"""The nearest rendering: exact for renderings, lower for a subject that lost a part, blind to place and scale."""
+"""The nearest rendering: exact for renderings, worse for damaged subjects, blind to place and scale."""
 
 import numpy as np
 import pytest

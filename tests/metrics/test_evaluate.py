@@ -150,7 +150,8 @@ def test_a_file_in_the_way(capfd: pytest.CaptureFixture[str]) -> None:
     [
         (
             ["--metric", "psnrr"],
-            "metric 'psnrr' is unknown (did you mean 'psnr'?): choose some of psnr, ssim, mean_frame, lpips, fvd",
+            "metric 'psnrr' is unknown (did you mean 'psnr'?): "
+            "choose some of psnr, ssim, mean_frame, lpips, fvd",
         ),
         (["--metric", "psnr", "flolpips"], "flolpips is not available: its optical flow network"),
         (["--metric", "psnr", "psnr"], "metrics psnr psnr name one twice"),

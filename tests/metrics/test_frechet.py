@@ -5,7 +5,7 @@ from opensora.metrics.frechet import frechet_distance, frechet_distance_of_sampl
 
 
 def test_diagonal_covariances_have_a_closed_form() -> None:
-    """The distance of independent coordinates: the sum of (difference of means)^2 + (difference of deviations)^2."""
+    """For independent coordinates: the sum of (difference of means)^2 + (difference of deviations)^2."""
     rng = np.random.default_rng(0)
     means, deviations = rng.normal(size=(2, 7)), rng.uniform(0, 3, (2, 7))
     deviations[0, 2] = deviations[1, 4] = 0
@@ -38,7 +38,7 @@ def test_value_by_scipy_s_matrix_root() -> None:
 def test_few_samples_of_many_features() -> None:
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(2, 400)), rng.normal(size=(3, 400))
-    # Both covariances have low rank. The one of two samples has a single axis: the root of the product has one eigenvalue.
+    # Two samples have a covariance with a single axis, so the root of the product has one eigenvalue.
     axis = (x[0] - x[1]) / np.sqrt(2)
     covariance = np.cov(y.T)
     expected = (

@@ -61,7 +61,8 @@ def test_features_are_i3d_s_scores_of_the_prepared_video(i3d_weights: Path) -> N
 
 
 def test_the_shorter_side_becomes_224_and_the_middle_stays() -> None:
-    # 112 columns and 140 rows are doubled: outputs lie a quarter of a pixel beside the inputs, and beyond the edge it is repeated.
+    # 112 columns and 140 rows are doubled: outputs lie a quarter of a pixel beside the inputs, edges are
+    # repeated.
     ramp = np.broadcast_to(np.arange(140, dtype=np.float32)[:, None], (1, 3, 2, 140, 112))
     result = square(ramp)
     assert result.shape == (1, 3, 2, 224, 224)

@@ -13,8 +13,8 @@ def pair(seed: int, shape: tuple[int, ...], noise: int) -> tuple[np.ndarray, np.
     return a, b
 
 
-# scikit-image 0.26.0: peak_signal_noise_ratio(a, b, data_range=255) and structural_similarity(a, b, data_range=255, channel_axis=-1,
-# gaussian_weights=True, sigma=1.5, use_sample_covariance=False).
+# scikit-image 0.26.0: peak_signal_noise_ratio(a, b, data_range=255) and structural_similarity(a, b,
+# data_range=255, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False).
 CASES = [
     (0, (32, 48, 3), 4, 39.83065075692286, 0.9971061338222849),
     (1, (11, 11, 3), 60, 17.37253993422431, 0.6846777127109975),

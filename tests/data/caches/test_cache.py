@@ -1,4 +1,4 @@
-"""Caches: complete or refused, with the reason; blocks survive a stop at any point, and are shared between processes."""
+"""Caches are complete or refused with a reason; writers share the blocks and may stop at any point."""
 
 import json
 import os

@@ -38,7 +38,7 @@ CUT = {"num_frames": 5, "max_image_size": 16}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos (one cannot be read), pictures, an autoencoder and a text encoder, and both kinds of caches of them."""
+    """Videos (one is broken), pictures, an autoencoder, a text encoder, and both kinds of caches."""
     place = tmp_path_factory.mktemp("encode")
     write_set(place, COUNT, broken=(3,))
     write_set(place, 3, "pictures")

@@ -14,7 +14,9 @@ from tests.data.lists.test_scenes import pan
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """A video with a cut and captions in a .txt, one with a .json, a short, a small, a broken and an uncaptioned one, and a picture."""
+    """Videos: one with a cut and captions in a .txt, one with a .json, a short, a small and a broken one, two
+    without a caption; and a picture.
+    """
     folder = tmp_path_factory.mktemp("films, all")
     (folder / "sub").mkdir()
     write_video(folder / "two scenes.mp4", np.concatenate([pan(0, 20), pan(1, 25)]))

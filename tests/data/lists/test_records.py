@@ -85,7 +85,7 @@ def test_a_changed_file_is_noticed(tmp_path):
 
 
 class EndlessList(io.RawIOBase):
-    """A list of `count` records that exists only in the pieces that are read. `largest` is the largest piece asked for."""
+    """A list of `count` records, made while it is read. `largest` is the largest piece that was requested."""
 
     def __init__(self, count: int) -> None:
         self.count, self.largest, self.total = count, 0, 0
