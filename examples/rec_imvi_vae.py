@@ -1,4 +1,4 @@
-"""The published version's name for `opensora reconstruct`."""
+"""The published version's script for `opensora reconstruct`."""
 
 import runpy
 import sys

@@ -1,12 +1,14 @@
-"""What programs print: aligned tables, and the progress of long work."""
+"""Console output: aligned tables, units, and progress bars."""
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Cells in columns: the first column to the left, all others to the right."""
+    """Rows as aligned columns: the first column left, the others right."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     rows = (
         [
@@ -50,7 +52,8 @@ def memory_text(size: float) -> str:
 class Progress:
     """A bar on a terminal, a plain line every ten seconds elsewhere.
 
-    Counts `total` steps of the work `label`. The first step may compile, so it does not count for s/step and the time left.
+    Counts `total` steps of the work `label`. The first step may compile, so it does not count for s/step and
+    the time left.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Progress:
         self._first = self._last_line = clock()
 
     def step(self, _: Any = None) -> None:
-        """One more step is done."""
+        """Count one step."""
         self.done += 1
         now = self.clock()
         if self.done == 1:
@@ -103,3 +106,11 @@ class Progress:
             self._bar.update(1)
         if self.done == self.total:
             self._bar.close()
+
+
+def track(items: Sequence[T], label: str) -> Iterator[T]:
+    """Yield the items and show the progress of the work `label` on them."""
+    progress = Progress(label, len(items))
+    for item in items:
+        yield item
+        progress.step()

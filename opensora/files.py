@@ -13,14 +13,14 @@ BLOCK = 2**22
 
 
 def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Make `path` what `write` puts into the binary file it is given. An error or a power cut leaves the old file or none."""
+    """Replace `path` by what `write` writes. An error or a power cut leaves the old file or none."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         write(file)
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name, with the same ending, for code that opens its file by name; it becomes `path` when the block succeeds."""
+    """A temporary path with the same suffix, which is renamed to `path` if the block succeeds."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -34,7 +34,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder as durable as the files they name."""
+    """Sync the folder itself, so that names of new files survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -49,7 +49,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is no such file or it holds something else."""
+    """The object in a JSON file; empty if the file is missing or holds something else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -67,9 +67,9 @@ def hash_file(path: Path) -> str:
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Try it, without leaving a trace, in the nearest folder that exists: permissions alone do not tell for every file system.
+    """Try to write in the folder, or the nearest existing parent; some file systems ignore permissions.
 
-    Raises ValueError that names the option.
+    Leaves no file behind. Raises ValueError that names the option.
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:

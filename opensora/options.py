@@ -13,9 +13,10 @@ A command's options are one flat dataclass that is composed of small ones, a gro
     @dataclass(frozen=True, kw_only=True)
     class TrainOptions(ModelOptions, DataOptions, OptimizerOptions): ...
 
-Help shows the groups that have required options first, then all in the order of the bases. On the command line an
-option has its own name, `--learning_rate`; a YAML file holds `learning_rate:` at the top or under `optimizer:`. A subclass
-that repeats an option to change its default leaves it in its group. Options of classes without GROUP are the group "general".
+Help shows the groups that have required options first, then all in the order of the bases. On the command
+line an option has its own name, `--learning_rate`; a YAML file holds `learning_rate:` at the top or under
+`optimizer:`. A subclass that repeats an option to change its default leaves it in its group. Options of
+classes without GROUP are the group "general".
 """
 
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -34,7 +35,7 @@ class OptionGroup:
 
 
 def option_groups(options: type) -> list[OptionGroup]:
-    """The groups of a dataclass of options in the order of its help. Classes with one GROUP share a section."""
+    """The groups of a dataclass of options, in the order of its help. Classes may share a GROUP."""
     lineage = [cls for cls in options.__mro__ if "GROUP" in vars(cls)]
     titles: dict[str, str] = {}
     for cls in lineage:
@@ -63,7 +64,9 @@ def required_options(options: type) -> set[str]:
 
 def by_group(options: Any) -> dict[str, dict[str, Any]]:
     """The values of a dataclass of options as nested sections, as a YAML file may hold them."""
-    values = asdict(options)
+    values = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()
+    }
     return {
         group.name: {name: values[name] for name in group.names} for group in option_groups(type(options))
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A stage of training on 8 accelerators: scripts/train_stage.sh STAGE VERSION PRETRAINED [options of `opensora train`].
-# STAGE is a preset and the name of the run, VERSION the transformer's folder in the release, PRETRAINED where its weights come from.
+# Train a stage on 8 accelerators: scripts/train_stage.sh STAGE VERSION PRETRAINED [options of `opensora train`].
+# STAGE: preset and name of the run. VERSION: the transformer's folder in the release. PRETRAINED: initial weights.
 set -euo pipefail
 stage=$1 version=$2 pretrained=$3
 shift 3

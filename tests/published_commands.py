@@ -94,7 +94,7 @@ FLAGS = {
     "inflate-vae": "src target",
     "combine": "src dest strategy_ckpt",
 }  # fmt: skip
-"""Flags of the published scripts, by the command that replaces them. All have `config` as well."""
+"""Flags of the published version's scripts, by the command that replaces them. All have `config` as well."""
 
 VALUES = {
     "generate": """
@@ -124,4 +124,4 @@ VALUES = {
         --jit_level "O0" --use_discriminator True
     """,
 }  # fmt: skip
-"""Values in the published scripts, or their defaults."""
+"""Values in the published version's scripts, or their defaults."""

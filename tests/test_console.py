@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from opensora.console import Progress
+from opensora.console import Progress, track
 
 
 class Terminal(io.StringIO):
@@ -34,3 +34,9 @@ def test_a_bar_on_a_terminal(caplog: pytest.LogCaptureFixture) -> None:
             progress.step()
     assert "video 1 of 1: 100%" in stream.getvalue() and "3/3" in stream.getvalue()
     assert not caplog.messages
+
+
+def test_items_are_tracked(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "opensora"):
+        assert list(track("ab", "clips")) == ["a", "b"]
+    assert caplog.messages[-1].startswith("clips: step 2 of 2, ")

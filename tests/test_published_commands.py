@@ -93,6 +93,13 @@ def test_every_flag_is_an_option_or_has_its_answer(name: str, flag: str) -> None
             cli.parse_command(name, [f"--{flag}", "1"])
 
 
+@pytest.mark.parametrize("name", ANSWERS)
+def test_no_answer_is_shadowed_by_an_option(name: str) -> None:
+    options = cli.command_module(name).OPTIONS
+    known = {item.name for item in fields(options)} | set(getattr(options, "ALIASES", {}))
+    assert not known & set(ANSWERS[name])
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_values_are_taken(name: str) -> None:
     assert is_dataclass(cli.parse_command(name, shlex.split(VALUES[name])))
@@ -104,13 +111,13 @@ def test_values_are_taken(name: str) -> None:
         (
             "generate",
             "--ae stabilityai/sd-vae-ft-mse",
-            "the autoencoder is the one that model_path/vae/config.json describes",
+            "the autoencoder is described by model_path/vae/config.json",
         ),
-        ("generate", "--global_bf16 True", "--precision bf16 takes its place"),
-        ("train", "--clip_grad False", "0 turns clipping off"),
+        ("generate", "--global_bf16 True", "use --precision bf16"),
+        ("train", "--clip_grad False", "0 disables clipping"),
         ("train", "--model LatteT2V-D64-XL/122", "config.json in model_path/version"),
-        ("train-vae", "--scale_lr", "give the learning rate itself"),
-        ("embed-text", "--captions x", "name it with --prompt_path"),
+        ("train-vae", "--scale_lr", "set --learning_rate itself"),
+        ("embed-text", "--captions x", "pass it as --prompt_path"),
     ],
 )
 def test_what_would_change_the_result_is_answered(name: str, words: str, message: str) -> None:
@@ -149,7 +156,7 @@ def test_sampling_and_reconstruction(
     assert run_file(words, monkeypatch) == 0
     (video,) = (tmp_path / "sample_videos" / "prompt_list_65").glob("*.mp4")
     assert probe(video).frames == 5
-    assert "--ae changes nothing here: " in capfd.readouterr().err
+    assert "--ae has no effect: " in capfd.readouterr().err
 
     write_video(tmp_path / "test.mp4", grey(9))
     small = "--model_path=demo --device=CPU --num_frames=5 --resolution=32 --crop_size=32"

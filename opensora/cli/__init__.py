@@ -1,4 +1,4 @@
-"""The command line: `opensora <command> ...`. One file a command, imported only when it is called."""
+"""The command line: `opensora <command> ...`. One file per command, imported only when it is called."""
 
 import errno
 import importlib
@@ -13,7 +13,8 @@ from opensora.cli.published import ANSWERS
 from opensora.runtime import UnsupportedVersion
 from opensora.weights.folder import did_you_mean
 
-# A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and run(options).
+# A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and
+# run(options).
 COMMANDS = {
     "generate": "generate videos from text",
     "reconstruct": "reconstruct videos and measure the error",
@@ -36,11 +37,11 @@ HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    """Run a command and return its exit code: 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
-        print("opensora: interrupted; what was finished is complete on the disk", file=sys.stderr)
+        print("opensora: interrupted; finished files are complete", file=sys.stderr)
         return 130
     except (ValueError, OSError, UnsupportedVersion) as error:
         if os.environ.get("OPENSORA_TRACEBACK"):
@@ -80,14 +81,16 @@ def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
     return (
-        f"usage: opensora <command> ...\n\n{lines}\n\n`opensora <command> --help` lists a command's options.\n"
-        "With OPENSORA_TRACEBACK=1 in the environment an error shows where it was raised."
+        f"usage: opensora <command> ...\n\n{lines}\n\n"
+        "`opensora <command> --help` lists the options of a command.\n"
+        "OPENSORA_TRACEBACK=1 in the environment shows the traceback of an error."
     )
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk {f'of {error.filename} ' if error.filename else ''}is full: free space and start the command again"
+        disk = f"the disk of {error.filename}" if error.filename else "the disk"
+        return f"{disk} is full: free space and start the command again"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
@@ -101,7 +104,7 @@ def _log_to_stderr() -> None:
 
 
 class _ToStderr(logging.Handler):
-    """Plain lines on what is stderr now: it may change between two commands in one process."""
+    """Plain lines on the current stderr, which may change between two commands in one process."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)

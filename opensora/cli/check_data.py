@@ -1,4 +1,4 @@
-"""`opensora check-data --video_data video_data.txt`: what a run would use of data, what it would reject and why."""
+"""`opensora check-data --video_data list.txt`: list what training would read or reject, and why."""
 
 from opensora.data.lists.check import CheckDataOptions, check_data
 

@@ -1,4 +1,4 @@
-"""`opensora combine --src runs/x --dest folder`: one checkpoint out of the parts that the ranks of a parallel run wrote."""
+"""`opensora combine --src runs/x --dest folder`: merge the checkpoint shards of a parallel run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,14 @@ class CombineOptions:
     """Options of `opensora combine`."""
 
     src: str
-    """A run or checkpoint folder of a parallel run, or a folder of the published version with rank_0, rank_1, ... of .ckpt files."""
+    """Run or checkpoint folder of a parallel run, or a folder of the published version with rank_0, rank_1,
+    ... of .ckpt files."""
     dest: str
-    """Folder for the checkpoint; for .ckpt files the whole one becomes rank_0/full_0.ckpt in it."""
+    """Folder for the merged checkpoint; .ckpt files become rank_0/full_0.ckpt in it."""
     strategy_ckpt: str | None = None
-    """Accepted, and not read: how .ckpt files were split follows from the shapes in them."""
+    """Ignored: the shapes in .ckpt files tell how they were split."""
     model_config: str | None = None
-    """Folder of the config.json of the network in .ckpt files; default: the published model's."""
+    """Folder of the config.json of the network in .ckpt files; default: the released model's."""
 
 
 OPTIONS = CombineOptions

@@ -16,7 +16,7 @@ PRESETS = Path(__file__).parent.parent / "presets"
 
 @dataclass(frozen=True)
 class Names:
-    """The names that a command knows: its options with their types, their groups, and the published version's names."""
+    """The names a command knows: options with their types, groups, and names of the published version."""
 
     kinds: dict[str, Any]
     groups: dict[str, list[str]]
@@ -24,7 +24,7 @@ class Names:
     replaced: Answers
 
     def find(self, name: str, what: str) -> str:
-        """The option called `name`, an ignored one included. Raises ValueError, whose text begins with `what`."""
+        """The option called `name`, or an ignored flag. Raises ValueError, whose text begins with `what`."""
         name = self.aliases.get(name, name)
         if name in self.kinds or isinstance(self.replaced.get(name), Ignored):
             return name

@@ -1,4 +1,4 @@
-"""`opensora convert --src t2v.pt --target folder`: published files and training runs to the release's layout, and back to MindSpore's."""
+"""`opensora convert --src t2v.pt --target folder`: convert checkpoints between formats."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,20 @@ class ConvertOptions:
     """Options of `opensora convert`."""
 
     src: str
-    """What to convert: a file (.safetensors, .pt, .pth, .bin, .ckpt), a model folder or a part of one, a checkpoint, or a run folder."""
+    """Source: a file (.safetensors, .pt, .pth, .bin, .ckpt), a model folder or one of its subfolders, a
+    checkpoint, or a run folder."""
     target: str
-    """A file to write, the folder of one part, or the model folder that is to get the part."""
+    """File to write, folder of one model, or model folder."""
     to: Literal["pytorch", "mindspore"] | None = None
-    """Whose format to write: pytorch is the release's layout, mindspore a .ckpt file; default: as the ending of the target says."""
+    """Format: pytorch is the release's layout, mindspore a .ckpt file; default: by the suffix of target."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """How the weights are stored."""
+    """Data type of the saved weights."""
     model_config: str | None = None
-    """Folder of the config.json that describes the network; default: the target's, else the source's, else the published model's."""
+    """Folder of the network's config.json; default: the target's, the source's or the released model's."""
     version: str | None = None
-    """Folder of the transformer inside a model folder given as target, needed where there are several."""
+    """Subfolder of the transformer if target is a model folder; required if there are several."""
     demo_data: str | None = None
-    """Data set to measure an autoencoder's latents on, which are then given zero mean and unit variance after scaling."""
+    """Demo data set on which an autoencoder's latents are scaled to zero mean and unit variance."""
 
 
 OPTIONS = ConvertOptions

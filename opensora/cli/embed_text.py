@@ -1,4 +1,4 @@
-"""`opensora embed-text`: what T5 makes of captions, computed once for training."""
+"""`opensora embed-text`: precompute T5 caption embeddings for training."""
 
 from opensora.data.options import EmbedTextOptions
 from opensora.data.text.prompts import read_prompts

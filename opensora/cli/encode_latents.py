@@ -1,4 +1,4 @@
-"""`opensora encode-latents`: what the autoencoder makes of a data set, computed once for training."""
+"""`opensora encode-latents`: precompute autoencoder latents for training."""
 
 from opensora.data.options import EncodeLatentsOptions
 

@@ -1,4 +1,4 @@
-"""`opensora evaluate`: how alike the videos of two folders are."""
+"""`opensora evaluate`: compare two folders of videos."""
 
 from opensora.metrics.options import EvaluateOptions
 

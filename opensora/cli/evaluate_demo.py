@@ -1,11 +1,13 @@
-"""`opensora evaluate-demo`: how well the demo model does what it is asked, on pairs of subject and colour that it never saw."""
+"""`opensora evaluate-demo`: score the demo model on subjects and colours that were never trained together."""
 
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from opensora.checks import at_least
 from opensora.demo_data.evaluator import Generate, Reconstruct, evaluate
 from opensora.demo_data.render import STRIDE, Renderer
 from opensora.demo_data.report import breakdown, sheet, table
@@ -20,45 +22,74 @@ POSITIONAL = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateDemoOptions:
-    """Options of `opensora evaluate-demo`."""
+class EvaluateDemoModelOptions:
+    """Model."""
 
-    demo_data: str = "~/.cache/opensora/demo_data"
-    """Folder of the demo data set, which `opensora prepare-data demo FOLDER` makes."""
+    GROUP: ClassVar[str] = "model"
     model_path: str = "demo"
-    """Model folder in the release's layout; "demo" is the model that ships."""
+    """Model folder in the release's layout; "demo" is the packaged model."""
     version: str | None = None
-    """Folder of the transformer inside model_path, needed where there are several."""
+    """Subfolder of the transformer; required if there are several."""
     pretrained_ckpt: str | None = None
-    """Weights (.safetensors, or a folder of them) for the transformer instead of the model folder's."""
+    """Transformer weights to use instead of the model folder's: a .safetensors file or a folder of them."""
     vae: str | None = None
-    """Folder of the autoencoder that the ceilings are measured with; default: model_path/vae."""
+    """Folder of the autoencoder that limits the scores; default: model_path/vae."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDemoSamplingOptions:
+    """Sampling."""
+
+    GROUP: ClassVar[str] = "sampling"
     clips_per_pair: int = 1
-    """Generated clips of each held-out pair; 0 judges the autoencoder and the evaluator only."""
-    real_clips: int = 154
-    """Held-out renderings that the ceilings are measured on, as they are and reconstructed."""
+    """Clips to generate per held-out pair of subject and colour; 0 scores autoencoder and evaluator only."""
     num_frames: int = 17
-    """Frames of a clip."""
+    """Number of frames."""
     size: int = 64
-    """Height and width of a clip in pixels."""
-    stride: int = STRIDE
-    """Source frames from one frame of the real clips to the next, as in training."""
+    """Height and width in pixels."""
     num_sampling_steps: int | None = None
-    """Steps of the sampler; default: the model's."""
+    """Number of sampling steps; default: the model's."""
     guidance_scale: float | None = None
-    """How strongly the prompt is followed; default: the model's."""
+    """Classifier-free guidance scale; default: the model's."""
     sample_method: str | None = None
     """Sampler; default: the model's."""
     seed: int = 0
-    """Seed of the first clip; each further one has the next."""
+    """Seed of the first clip; clip n has seed + n."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDemoDataOptions:
+    """Data."""
+
+    GROUP: ClassVar[str] = "data"
+    demo_data: str = "~/.cache/opensora/demo_data"
+    """Folder of the demo data set, made by `opensora prepare-data demo FOLDER`."""
+    real_clips: int = 154
+    """Held-out renderings to score for comparison, as they are and reconstructed."""
+    stride: int = STRIDE
+    """Source frames from one frame of a real clip to the next, as in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDemoOutputOptions:
+    """Output."""
+
+    GROUP: ClassVar[str] = "output"
     breakdown: bool = False
-    """Also print a line for each subject and each colour."""
+    """Also print a line per subject and per colour."""
     output: str | None = None
-    """File (.json) for every figure and the judgement of every clip."""
+    """JSON file for all scores, clip by clip."""
     contact_sheet: str | None = None
-    """File (.png) for frames of every generated clip; those judged wrong have a red frame."""
+    """PNG file with frames of every generated clip; a red frame marks a wrong one."""
     require: bool = False
-    """End with exit code 1 where a target is missed."""
+    """Exit with code 1 if a target is missed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDemoOptions(
+    EvaluateDemoModelOptions, EvaluateDemoSamplingOptions, EvaluateDemoDataOptions, EvaluateDemoOutputOptions
+):
+    """Options of `opensora evaluate-demo`."""
 
 
 OPTIONS = EvaluateDemoOptions
@@ -95,25 +126,19 @@ def run(options: EvaluateDemoOptions) -> None:
 
 
 def _check(options: EvaluateDemoOptions) -> None:
-    """Before anything long starts. Raises ValueError that names the option."""
-    for name, least in (
-        ("clips_per_pair", 0),
-        ("real_clips", 0),
-        ("num_frames", 2),
-        ("size", 8),
-        ("stride", 1),
-        ("seed", 0),
-    ):
-        if getattr(options, name) < least:
-            raise ValueError(f"{name} {getattr(options, name)} is too small: use {least} or more")
+    """Raises ValueError that names the option."""
+    at_least(options, 0, "clips_per_pair", "real_clips", "seed")
+    at_least(options, 1, "stride")
+    at_least(options, 2, "num_frames")
+    at_least(options, 8, "size")
     for name, suffix in (("output", ".json"), ("contact_sheet", ".png")):
         path = getattr(options, name)
         if path is not None and (Path(path).suffix != suffix or not Path(path).absolute().parent.is_dir()):
-            raise ValueError(f"{name} {path} cannot be written: name a {suffix} file in a folder that exists")
+            raise ValueError(f"{name} {path} cannot be written: choose a {suffix} file in an existing folder")
 
 
 def _generator(options: EvaluateDemoOptions) -> Generate | None:
-    """Captions and seeds to frames; None where no clip is asked for."""
+    """A function from caption and seed to frames; None if no clip is to be generated."""
     if not options.clips_per_pair:
         return None
     complete_sampling(

@@ -1,4 +1,4 @@
-"""`opensora generate "an elephant on a sky blue background"`: sentences become videos."""
+"""`opensora generate "an elephant on a sky blue background"`: generate videos from text."""
 
 from opensora.generate.options import GenerateOptions, prepare
 
@@ -8,7 +8,7 @@ POSITIONAL = "text_prompt"
 
 def run(options: GenerateOptions) -> None:
     job = prepare(options)
-    # Brings MindSpore in, which takes seconds: only after the arguments were found good.
+    # Imports MindSpore, which takes seconds: only after the options are checked.
     from opensora.generate.run import generate
 
     generate(job)

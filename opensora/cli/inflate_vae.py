@@ -1,4 +1,4 @@
-"""`opensora inflate-vae --src vae_2d --target vae`: an autoencoder of images becomes the start of one of videos."""
+"""`opensora inflate-vae --src A --target B`: initialise a video autoencoder from an image autoencoder."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,10 @@ class InflateOptions:
     src: str
     """Image autoencoder, such as sd-vae-ft-mse: its folder, or its file (.safetensors, .bin, .pt, .ckpt)."""
     target: str
-    """Video autoencoder that is made: a folder, or a file (.safetensors, .ckpt). `opensora train-vae --load_from_checkpoint` takes it."""
+    """Video autoencoder to write, for `opensora train-vae --load_from_checkpoint`: a folder, or a file
+    (.safetensors, .ckpt)."""
     model_config: str | None = None
-    """Folder whose config.json, or .json file that, describes the video autoencoder; default: the published one's."""
+    """config.json of the video autoencoder, or its folder; default: the released one's."""
 
 
 OPTIONS = InflateOptions

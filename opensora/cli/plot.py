@@ -1,4 +1,4 @@
-"""`opensora plot runs/a runs/b`: draw the curves of runs."""
+"""`opensora plot runs/a runs/b`: plot the curves of training runs."""
 
 from opensora.train.plot import PlotOptions, plot
 

@@ -1,6 +1,7 @@
-"""`opensora prepare-data FOLDER`: data lists of a folder of videos; `demo FOLDER` and `demo-clips FOLDER`: the demo's data set."""
+"""`opensora prepare-data FOLDER`: write the data lists of a folder of videos, or make the demo data set."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from opensora.data.lists.prepare import Filters, prepare
 from opensora.demo_data.build import build
@@ -11,23 +12,37 @@ POSITIONAL = "source"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareDataOptions(Filters):
-    """Options of `opensora prepare-data`."""
+class PrepareInputOptions:
+    """Input and output."""
 
+    GROUP: ClassVar[str] = "data"
     source: list[str] = field(default_factory=list)
-    """A folder of videos and pictures; or the word demo, then the folder to make; or demo-clips, then that folder."""
+    """A folder of videos and images; or `demo FOLDER`, to make the demo data set; or `demo-clips FOLDER`, to
+    render clips of it."""
     output_path: str = "data_lists"
-    """Folder for the lists and annotations, and for the files of demo-clips."""
-    num_clips: int = 64
-    """Clips that demo-clips writes, each with a caption of its own."""
-    seed: int = 0
-    """What demo-clips draws subjects, colours and places from."""
+    """Folder for lists and annotations, and for the clips of demo-clips."""
     dataloader_num_workers: int = 1
-    """Files that are measured side by side."""
+    """Files to measure in parallel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoBuildOptions:
+    """Demo data set."""
+
+    GROUP: ClassVar[str] = "demo"
+    num_clips: int = 64
+    """Clips that demo-clips renders, each with its caption."""
+    seed: int = 0
+    """Seed of the subjects, colours and positions of demo-clips."""
     archives: str | None = None
-    """Folder with the demo's source archives; default: downloaded with npm into FOLDER/archives."""
+    """Folder of the source archives; default: downloaded with npm into FOLDER/archives."""
     resolution: int = 128
-    """Longer side of the demo's stored subjects in pixels, the largest clip size that is not enlarged."""
+    """Longer side of the stored subjects in pixels; larger clips enlarge them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareDataOptions(PrepareInputOptions, Filters, DemoBuildOptions):
+    """Options of `opensora prepare-data`."""
 
 
 OPTIONS = PrepareDataOptions
@@ -42,5 +57,7 @@ def run(options: PrepareDataOptions) -> None:
         case [folder] if folder not in ("demo", "demo-clips"):
             print(prepare(folder, options.output_path, options, max(1, options.dataloader_num_workers)))
         case words:
-            forms = "`opensora prepare-data FOLDER`, `opensora prepare-data demo FOLDER` or `opensora prepare-data demo-clips FOLDER`"
-            raise ValueError(f"prepare-data got {' '.join(words)!r}: write {forms}")
+            raise ValueError(
+                f"prepare-data got {' '.join(words)!r}: write `opensora prepare-data FOLDER`, "
+                "`opensora prepare-data demo FOLDER` or `opensora prepare-data demo-clips FOLDER`"
+            )

@@ -1,17 +1,17 @@
-"""Options of the published MindSpore version that are none here: what became of each, by command.
+"""Flags of the published version that are not options here, by command, and what became of each.
 
-A text is the answer to an option that would change the result; `Ignored` is accepted. A
-command that has an option of its own by that name reads it, whatever stands here. docs/migration.md explains them all.
+A string is the error for a flag that would change the result; `Ignored` is accepted. docs/migration.md lists
+them all.
 """
 
 from typing import NamedTuple
 
 
 class Ignored(NamedTuple):
-    """An option that is accepted and changes nothing.
+    """A flag that is accepted and has no effect.
 
-    why: the line that says so. kind: of its value, bool or str; an option of kind bool may stand alone.
-    only: the values that change nothing, in small letters; any where it is empty.
+    why: the log line that says so. kind: type of its value; a bool may stand alone. only: the values without
+    effect, in lower case, any other being an error; empty for all.
     """
 
     why: str
@@ -21,109 +21,113 @@ class Ignored(NamedTuple):
 
 Answers = dict[str, str | Ignored]
 
-AUTOENCODER = "causalvaemodel_4x8x8"
-FRAMEWORK: Answers = {
-    "max_device_memory": Ignored("the framework takes what it needs; a smaller --batch_size needs less"),
-    "mode": Ignored("blocks are always compiled"),
-    "jit_level": Ignored("every kind of block is compiled by itself"),
-    "precision_mode": Ignored(
-        "norms, softmax and losses are computed in float32, the rest as --precision says"
-    ),
-    "enable_flash_attention": Ignored(
-        "it is used where the device has it and the number format allows", bool
-    ),
-    "vae_keep_gn_fp32": Ignored("norms always compute their statistics in float32", bool),
+AUTOENCODER = ("causalvaemodel_4x8x8",)
+ONE_PRECISION = "all models compute in --precision"
+SINGLE_PRECISION = "train-vae computes in fp32"
+SHARD = "with --parallel_mode optim, optimizer states are sharded over all processes"
+PREFETCH = "batches are prefetched, --dataloader_prefetch_size of them"
+RECOMPUTED = "every block recomputes its forward in the backward pass"
+
+COMMON: Answers = {
+    "max_device_memory": Ignored("MindSpore allocates as needed; a smaller --batch_size needs less"),
+    "jit_level": Ignored("every kind of block is compiled once"),
+    "precision_mode": Ignored("norms, softmax and losses are computed in fp32, the rest in --precision"),
+    "enable_flash_attention": Ignored("used where the device and the precision support it", bool),
+    "vae_keep_gn_fp32": Ignored("norms always compute their statistics in fp32", bool),
     "cache_dir": Ignored("nothing is downloaded, so there is no cache"),
-    "use_parallel": Ignored("msrun says how many processes there are", bool),
-    "parallel_mode": Ignored("msrun says how many processes there are", only=("data", "optim")),
-    "sp_size": Ignored("this command works on whole videos", only=("1",)),
 }
-"""What every script there had."""
+"""For every command."""
+COMPILED: Answers = {"mode": Ignored("blocks are always compiled")}
+UNSPLIT: Answers = {
+    "use_parallel": Ignored("msrun sets the number of processes", bool),
+    "parallel_mode": Ignored("msrun sets the number of processes", only=("data", "optim")),
+    "sp_size": Ignored("this command does not split videos across devices", only=("1",)),
+}
+"""For commands whose processes only share the files."""
 
-GENERATE: Answers = FRAMEWORK | {
-    "ae": Ignored(
-        "the autoencoder is the one that model_path/vae/config.json describes", only=(AUTOENCODER,)
-    ),
-    "amp_level": Ignored("all models compute in the format that --precision names", only=("o1", "o2")),
-    "global_bf16": Ignored("--precision bf16 takes its place", bool, ("false",)),
-    "vae_precision": Ignored("all models compute in the format that --precision names"),
-    "text_encoder_precision": Ignored("all models compute in the format that --precision names"),
+GENERATE: Answers = {
+    **COMMON,
+    **COMPILED,
+    "parallel_mode": UNSPLIT["parallel_mode"],
+    "ae": Ignored("the autoencoder is described by model_path/vae/config.json", only=AUTOENCODER),
+    "amp_level": Ignored(ONE_PRECISION, only=("o1", "o2")),
+    "global_bf16": Ignored("use --precision bf16", bool, ("false",)),
+    "vae_precision": Ignored(ONE_PRECISION),
+    "text_encoder_precision": Ignored(ONE_PRECISION),
 }
 
-RECONSTRUCT: Answers = FRAMEWORK | {
-    "ae": Ignored("the autoencoder is the one that config.json in its folder describes", only=(AUTOENCODER,)),
-    "amp_level": Ignored("the autoencoder computes in the format that --precision names", only=("o1", "o2")),
+RECONSTRUCT: Answers = {
+    **COMMON,
+    **COMPILED,
+    **UNSPLIT,
+    "ae": Ignored("the autoencoder is described by the config.json in its folder", only=AUTOENCODER),
+    "amp_level": Ignored("the autoencoder computes in --precision", only=("o1", "o2")),
     "vae_precision": "use --precision",
 }
 
-EVALUATE: Answers = FRAMEWORK
+EVALUATE: Answers = COMMON | COMPILED | UNSPLIT
 
-EMBED_TEXT: Answers = FRAMEWORK | {
-    "device": Ignored(
-        "the text encoder runs on the device that the framework opens, the CPU where there is no other"
-    ),
-    "captions": "write the captions into a .txt file, one a line, and name it with --prompt_path",
-    "precision": Ignored("the text encoder computes in float32; --dtype says how its output is stored"),
-    "amp_level": Ignored("the text encoder computes in float32"),
+EMBED_TEXT: Answers = {
+    **COMMON,
+    **COMPILED,
+    **UNSPLIT,
+    "device": Ignored("the text encoder runs on MindSpore's default device, a CPU if there is no other"),
+    "captions": "write the captions into a .txt file, one per line, and pass it as --prompt_path",
+    "precision": Ignored("the text encoder computes in fp32; --dtype sets how embeddings are stored"),
+    "amp_level": Ignored("the text encoder computes in fp32"),
     "seed": Ignored("nothing here is random"),
 }
 
-TRAINING: Answers = FRAMEWORK | {
-    "optimizer_weight_shard_size": Ignored(
-        "where the optimizer is shared out, it is over all processes that msrun starts"
-    ),
-    "clip_grad": Ignored("gradients are clipped to --max_grad_norm; 0 turns clipping off", bool, ("true",)),
-    "use_ema": Ignored(
-        "the moving average is always kept, beside the weights themselves; set --ema_decay", bool, ("true",)
-    ),
-    "dataset_sink_mode": Ignored("batches are made ahead of time, --dataloader_prefetch_size of them", bool),
-    "sink_size": Ignored("batches are made ahead of time, --dataloader_prefetch_size of them"),
+TRAINING: Answers = {
+    **COMMON,
+    "optimizer_weight_shard_size": Ignored(SHARD),
+    "clip_grad": Ignored("gradients are clipped to --max_grad_norm; 0 disables clipping", bool, ("true",)),
+    "use_ema": Ignored("the moving average is always kept; set --ema_decay", bool, ("true",)),
+    "dataset_sink_mode": Ignored(PREFETCH, bool),
+    "sink_size": Ignored(PREFETCH),
     "drop_overflow_update": Ignored(
-        "steps that are not finite are always left out; see --max_skipped_steps", bool, ("true",)
+        "steps that are not finite are always skipped; see --max_skipped_steps", bool, ("true",)
     ),
-    "use_recompute": Ignored("every block recomputes its forward in the backward pass", bool),
-    "num_no_recompute": Ignored("every block recomputes its forward in the backward pass"),
-    "step_mode": Ignored("all intervals are counted in optimizer steps", bool),
-    "profile": Ignored(
-        "metrics.jsonl splits the seconds of a step into data, vae, model and optimizer", bool
-    ),
-    "log_level": Ignored("set GLOG_v in the environment for the framework's own messages"),
-    "epochs": "say how long to train with --max_train_steps; `opensora check-data` prints the steps of an epoch",
-    "ckpt_save_interval": "say how often to save with --checkpointing_steps, in optimizer steps",
+    "step_mode": Ignored("all intervals are in optimizer steps", bool),
+    "profile": Ignored("metrics.jsonl splits the time of a step into data, vae, model and optimizer", bool),
+    "log_level": Ignored("set GLOG_v in the environment for MindSpore's own log"),
+    "epochs": "set --max_train_steps; `opensora check-data` prints the steps per epoch",
+    "ckpt_save_interval": "set --checkpointing_steps, in optimizer steps",
 }
 
-TRAIN: Answers = TRAINING | {
-    "use_recompute": Ignored(
-        "every layer but --num_no_recompute of them recomputes its forward in the backward pass", bool
-    ),
+TRAIN: Answers = {
+    **TRAINING,
+    "use_recompute": Ignored("every layer except --num_no_recompute of them recomputes its forward", bool),
     "model": Ignored(
-        "the transformer is the one that config.json in model_path/version describes",
-        only=("lattet2v-xl/122",),
+        "the transformer is described by config.json in model_path/version", only=("lattet2v-xl/122",)
     ),
-    "ae": Ignored("the autoencoder is the one that config.json in its folder describes", only=(AUTOENCODER,)),
-    "dataset": Ignored("data are what the lists name", only=("t2v",)),
-    "vae_precision": Ignored("the autoencoder computes in float32"),
+    "ae": Ignored("the autoencoder is described by the config.json in its folder", only=AUTOENCODER),
+    "dataset": Ignored("the data lists define the data", only=("t2v",)),
+    "vae_precision": Ignored("the autoencoder computes in fp32"),
     "text_encoder_precision": Ignored(
-        "the text encoder computes in float32; embed its output once with `opensora embed-text`"
+        "the text encoder computes in fp32; `opensora embed-text` precomputes its embeddings"
     ),
 }
 
-FLOAT32 = "train-vae computes in fp32"
-TRAIN_VAE: Answers = TRAINING | {
-    "ae": Ignored("the autoencoder is the one that --model_config describes", only=(AUTOENCODER,)),
-    "precision": Ignored(FLOAT32),
-    "amp_level": Ignored(FLOAT32),
-    "global_bf16": Ignored(FLOAT32, bool),
-    "loss_scaler_type": Ignored(FLOAT32 + ", which needs no loss scale"),
-    "init_loss_scale": Ignored(FLOAT32 + ", which needs no loss scale"),
-    "loss_scale_factor": Ignored(FLOAT32 + ", which needs no loss scale"),
-    "scale_window": Ignored(FLOAT32 + ", which needs no loss scale"),
-    "scale_lr": Ignored("give the learning rate itself with --learning_rate", bool, ("false",)),
+TRAIN_VAE: Answers = {
+    **TRAINING,
+    "sp_size": UNSPLIT["sp_size"],
+    "use_recompute": Ignored(RECOMPUTED, bool),
+    "num_no_recompute": Ignored(RECOMPUTED),
+    "ae": Ignored("the autoencoder is described by --model_config", only=AUTOENCODER),
+    "precision": Ignored(SINGLE_PRECISION),
+    "amp_level": Ignored(SINGLE_PRECISION),
+    "global_bf16": Ignored(SINGLE_PRECISION, bool),
+    "loss_scaler_type": Ignored(f"{SINGLE_PRECISION}, without a loss scale"),
+    "init_loss_scale": Ignored(f"{SINGLE_PRECISION}, without a loss scale"),
+    "loss_scale_factor": Ignored(f"{SINGLE_PRECISION}, without a loss scale"),
+    "scale_window": Ignored(f"{SINGLE_PRECISION}, without a loss scale"),
+    "scale_lr": Ignored("set --learning_rate itself", bool, ("false",)),
     "dataloader_num_workers": Ignored(
-        "batches are made ahead by threads, --dataloader_prefetch_size of them"
+        "batches are prefetched by threads, --dataloader_prefetch_size of them"
     ),
-    "max_rowsize": Ignored("there are no worker processes whose memory would need a limit"),
-    "exp_name": Ignored("the run's folder is --output_dir"),
+    "max_rowsize": Ignored("there are no worker processes whose memory needs a limit"),
+    "exp_name": Ignored("the run folder is --output_dir"),
 }
 
 ANSWERS: dict[str, Answers] = {

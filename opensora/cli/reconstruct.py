@@ -1,4 +1,4 @@
-"""`opensora reconstruct`: what the autoencoder makes of videos and pictures, and how close it comes."""
+"""`opensora reconstruct`: reconstruct videos and measure the error."""
 
 from opensora.reconstruct.options import ReconstructOptions
 from opensora.runtime import set_device
@@ -11,7 +11,7 @@ def run(options: ReconstructOptions) -> int:
     from opensora.reconstruct.plan import plan
 
     work = plan(options)
-    # Brings MindSpore in, which takes seconds: only after the options were found good.
+    # Imports MindSpore, which takes seconds: only after the options are checked.
     set_device(options.device)
     from opensora.parallel.mesh import open_mesh
     from opensora.reconstruct.run import reconstruct

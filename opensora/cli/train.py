@@ -1,4 +1,4 @@
-"""`opensora train`: train the transformer, alone or with its text encoder."""
+"""`opensora train`: train the transformer."""
 
 from opensora.runtime import set_device
 from opensora.train.t2v.options import TrainOptions

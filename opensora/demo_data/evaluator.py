@@ -8,24 +8,21 @@ real and of reconstructed clips stand beside those of the generated ones; they a
 reach.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from opensora.console import track
 from opensora.demo_data.classifier import SubjectClassifier, estimate_background, nearest_colour, subject_mask
 from opensora.demo_data.render import STRIDE, Clip, DemoClips, Pair, Renderer, caption, demo_set
-
-log = logging.getLogger(__name__)
 
 Generate = Callable[[str, int], np.ndarray]
 Reconstruct = Callable[[np.ndarray], np.ndarray]
 
 MOTION_BOUNDS = (0.5, 2.0)  # times the motion of training clips
 TRAINING_CLIPS = 12  # per subject, to measure its mean motion
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def evaluate(
     judge = Judge(renderer, shape, seed, stride)
     real, reconstructed, errors = [], [], []
     held_out = DemoClips(renderer, seed, "held_out", shape[0], shape[1], stride)
-    for index in _with_progress(range(real_clips), "real clips"):
+    for index in track(range(real_clips), "real clips"):
         clip = held_out[index]
         result = reconstruct(clip.video)
         errors.append(squared_errors(clip, result))
@@ -131,7 +128,7 @@ def evaluate(
     generated, clips = [], []
     pairs = [pair for pair in held_out.pairs for _ in range(clips_per_pair)]
     if generate is not None:
-        for number, pair in _with_progress(list(enumerate(pairs)), "generated clips"):
+        for number, pair in track(list(enumerate(pairs)), "generated clips"):
             clips.append(generate(caption(*pair), seed + number))
             generated.append(judge(clips[-1], pair, seed + number))
     return Evaluation(
@@ -254,10 +251,3 @@ def _figures(clips: Sequence[Judgement]) -> tuple[float | None, ...]:
         float(np.median(ratios)),
         _mean([clip.flicker for clip in clips]),
     )
-
-
-def _with_progress(items: Sequence[T], what: str) -> Iterator[T]:
-    for number, item in enumerate(items):
-        if number % 20 == 0:
-            log.info("%d of %d %s", number, len(items), what)
-        yield item

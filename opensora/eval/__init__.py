@@ -1,1 +1,1 @@
-"""The published version's name for `opensora evaluate`."""
+"""The published version's script for `opensora evaluate`."""

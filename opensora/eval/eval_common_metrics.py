@@ -1,4 +1,4 @@
-"""The published version's name for `opensora evaluate`."""
+"""The published version's script for `opensora evaluate`."""
 
 import runpy
 import sys

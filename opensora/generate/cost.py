@@ -1,4 +1,4 @@
-"""What generating videos costs, before it starts: operations, memory and time. Imports nothing of MindSpore."""
+"""The cost of generating videos: operations, memory and time. Does not import MindSpore."""
 
 import time
 from collections.abc import Collection
@@ -16,10 +16,11 @@ from opensora.models.spec import STAGES, ModelSpec
 from opensora.models.t5 import cost as t5_cost
 from opensora.pipeline.settings import Sampling
 
-# Share of the machine's matrix product that each stage reaches on a CPU, and bytes a second from a disk (docs/results/full-size.md).
+# Fraction of the speed of a matrix product that each stage reaches on a CPU, and bytes per second from a disk
+# (docs/results/full-size.md).
 EFFICIENCY = {"text": 0.7, "denoise": 0.85, "decode": 0.6}
 DISK = 1e9
-START = 15.0  # seconds until the framework is there and the blocks are compiled
+START = 15.0  # seconds to import MindSpore and compile the blocks
 CALIBRATION_SECONDS = 0.1
 CALIBRATION_SIZE = 768
 
@@ -29,7 +30,7 @@ class Cost:
     """Floating-point operations, and memory in bytes of the whole process, with activations estimated."""
 
     forward_flops: int
-    """One forward for one video as the PyTorch original computes it, with the text's keys and values for every frame."""
+    """One forward for one video as in the reference, with the text's keys and values for every frame."""
     step_flops: int
     """One forward of a sampling step here, where they are computed once for all steps."""
     num_steps: int
@@ -47,7 +48,7 @@ class Cost:
     """What no run can do without. Less than `memory_staged`."""
 
     def seconds(self, rate: float) -> float:
-        """Estimated time on a CPU that does `rate` operations a second in matrix products."""
+        """Estimated time on a CPU whose matrix products reach `rate` operations per second."""
         computing = sum(count / (rate * EFFICIENCY[stage]) for stage, count in self.stage_flops.items())
         return START + self.disk_bytes / DISK + computing
 
@@ -94,18 +95,18 @@ def cost(
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Operations of a training step on one clip, on each of the processes that share its frames (`--sp_size`)."""
+    """Operations of a training step on one clip, per process that shares its frames (`--sp_size`)."""
 
     encode: int
-    """Latents of a part of a clip: the processes encode the clips of coming steps in turn. Cached latents cost nothing."""
+    """Latents of a part of a clip: the processes encode the clips of coming steps in turn."""
     encode_whole: int
-    """Latents of a whole clip, which each process would compute if they did not take turns."""
+    """Latents of a whole clip, which each process would encode if they did not take turns."""
     transformer: int
     """Forward and backward, on the process that has most frames."""
 
     @property
     def saved(self) -> float:
-        """How many times as much a step would cost in which each process encodes the whole clip."""
+        """How many times more a step would cost if each process encoded the whole clip."""
         return (self.encode_whole + self.transformer) / (self.encode + self.transformer)
 
 
@@ -118,7 +119,7 @@ def training_cost(
     num_no_recompute: int = 0,
     tiling: Tiling | None = None,
 ) -> TrainingCost:
-    """The cost of training on clips of the size that is sampled, each with some pictures, without cached latents."""
+    """The cost of training on clips and `num_images` images each, without cached latents."""
     latent_size = spec.latent_size(sampling.size)
     clip = spec.strides.pixel_size(latent_size)
     encode = vae_cost.encode_flops(spec.vae, clip, tiling)
@@ -135,7 +136,7 @@ def training_cost(
 
 
 def matrix_rate() -> float:
-    """Operations a second of a float32 matrix product, measured now, on the cores that this process may use."""
+    """Measure the operations per second of a float32 matrix product on the cores of this process."""
     square = np.ones((CALIBRATION_SIZE, CALIBRATION_SIZE), np.float32)
     best, end = float("inf"), time.perf_counter() + CALIBRATION_SECONDS
     while time.perf_counter() < end or best == float("inf"):

@@ -1,4 +1,4 @@
-"""The estimate that `opensora generate` prints before it starts, a quicker choice where it takes long, or why it cannot fit."""
+"""Estimate printed before generation; an error if it cannot fit in memory."""
 
 import logging
 import shlex
@@ -17,34 +17,35 @@ from opensora.runtime import free_swap
 
 log = logging.getLogger(__name__)
 
-LONG = 1200.0  # seconds from which on a quicker choice is named
+LONG = 1200.0  # seconds; a quicker command is suggested for longer runs
 QUICK: dict[str, Any] = {"sample_method": "DPM++2M", "num_sampling_steps": 20}
 
 
 def estimate(job: GenerateJob, videos: Sequence[PlannedVideo], free: int) -> Cost:
-    """Log in one line what these videos cost, and a quicker command where they take long.
+    """Log the cost of these videos, and a quicker command if they take long.
 
-    free: bytes that may be used. Raises ValueError for what cannot fit on a CPU, even with the free swap space.
+    free: bytes that may be used. Raises ValueError for what cannot fit on a CPU, even with the free swap
+    space.
     """
-    found, available = _cost(job, videos), free + free_swap()
-    if job.options.device == "CPU" and available < found.memory_min:
+    expected, available = _cost(job, videos), free + free_swap()
+    if job.options.device == "CPU" and available < expected.memory_min:
         raise ValueError(
-            f"{_what(job, videos)}: {memory_text(found.memory_min)} are needed at the very least, "
+            f"{_what(job, videos)}: {memory_text(expected.memory_min)} are needed at least, "
             f"{memory_text(available)} are free: {_remedy(job)}"
         )
-    flops, memory = sum(found.stage_flops.values()), memory_text(found.memory_staged)
+    flops, memory = sum(expected.stage_flops.values()), memory_text(expected.memory_staged)
     line = f"{_what(job, videos)}: {operations_text(flops)}, about {memory} of memory or more"
     rate = matrix_rate() if job.options.device == "CPU" else None
-    seconds = None if rate is None else found.seconds(rate)
+    seconds = None if rate is None else expected.seconds(rate)
     on_cpu = "" if seconds is None else f", about {time_text(seconds)} on this CPU (an estimate)"
     log.info("%s%s", line, on_cpu)
-    if job.vae_policy.tiling is None and "decode" in found.stage_flops:
-        _log_decoding(job, free, found.stage_flops["decode"], rate)
+    if job.vae_policy.tiling is None and "decode" in expected.stage_flops:
+        _log_decoding(job, free, expected.stage_flops["decode"], rate)
     if rate is not None and seconds is not None and seconds > LONG:
         quick = _cost(replace(job, sampling=replace(job.sampling, **QUICK)), videos).seconds(rate)
         if quick < 0.7 * seconds:
             log.info("in about %s: %s", time_text(quick), shlex.join(words(replace(job.options, **QUICK))))
-    return found
+    return expected
 
 
 def words(options: GenerateOptions) -> list[str]:
@@ -78,39 +79,34 @@ def _cost(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Cost:
 
 
 def _log_decoding(job: GenerateJob, free: int, flops: int, rate: float | None) -> None:
-    """One line: how videos are decoded, and whether the whole video at once would fit."""
+    """Log how videos are decoded, and whether decoding the whole video at once would fit."""
     spec = job.spec
     size = spec.latent_size(job.sampling.size, job.options.upstream)
     at_once = decode_bytes(spec.vae, size, VAEPolicy(chunked=False))
     fits = "fits" if at_once <= free else "does not fit"
-    whole = f"the whole video at once takes about {memory_text(at_once)}, which {fits} in {memory_text(free)} of free memory"
+    whole = f"the whole video at once takes about {memory_text(at_once)}, which {fits} in {memory_text(free)}"
     seconds = "" if rate is None else f", about {time_text(flops / (rate * EFFICIENCY['decode']))} in all"
     if not job.vae_policy.chunked:
         log.info("decoding: exact; %s%s", whole, seconds)
         return
     taken = memory_text(decode_bytes(spec.vae, size, job.vae_policy))
-    log.info("decoding: chunked, exact but for rounding, about %s%s; %s", taken, seconds, whole)
+    log.info("decoding: chunked, exact up to rounding, about %s%s; %s", taken, seconds, whole)
 
 
 def _what(job: GenerateJob, videos: Sequence[PlannedVideo]) -> str:
     sampling = job.sampling
-    kind = "picture" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
-    count = (
-        f"1 {kind}"
-        if len(videos) == 1
-        else f"{len(videos)} {kind.replace('picture', 'pictures').replace('video', 'videos')}"
-    )
-    steps = (
-        "" if job.options.decode_latents else f", {sampling.num_sampling_steps} x {sampling.sample_method}"
-    )
+    kind = "image" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
+    if len(videos) > 1:
+        kind = kind.replace("image", "images").replace("video", "videos")
+    count = f"{len(videos)} {kind}"
+    steps = f", {sampling.num_sampling_steps} x {sampling.sample_method}"
+    if job.options.decode_latents:
+        steps = ""
     return f"{count}, {sampling.height}x{sampling.width}{steps}"
 
 
 def _remedy(job: GenerateJob) -> str:
-    smaller = "choose a smaller --num_frames, --height or --width"
-    halved = (
-        ""
-        if job.options.weights_dtype != "fp32" or job.options.decode_latents
-        else ", keep the weights as --weights_dtype bf16"
-    )
-    return f"{smaller}{halved}, or close other programs"
+    remedies = ["choose a smaller --num_frames, --height or --width"]
+    if job.options.weights_dtype == "fp32" and not job.options.decode_latents:
+        remedies.append("use --weights_dtype bf16")
+    return ", ".join(remedies) + ", or close other programs"

@@ -22,7 +22,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A network: what it is called, and how its files are; its published configuration; and from a configuration the shapes of its
+    """A network: what it is called, and how its files are; its released configuration; and from a configuration the shapes of its
     weights, and the weights of a source, checked against them."""
 
     title: str
@@ -37,7 +37,7 @@ def _vae_shapes(config: Config) -> Shapes:
 
 
 def _open_vae(source: Path, config: Config) -> TensorSource:
-    """With the weights of the training loss, where there are any: the original cannot load strictly without them."""
+    """With the weights of the training loss, where there are any: the reference cannot load strictly without them."""
     files = [open_file(path) for path in weight_files(source)]
     loss = {
         name: file.entries[name].shape for file in files for name in file.entries if name.startswith(LOSS)

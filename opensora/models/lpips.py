@@ -85,7 +85,7 @@ class LPIPS:
 
     @classmethod
     def from_files(cls, paths: Iterable[str | Path]) -> "LPIPS":
-        """From one file, or several that together hold VGG16 and the heads; a published autoencoder's file has both, as part of its loss.
+        """From one file, or several that together hold VGG16 and the heads; a released autoencoder's file has both, as part of its loss.
 
         Raises WeightsError for a file that cannot be read, ValueError for missing names.
         """

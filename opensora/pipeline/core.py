@@ -179,8 +179,8 @@ class Pipeline:
     ) -> Video:
         """A video of the prompt; what is None is the model's default. `num_frames` 1 is a picture.
 
-        seed: of a numpy Generator, which draws the initial noise and then what the sampler adds. upstream: as the published script
-        samples, see `denoise`. Raises ValueError for values that this model cannot sample.
+        seed: of a numpy Generator, which draws the initial noise and then what the sampler adds. upstream: sample like the
+        reference, see `denoise`. Raises ValueError for values that this model cannot sample.
         """
         chosen = {
             "num_sampling_steps": steps,
@@ -258,7 +258,7 @@ class Pipeline:
         text_embeds (B, L, D), text_mask (B, L) or None for all tokens; the negative ones (B or 1, ...), read only for a
         guidance_scale above 1. temporal: False leaves out what joins frames, for pictures. generators: one for each video, for samplers
         that add noise (default: seeded with the video's row). after_step: gets the latents (numpy) after each evaluation.
-        upstream: the published script's behaviour instead of ours: the samplers' bare constructors, and both texts without a mask,
+        upstream: sample like the reference: the samplers' bare constructors, and both texts without a mask,
         cut to the prompt's length (one prompt) or with zeros that are attended to (several).
         """
         x, embeds, mask = _host(latents), _host(text_embeds), _host(text_mask)

@@ -46,7 +46,7 @@ def draw(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> n
 def upstream_text(
     embeds: np.ndarray, mask: np.ndarray | None, negative: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(embeds, negative) as upstream hands them to the network, which then gets no mask. All (B, L, D), mask (B, L).
+    """(embeds, negative) as the reference hands them to the network, which then gets no mask. All (B, L, D), mask (B, L).
 
     One prompt: both lose what lies beyond the prompt's own length. Several: padding of the prompts becomes zero and is
     attended to, negative ones stay as they are.

@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 
+from opensora.checks import at_least
 from opensora.diffusion import make_sampler
 from opensora.models.geometry import Size
 from opensora.models.spec import ModelSpec
 from opensora.weights import ModelFolder
 
 RELEASE_PRESET = Path(__file__).parent.parent / "presets" / "generate" / "release.yaml"
+OWN_DEFAULTS = "generate.yaml"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
     chosen = {name: value for name, value in given.items() if value is not None}
     size = dict(zip(("num_frames", "height", "width"), spec.native_size, strict=True))
     names = {item.name for item in fields(Sampling)}
-    defaults = {name: value for name, value in preset(spec.paths).items() if name in names}
+    defaults = {name: value for name, value in _defaults(spec.paths).items() if name in names}
     sampling = Sampling(**(size | defaults | chosen))
 
     space, patch = spec.strides.space, spec.transformer.patch_size
@@ -52,23 +54,26 @@ def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
         if value < 1 or value % multiple:
             near = max(round(value / multiple), 1) * multiple
             raise ValueError(
-                f"{name} {value} is not a multiple of {multiple} ({space} of the VAE times patches of {patch}): use {near}"
+                f"{name} {value} is not a multiple of {multiple} "
+                f"({space} of the VAE times patches of {patch}): use {near}"
             )
-    for name, least in (("num_frames", 1), ("fps", 1), ("seed", 0)):
-        if getattr(sampling, name) < least:
-            raise ValueError(f"{name} {getattr(sampling, name)} is too small: use {least} or more")
+    at_least(sampling, 1, "num_frames", "fps")
+    at_least(sampling, 0, "seed")
     if not math.isfinite(sampling.guidance_scale):
         raise ValueError(
-            f"guidance_scale {sampling.guidance_scale} is not a number that can be used: choose one such as 7.5"
+            f"guidance_scale {sampling.guidance_scale} is not a finite number: choose one such as 7.5"
         )
     make_sampler(sampling.sample_method, sampling.num_sampling_steps)
     return sampling
 
 
-def preset(paths: ModelFolder) -> dict[str, Any]:
-    """Defaults of sampling: `generate.yaml` of the model folder, else those of the published sample script."""
-    path = paths.path / "generate.yaml"
-    content: dict[str, Any] = yaml.safe_load(
-        (path if path.is_file() else RELEASE_PRESET).read_text(encoding="utf-8")
-    )
+def has_own_defaults(paths: ModelFolder) -> bool:
+    """Whether the model folder has a `generate.yaml`."""
+    return (paths.path / OWN_DEFAULTS).is_file()
+
+
+def _defaults(paths: ModelFolder) -> dict[str, Any]:
+    """Sampling defaults: those of the model folder, else those of the reference's sample script."""
+    path = paths.path / OWN_DEFAULTS if has_own_defaults(paths) else RELEASE_PRESET
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content

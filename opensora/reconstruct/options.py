@@ -1,62 +1,97 @@
-"""What `opensora reconstruct` is asked for."""
+"""Options of `opensora reconstruct`, checked before MindSpore is imported."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar
+
+from opensora.checks import above, at_least
+from opensora.pipeline.options import InferenceDeviceOptions, VAEOptions, check_device_options
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructOptions:
-    """Options of `opensora reconstruct`: one file (video_path, rec_path) or a folder (real_video_dir, generated_video_dir)."""
+class ReconstructInputOptions:
+    """Input: one file or a folder."""
 
+    GROUP: ClassVar[str] = "data"
     video_path: str | None = None
-    """A video, animation or picture."""
-    rec_path: str | None = None
-    """File for its reconstruction: .mp4, .gif, .webp, or for a picture .png."""
+    """Video, animation or image."""
     real_video_dir: str | None = None
-    """Folder of videos and pictures, instead of one file."""
-    generated_video_dir: str | None = None
-    """Folder for their reconstructions, under the same names: .mp4 for all that moves, .png for pictures."""
+    """Folder of videos and images."""
     data_file_path: str | None = None
-    """List (.txt, .csv or .json) of the files in real_video_dir to take; default: all videos and pictures."""
-    model_path: str = "demo"
-    """Model folder in the release's layout, or an autoencoder's folder; "demo" is the model that ships."""
-    ae_path: str | None = None
-    """Folder of the autoencoder, or of another model, instead of model_path/vae."""
+    """List (.txt, .csv or .json) of the files in real_video_dir to use; default: all videos and images."""
     num_frames: int = 65
-    """Frames of each file at most; a shorter one is taken as it is."""
+    """Maximum number of frames per file."""
     sample_rate: int = 1
-    """Every so many frames one is taken."""
+    """Take every n-th frame."""
     dynamic_start_index: bool = False
-    """Start each video at a frame drawn from seed and name, not at the first."""
+    """Start each video at a random frame instead of the first."""
     seed: int = 0
-    """Seed of those draws."""
+    """Seed of the random start frames."""
     resolution: int | None = None
-    """Pixels that the shorter side is resized to; default: the file's own size."""
+    """Resize the shorter side to this many pixels; default: keep the size."""
     crop_size: int | None = None
-    """Side of the square that is cut out of the middle, after resizing; default: multiples of the autoencoder's stride."""
-    fps: float | None = None
-    """Frames per second of the files read; results play at fps / sample_rate; default: what each file says."""
-    sample_fps: float | None = None
-    """The same, under its name in the published folder script."""
-    grid: bool = False
-    """Write the original, on the left, and the reconstruction side by side."""
-    output_origin: bool = False
-    """Also write the frames that were taken, resized and cropped, into a folder origin beside the results."""
-    enable_tiling: bool = False
-    """Encode and decode in tiles of 256 pixels and chunks of 65 frames as the reference does: less memory, visible seams possible."""
-    enable_time_chunk: bool = False
-    """Encode and decode in chunks of 65 frames, with whole frames unless enable_tiling is set as well."""
-    vae_memory: Literal["auto", "exact", "chunked", "tiled"] = "auto"
-    """How to encode and decode: exact is the whole video at once, chunked the same numbers in little memory, tiled means enable_tiling."""
-    tile_overlap_factor: float = 0.25
-    """Part of a tile that overlaps its neighbour."""
-    batch_size: int = 1
-    """Videos of one size that go through the autoencoder together; on a CPU each goes by itself."""
+    """Side of a centred square crop, after resizing; default: multiples of the autoencoder's stride."""
     num_workers: int = 1
-    """Files that are read ahead while another is reconstructed."""
+    """Number of files read ahead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOutputOptions:
+    """Output."""
+
+    GROUP: ClassVar[str] = "output"
+    rec_path: str | None = None
+    """Reconstruction of video_path: .mp4, .gif, .webp, or .png for an image."""
+    generated_video_dir: str | None = None
+    """Folder for the reconstructions of real_video_dir, under the same names: .mp4, or .png for an image."""
+    fps: float | None = None
+    """Frames per second of the source; results play at fps / sample_rate; default: as stored in each file."""
+    grid: bool = False
+    """Save original and reconstruction side by side."""
+    output_origin: bool = False
+    """Also save the resized and cropped originals, in a subfolder `origin` of the results."""
     lpips_weights: list[str] = field(default_factory=list)
-    """File (.safetensors, .ckpt, .pth) with the weights of LPIPS and its VGG16, or one of each: LPIPS is measured as well."""
-    device: Literal["CPU", "Ascend"] = "CPU"
-    """Where to compute."""
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Number format of the autoencoder; a CPU computes in fp32 only."""
+    """Weights of LPIPS (.safetensors, .ckpt, .pth): one file, or VGG16's and the heads'; adds LPIPS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructModelOptions:
+    """Model."""
+
+    GROUP: ClassVar[str] = "model"
+    model_path: str = "demo"
+    """Model folder in the release's layout, or an autoencoder's folder; "demo" is the packaged model."""
+    ae_path: str | None = None
+    """Folder of the autoencoder, or of another model; default: model_path/vae."""
+    batch_size: int = 1
+    """Clips of one size processed together; on a CPU they run one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions(
+    ReconstructInputOptions,
+    ReconstructOutputOptions,
+    ReconstructModelOptions,
+    VAEOptions,
+    InferenceDeviceOptions,
+):
+    """Options of `opensora reconstruct`: one file (video_path, rec_path) or a folder (real_video_dir,
+    generated_video_dir)."""
+
+    ALIASES: ClassVar[dict[str, str]] = {"sample_fps": "fps"}
+
+
+def check_options(options: ReconstructOptions) -> None:
+    """Raises ValueError that names the option and the remedy."""
+    file = (options.video_path, options.rec_path)
+    folder = (options.real_video_dir, options.generated_video_dir)
+    if (None in file) == (None in folder) or any(file) == any(folder):
+        raise ValueError(
+            "name either a file, with --video_path and --rec_path, "
+            "or a folder, with --real_video_dir and --generated_video_dir"
+        )
+    if options.data_file_path is not None and options.real_video_dir is None:
+        raise ValueError("data_file_path lists files of a folder: name the folder with --real_video_dir")
+    above(options, 0, "fps")
+    at_least(options, 0, "seed", "num_workers")
+    at_least(options, 1, "batch_size")
+    check_device_options(options)

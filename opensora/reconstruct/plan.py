@@ -1,10 +1,11 @@
-"""What a run of `opensora reconstruct` is to make: sources, results, and which of them exist already.
+"""The files of a run: sources, results, and which of them exist already.
 
-Beside each result lies `<result>.json`: the recipe (all that determines the frames), and the figures. Written before the result, it
-makes an interrupted run continue where it stopped; a file whose recipe differs belongs to another request and is never touched.
+Beside each result lies `<result>.json` with the recipe, everything that determines the frames, and the
+scores. It is written before the result, so that an interrupted run continues, and a file with another recipe
+is never overwritten.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from opensora.media.writer import WRITERS
 from opensora.metrics.scores import check_metrics
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
-from opensora.reconstruct.options import ReconstructOptions
+from opensora.pipeline.options import choose_vae_policy
+from opensora.reconstruct.options import ReconstructOptions, check_options
 from opensora.weights import load_config
 from opensora.weights.folder import find_autoencoder
 from opensora.weights.sources import hash_folder
@@ -29,13 +31,13 @@ COMMAND = "opensora reconstruct"
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file of a run. `figures` are those of an earlier run that finished it."""
+    """One file of a run. `scores` are those of an earlier run that finished it."""
 
-    name: str  # of the source, inside its folder
+    name: str  # of the source, relative to its folder
     source: Path
     target: Path
     settings: dict[str, Any]
-    figures: dict[str, Any] | None = None
+    scores: dict[str, Any] | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -46,7 +48,7 @@ class PlannedFile:
         return self.target.parent / ORIGIN / self.target.name
 
     def recipe(self) -> dict[str, Any]:
-        """All that determines the result; reads the source. Raises ValueError for one that cannot be read."""
+        """Everything that determines the result; hashes the source. ValueError if it does not exist."""
         if not self.source.is_file():
             raise ValueError(f"{self.source} does not exist")
         return {**self.settings, "source": self.name, "sha256": hash_file(self.source)}
@@ -56,7 +58,8 @@ class PlannedFile:
 class ReconstructPlan:
     """A checked request: the files in order, how they are read, and the autoencoder's folder.
 
-    vae_policy: how the autoencoder bounds its memory. `summary` is the file for the figures of a folder run, None for a single file.
+    vae_policy: how the autoencoder bounds its memory. summary: file for all scores of a folder, None for a
+    single file.
     """
 
     options: ReconstructOptions
@@ -69,58 +72,27 @@ class ReconstructPlan:
 
 
 def plan(options: ReconstructOptions) -> ReconstructPlan:
-    """Check the options and find the files. Raises ValueError that names the option, the file in the way, and the remedy."""
-    _check(options)
-    policy = VAEPolicy.choose(
-        options.device,
-        options.vae_memory,
-        enable_tiling=options.enable_tiling,
-        enable_time_chunk=options.enable_time_chunk,
-        overlap=options.tile_overlap_factor,
-    )
+    """Check the options and find the files. ValueError names the option or file and the remedy."""
+    check_options(options)
+    policy = choose_vae_policy(options, options.device)
     folder = find_autoencoder(options.ae_path or options.model_path)
-    stride = CausalVAEConfig.from_dict(load_config(folder)).strides.space
     shape = ClipShape(
         num_frames=options.num_frames,
         sample_rate=options.sample_rate,
         resolution=options.resolution,
         crop_size=options.crop_size,
-        multiple=stride,
+        multiple=CausalVAEConfig.from_dict(load_config(folder)).strides.space,
     )
-    metrics = ["psnr", "ssim"] + (["lpips"] if options.lpips_weights else [])
+    metrics = ["psnr", "ssim", *(["lpips"] if options.lpips_weights else [])]
     check_metrics(metrics, options.lpips_weights, None)
     settings = _settings(options, folder, policy)
-    files = [_planned(name, source, target, settings, options) for name, source, target in _sources(options)]
+    files = [PlannedFile(name, source, target, settings) for name, source, target in _sources(options)]
+    files = [_with_earlier_scores(file, options) for file in files]
     return ReconstructPlan(options, files, shape, folder, policy, metrics, _summary(options))
 
 
-def _check(options: ReconstructOptions) -> None:
-    one, many = (options.video_path, options.rec_path), (options.real_video_dir, options.generated_video_dir)
-    if (None in one) == (None in many) or any(one) == any(many):
-        raise ValueError(
-            "name either a file, --video_path and --rec_path, or folders, --real_video_dir and --generated_video_dir"
-        )
-    if options.data_file_path is not None and options.real_video_dir is None:
-        raise ValueError("data_file_path lists files of a folder: name it with --real_video_dir")
-    if options.fps is not None and options.sample_fps is not None and options.fps != options.sample_fps:
-        raise ValueError(
-            f"fps {options.fps} and sample_fps {options.sample_fps} are two names of one option: give one"
-        )
-    for name in ("fps", "sample_fps"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value <= 1000:
-            raise ValueError(f"{name} {value} cannot be played: use a number such as 24")
-    for name, least in (("seed", 0), ("batch_size", 1), ("num_workers", 0)):
-        if getattr(options, name) < least:
-            raise ValueError(f"{name} {getattr(options, name)} is too small: use {least} or more")
-    if options.device == "CPU" and options.precision != "fp32":
-        raise ValueError(
-            f"precision {options.precision} has no kernels on a CPU: use --precision fp32, or --device Ascend"
-        )
-
-
 def _sources(options: ReconstructOptions) -> list[tuple[str, Path, Path]]:
-    """(name, source, target) of every file. Raises ValueError for results that cannot be written or would have one name."""
+    """(name, source, target) of each file. ValueError for results that cannot be written or share a name."""
     if options.video_path is not None and options.rec_path is not None:
         source, target = Path(options.video_path), Path(options.rec_path)
         if target.suffix.lower() not in WRITERS:
@@ -133,19 +105,20 @@ def _sources(options: ReconstructOptions) -> list[tuple[str, Path, Path]]:
     listing = options.data_file_path
     sources = media_files(folder) if listing is None else listed_files(listing, folder)
     check_writable(results, "generated_video_dir")
-    found: dict[Path, Path] = {}
+    by_target: dict[Path, Path] = {}
     for source in sources:
         target = results / source.relative_to(folder).with_suffix(_suffix(source))
-        if target in found:
+        if target in by_target:
             raise ValueError(
-                f"{found[target].name} and {source.name} in {folder} would both become {target}: rename one"
+                f"{by_target[target].name} and {source.name} in {folder} would both become {target}: "
+                "rename one"
             )
-        found[target] = source
-    return [(source.relative_to(folder).as_posix(), source, target) for target, source in found.items()]
+        by_target[target] = source
+    return [(source.relative_to(folder).as_posix(), source, target) for target, source in by_target.items()]
 
 
 def _suffix(source: Path) -> str:
-    """.png for a still picture, .mp4 for all else; what cannot be read is found out when its turn comes."""
+    """.png for a still image, .mp4 for everything else; unreadable files are reported later."""
     if source.suffix.lower() not in PICTURE_SUFFIXES:
         return ".mp4"
     try:
@@ -155,54 +128,43 @@ def _suffix(source: Path) -> str:
 
 
 def _settings(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> dict[str, Any]:
-    """What of the options determines a result, the same for all files."""
+    """The part of the recipe that all files share."""
     weights = {"vae": hash_folder(folder)}
     if options.lpips_weights:
         weights["lpips"] = {Path(path).name: hash_file(Path(path)) for path in options.lpips_weights}
-    names = (
-        "num_frames",
-        "sample_rate",
-        "dynamic_start_index",
-        "resolution",
-        "crop_size",
-        "grid",
-        "output_origin",
-        "precision",
-    )
+    reading = ("num_frames", "sample_rate", "dynamic_start_index", "resolution", "crop_size")
     return {
-        **{name: getattr(options, name) for name in names},
+        **{name: getattr(options, name) for name in (*reading, "grid", "output_origin", "precision")},
         "seed": options.seed if options.dynamic_start_index else None,
-        "fps": options.fps if options.fps is not None else options.sample_fps,
+        "fps": options.fps,
         **policy.recipe(),
         "weights": weights,
     }
 
 
-def _planned(
-    name: str, source: Path, target: Path, settings: dict[str, Any], options: ReconstructOptions
-) -> PlannedFile:
-    """With the figures of an earlier run where it finished this file. Raises ValueError for a file in the way."""
-    planned = PlannedFile(name, source, target, settings)
-    places = [target, planned.sidecar, *([planned.origin] if options.output_origin else [])]
-    in_the_way = next((path for path in places if path.exists()), None)
-    if in_the_way is None:
-        return planned
-    content = read_json(planned.sidecar)
-    if not source.is_file() or content.get("recipe") != planned.recipe():
+def _with_earlier_scores(file: PlannedFile, options: ReconstructOptions) -> PlannedFile:
+    """Add the scores of an earlier run that finished the file. ValueError for results of another request."""
+    results = [file.target, file.sidecar, *([file.origin] if options.output_origin else [])]
+    existing = next((path for path in results if path.exists()), None)
+    if existing is None:
+        return file
+    content = read_json(file.sidecar)
+    if not file.source.is_file() or content.get("recipe") != file.recipe():
         option = "--generated_video_dir" if options.real_video_dir is not None else "--rec_path"
         raise ValueError(
-            f"{in_the_way} exists and was made otherwise: move it away, or name another place with {option}"
+            f"{existing} exists and was made otherwise: move it away, or choose another {option}"
         )
-    return PlannedFile(name, source, target, settings, content["figures"] if target.is_file() else None)
+    return replace(file, scores=content["figures"]) if file.target.is_file() else file
 
 
 def _summary(options: ReconstructOptions) -> Path | None:
-    """Raises ValueError for a file in its place that no such run wrote."""
+    """Raises ValueError for a file of that name that is not a summary."""
     if options.generated_video_dir is None:
         return None
     path = Path(options.generated_video_dir) / SUMMARY
     if path.exists() and read_json(path).get("command") != COMMAND:
         raise ValueError(
-            f"{path} exists and is not from `{COMMAND}`: move it away, or name another folder with --generated_video_dir"
+            f"{path} exists and is not from `{COMMAND}`: "
+            "move it away, or choose another --generated_video_dir"
         )
     return path

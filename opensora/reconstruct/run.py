@@ -1,4 +1,4 @@
-"""`opensora reconstruct`: files through the autoencoder and back, each written and measured as soon as it is finished."""
+"""`opensora reconstruct`, top to bottom: read clips, encode and decode them, then save and score each."""
 
 import logging
 import zlib
@@ -32,61 +32,54 @@ log = logging.getLogger(__name__)
 
 
 def reconstruct(work: ReconstructPlan, mesh: Mesh | None = None) -> int:
-    """Make and measure the reconstructions, print the table. Returns 0, or 1 where files of a folder could not be read; they are named.
+    """Reconstruct and score the files, and print the table. Returns 1 if files of a folder were skipped, else
+    0.
 
-    mesh: processes that share the files, by default this one alone; all know every figure, and the first one prints and writes them.
-    Raises ValueError for a single file that cannot be read, for a folder of such files, and for weights that do not fit.
+    mesh: processes that share the files; every rank learns all scores, rank 0 prints and saves them.
+    Raises ValueError for a single unreadable file, for a folder without readable ones, and for weights that
+    do not fit.
     """
-    options, mesh = work.options, mesh or Mesh()
-    todo = [planned for planned in work.files if planned.figures is None]
-    if len(todo) < len(work.files):
-        log.info("%d of %d are finished and are skipped", len(work.files) - len(todo), len(work.files))
-    figures = {planned.name: planned.figures for planned in work.files if planned.figures is not None}
+    mesh = mesh or Mesh()
+    scores = {file.name: file.scores for file in work.files if file.scores is not None}
+    if scores:
+        log.info("skipping %d of %d files, which are finished", len(scores), len(work.files))
     skipped: list[dict[str, str]] = []
-    mesh.world.agree()  # all have looked before the first one writes
-    todo = todo[mesh.rank :: mesh.size]
+    mesh.world.agree()  # every rank has planned before one writes
+    todo = [file for file in work.files if file.scores is None][mesh.rank :: mesh.size]
     if todo:
-        vae = open_autoencoder(options, work.autoencoder, work.vae_policy)
-        scores = Scores(work.metrics, options.lpips_weights)
-        seen: set[tuple[int, ...]] = set()
-        for batch in _batches(work, todo, skipped):
-            clips = np.stack([clip for _, clip in batch])
-            if clips.shape not in seen:
-                seen.add(clips.shape)
-                say_how(vae, clips.shape)
-            for (planned, clip), result in zip(batch, reconstruct_frames(vae, clips), strict=True):
-                figures[planned.name] = _finish(work, planned, clip, result, scores)
-                log.info("%s (%d of %d)", planned.target, len(figures) + len(skipped), len(work.files))
-    for theirs, left_out in mesh.world.agree([figures, skipped]):
-        figures |= theirs
-        skipped += [item for item in left_out if item not in skipped]
-    files = [
-        {"file": planned.name, **figures[planned.name]} for planned in work.files if planned.name in figures
-    ]
-    if not files:
-        raise ValueError(
-            f"none of {len(work.files)} files could be reconstructed, the first because {skipped[0]['reason']}"
-        )
-    total = mean_of_files([{name: item[name] for name in work.metrics} for item in files])
+        _reconstruct_files(work, todo, scores, skipped)
+    for their_scores, their_skipped in mesh.world.agree([scores, skipped]):
+        scores |= their_scores
+        skipped += [item for item in their_skipped if item not in skipped]
+    if not scores:
+        raise ValueError(f"none of {len(work.files)} files could be reconstructed: {skipped[0]['reason']}")
     if mesh.is_first:
-        print(table(files, total))
-    if work.summary is not None and mesh.is_first:
-        write_json(
-            work.summary,
-            {
-                "command": COMMAND,
-                "options": asdict(options),
-                "total": total,
-                "files": files,
-                "skipped": skipped,
-            },
-        )
-        log.info("%s", work.summary)
+        _report(work, scores, skipped)
     return 1 if skipped else 0
 
 
+def _reconstruct_files(
+    work: ReconstructPlan,
+    files: list[PlannedFile],
+    scores: dict[str, Any],
+    skipped: list[dict[str, str]],
+) -> None:
+    """Reconstruct these files; their scores are added to `scores`, unreadable files to `skipped`."""
+    vae = open_autoencoder(work.options, work.autoencoder, work.vae_policy)
+    measure = Scores(work.metrics, work.options.lpips_weights)
+    logged: set[tuple[int, ...]] = set()
+    for batch in _batches(work, files, skipped):
+        clips = np.stack([clip for _, clip in batch])  # uint8 (B, T, H, W, 3)
+        if clips.shape not in logged:
+            logged.add(clips.shape)
+            log_memory(vae, clips.shape)
+        for (file, clip), result in zip(batch, reconstruct_frames(vae, clips), strict=True):
+            scores[file.name] = _save(work, file, clip, result, measure)
+            log.info("%s (%d of %d)", file.target, len(scores) + len(skipped), len(work.files))
+
+
 def open_autoencoder(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> CausalVAE:
-    """The autoencoder on its device, in its number format."""
+    """The autoencoder on its device, in its precision."""
     runtime.set_device(options.device)
     dtype = runtime.compute_dtype(options.precision)
     vae = CausalVAE.from_pretrained(folder)
@@ -95,112 +88,121 @@ def open_autoencoder(options: ReconstructOptions, folder: Path, policy: VAEPolic
     return vae
 
 
-def say_how(vae: CausalVAE, shape: tuple[int, ...]) -> None:
-    """One line for clips of one shape (B, T, H, W, 3): how they are computed, and the memory that takes."""
-    batch, frames, height, width, _ = shape
-    strides, policy = vae.config.strides, vae.policy
-    latent_size = strides.latent_size((frames, height, width))
-    if policy.tiling is not None and policy.tiling.splits(strides.pixel_size(latent_size)):
-        how = "in tiles, compiled first"
-    elif policy.chunked:
-        how = "in chunks, exact but for rounding"
-    else:
-        how = "the whole video at once, compiled first"
-    taken = decode_bytes(vae.config, latent_size, policy, 1 if runtime.device() == "CPU" else batch)
-    log.info("%d frames of %dx%d: %s, about %s of memory", frames, height, width, how, memory_text(taken))
-
-
 def reconstruct_frames(vae: CausalVAE, clips: np.ndarray) -> np.ndarray:
     """Encode to the mean latents and decode: uint8 (B, T, H, W, 3) -> the same shape.
 
-    The autoencoder takes 4n + 1 frames: the last one is repeated up to there, and what it becomes is cut off again. On a CPU each
-    video goes by itself, so that its bytes do not depend on the batch.
+    The last frame is repeated up to the n * stride + 1 frames that the autoencoder takes, and the surplus is
+    cut off again. On a CPU clips run one by one, so that the result does not depend on the batch.
     """
-    frames = clips.shape[1]
-    filled = np.concatenate([clips, np.repeat(clips[:, -1:], _surplus(vae, frames), axis=1)], axis=1)
+    length = clips.shape[1]
+    padding = np.repeat(clips[:, -1:], _missing_frames(vae, length), axis=1)
+    clips = np.concatenate([clips, padding], axis=1)
     size = 1 if runtime.device() == "CPU" else len(clips)
     dtype = next(iter(vae.weights.values())).dtype
     results = []
     for start in range(0, len(clips), size):
-        video = ms.Tensor(to_pixels(filled[start : start + size])).astype(dtype)
-        pixels = vae.decode(vae.encode(video).mode())
-        results.append(to_bytes(pixels.astype(ms.float32).asnumpy())[:, :frames])
+        video = ms.Tensor(to_pixels(clips[start : start + size])).astype(dtype)  # (B, 3, T, H, W) in [-1, 1]
+        latents = vae.encode(video).mode()  # (B, C, t, h, w)
+        pixels = vae.decode(latents).astype(ms.float32).asnumpy()  # (B, 3, T, H, W)
+        results.append(to_bytes(pixels)[:, :length])
     return np.concatenate(results)
 
 
-def _surplus(vae: CausalVAE, frames: int) -> int:
-    """Frames that are missing to 4n + 1."""
-    return -(frames - 1) % vae.config.strides.time
+def _missing_frames(vae: CausalVAE, length: int) -> int:
+    return -(length - 1) % vae.config.strides.time
+
+
+def log_memory(vae: CausalVAE, shape: tuple[int, ...]) -> None:
+    """Log how clips of one shape (B, T, H, W, 3) are processed, and the memory that it takes."""
+    batch, frames, height, width, _ = shape
+    strides, policy = vae.config.strides, vae.policy
+    latent_size = strides.latent_size((frames, height, width))
+    if policy.tiling is not None and policy.tiling.splits(strides.pixel_size(latent_size)):
+        how = "in tiles"
+    elif policy.chunked:
+        how = "in chunks, exact up to rounding"
+    else:
+        how = "the whole video at once"
+    batch = 1 if runtime.device() == "CPU" else batch
+    memory = memory_text(decode_bytes(vae.config, latent_size, policy, batch))
+    log.info("%d frames of %dx%d: %s, about %s of memory; compiling", frames, height, width, how, memory)
 
 
 def _batches(
-    work: ReconstructPlan, todo: list[PlannedFile], skipped: list[dict[str, str]]
+    work: ReconstructPlan, files: list[PlannedFile], skipped: list[dict[str, str]]
 ) -> Iterator[list[tuple[PlannedFile, np.ndarray]]]:
-    """Clips of one shape, as many as go through together. In a folder run a file that cannot be read is named and added to `skipped`."""
+    """Batches of clips of one shape. Unreadable files of a folder are logged and added to `skipped`."""
     batch: list[tuple[PlannedFile, np.ndarray]] = []
-    for planned, clip in read_ahead(lambda planned: _read(work, planned), todo, work.options.num_workers):
+    for file, read in read_ahead(lambda file: _read(work, file), files, work.options.num_workers):
         try:
-            video = clip()
+            clip = read()
         except ValueError as error:
             if work.summary is None:
                 raise
-            log.info("%s is skipped: %s", planned.name, error)
-            skipped.append({"file": planned.name, "reason": str(error)})
+            log.info("skipping %s: %s", file.name, error)
+            skipped.append({"file": file.name, "reason": str(error)})
             continue
-        if batch and (len(batch) == work.options.batch_size or batch[0][1].shape != video.shape):
+        if batch and (len(batch) == work.options.batch_size or batch[0][1].shape != clip.shape):
             yield batch
             batch = []
-        batch.append((planned, video))
+        batch.append((file, clip))
     if batch:
         yield batch
 
 
-def _read(work: ReconstructPlan, planned: PlannedFile) -> np.ndarray:
-    """The frames that the options choose. Raises ValueError that names the file."""
+def _read(work: ReconstructPlan, file: PlannedFile) -> np.ndarray:
+    """The clip of a file, uint8 (T, H, W, 3). Raises ValueError that names the file."""
     options, start = work.options, 0
     if options.dynamic_start_index:
-        room = probe(planned.source).frames - (options.num_frames - 1) * options.sample_rate
-        rng = np.random.default_rng([options.seed, zlib.crc32(planned.name.encode())])
+        room = probe(file.source).frames - (options.num_frames - 1) * options.sample_rate
+        rng = np.random.default_rng([options.seed, zlib.crc32(file.name.encode())])
         start = int(rng.integers(max(room, 1)))
-    clip = work.shape.read(planned.source, start)
+    clip = work.shape.read(file.source, start)
     frames, height, width, _ = clip.shape
-    least = min_side(work.metrics)
-    if min(height, width) < least:
+    if min(height, width) < min_side(work.metrics):
         raise ValueError(
-            f"{planned.source} gives frames of {height}x{width}, too small to be compared: enlarge them, as with --resolution 64"
+            f"{file.source} has frames of {height}x{width}, too small to be scored: "
+            "enlarge them, for example with --resolution 64"
         )
-    if frames > 1 and planned.target.suffix.lower() in STILL_SUFFIXES:
+    if frames > 1 and file.target.suffix.lower() in STILL_SUFFIXES:
         raise ValueError(
-            f"{planned.target} cannot hold {frames} frames: choose .mp4, .gif or .webp, or --num_frames 1"
+            f"{file.target} cannot hold {frames} frames: choose .mp4, .gif or .webp, or --num_frames 1"
         )
-    if frames < options.num_frames and planned.source.suffix.lower() not in STILL_SUFFIXES:
-        log.info(
-            "%s has no more than %d such frames of the %d asked for: they are used",
-            planned.name,
-            frames,
-            options.num_frames,
-        )
+    if frames < options.num_frames and file.source.suffix.lower() not in STILL_SUFFIXES:
+        log.info("%s has only %d of %d frames", file.name, frames, options.num_frames)
     return clip
 
 
-def _finish(
-    work: ReconstructPlan, planned: PlannedFile, clip: np.ndarray, result: np.ndarray, scores: Scores
+def _save(
+    work: ReconstructPlan, file: PlannedFile, clip: np.ndarray, result: np.ndarray, measure: Scores
 ) -> dict[str, Any]:
-    """Measure and write. The sidecar comes first and the result last: where there is a result, all of it is there."""
+    """Score and save. The sidecar is written first and the result last: an existing result is complete."""
     frames, height, width, _ = clip.shape
-    figures = {"frames": frames, "height": height, "width": width, **scores.pair(clip, result)}
-    fps = work.options.fps or work.options.sample_fps or probe(planned.source).fps
-    fps /= work.options.sample_rate
-    content = {
+    scores = {"frames": frames, "height": height, "width": width, **measure.pair(clip, result)}
+    fps = (work.options.fps or probe(file.source).fps) / work.options.sample_rate
+    sidecar = {
         "command": COMMAND,
-        "recipe": planned.recipe(),
-        "source": str(planned.source),
+        "recipe": file.recipe(),
+        "source": str(file.source),
         "autoencoder": str(work.autoencoder),
+        "figures": scores,
+        "versions": versions(),
     }
-    planned.target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(planned.sidecar, {**content, "figures": figures, "versions": versions()})
+    file.target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file.sidecar, sidecar)
     if work.options.output_origin:
-        planned.origin.parent.mkdir(exist_ok=True)
-        write_video(planned.origin, clip, fps)
-    write_video(planned.target, np.concatenate([clip, result], axis=2) if work.options.grid else result, fps)
-    return figures
+        file.origin.parent.mkdir(exist_ok=True)
+        write_video(file.origin, clip, fps)
+    write_video(file.target, np.concatenate([clip, result], axis=2) if work.options.grid else result, fps)
+    return scores
+
+
+def _report(work: ReconstructPlan, scores: dict[str, Any], skipped: list[dict[str, str]]) -> None:
+    """Print the table, and save the summary of a folder."""
+    files = [{"file": file.name, **scores[file.name]} for file in work.files if file.name in scores]
+    total = mean_of_files([{name: item[name] for name in work.metrics} for item in files])
+    print(table(files, total))
+    if work.summary is not None:
+        summary = {"command": COMMAND, "options": asdict(work.options), "total": total}
+        write_json(work.summary, {**summary, "files": files, "skipped": skipped})
+        log.info("%s", work.summary)

@@ -1,1 +1,1 @@
-"""The published version's names for `opensora generate` and `opensora embed-text`."""
+"""The published version's scripts for `opensora generate` and `opensora embed-text`."""

@@ -1,4 +1,4 @@
-"""The published version's name for `opensora generate`."""
+"""The published version's script for `opensora generate`."""
 
 import runpy
 import sys

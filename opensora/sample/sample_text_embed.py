@@ -1,4 +1,4 @@
-"""The published version's name for `opensora embed-text --config published/sample_text_embed`."""
+"""The published version's script for `opensora embed-text --config published/sample_text_embed`."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""The published version's name for `opensora train-vae --config published/train_causalvae`."""
+"""The published version's script for `opensora train-vae --config published/train_causalvae`."""
 
 import runpy
 import sys

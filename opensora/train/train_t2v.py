@@ -1,4 +1,4 @@
-"""The published version's name for `opensora train --config published/train_t2v`."""
+"""The published version's script for `opensora train --config published/train_t2v`."""
 
 import runpy
 import sys

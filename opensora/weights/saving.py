@@ -64,7 +64,7 @@ def _write_tensors(
     item_sizes = {name: np.dtype(DTYPES[kind]).itemsize for name, (kind, _) in entries.items()}
     # Wide types first, so that every tensor is aligned to its own item size.
     order = sorted(entries, key=lambda name: (-item_sizes[name], name))
-    # Readers of the original format refuse a file that does not say which framework's layout it has.
+    # The reference refuses a file that does not say which framework's layout it has.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name in order:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the autoencoder makes of every video in a folder.
+# Reconstruct every video in a folder.
 set -euo pipefail
 export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 python examples/rec_video_vae.py \

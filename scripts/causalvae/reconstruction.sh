@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the autoencoder makes of one video.
+# Reconstruct one video.
 set -euo pipefail
 export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 python examples/rec_imvi_vae.py \

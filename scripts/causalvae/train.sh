@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The autoencoder, from inflated weights (tools/model_conversion/inflate_vae2d_to_vae3d.py), with LPIPS and a discriminator, on one device.
+# Train the autoencoder from inflated weights (tools/model_conversion/inflate_vae2d_to_vae3d.py), with LPIPS and a
+# discriminator, on one device.
 set -euo pipefail
 export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 python opensora/train/train_causalvae.py \

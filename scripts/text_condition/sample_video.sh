@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# sample_video_65.sh under its older name; `--pretrained_ckpt output_dir` takes the transformer of a run.
+# The older name of sample_video_65.sh; `--pretrained_ckpt output_dir` uses the transformer of a run.
 set -euo pipefail
 exec bash "$(dirname "$0")/sample_video_65.sh" "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The prompts of examples/prompt_list_221.txt, or of the file that PROMPTS names, as videos of 221 frames.
+# Generate videos of 221 frames from examples/prompt_list_221.txt, or from the file PROMPTS.
 set -euo pipefail
 export PATH="${VIRTUAL_ENV:-$PWD/.venv}/bin:$PATH"
 python opensora/sample/sample_t2v.py \

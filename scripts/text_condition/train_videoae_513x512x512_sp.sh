@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 3: clips of 513 frames with 8 pictures each, from the run of stage 2; 8 accelerators share the frames of a clip.
-# DEVICES and MASTER_PORT change the launch, arguments the training.
+# Stage 3: train on clips of 513 frames with 8 images each, from the run of stage 2; 8 accelerators split the frames.
+# DEVICES and MASTER_PORT configure the launch, arguments the training.
 set -euo pipefail
 exec bash "$(dirname "$0")/../train_stage.sh" 513x512x512 221x512x512 runs/221x512x512 --use_image_num 8 --sp_size "${DEVICES:-8}" "$@"

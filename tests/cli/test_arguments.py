@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import pytest
 import yaml
 
-from opensora.cli import parse_command
+from opensora.cli import main, parse_command
 from opensora.cli.arguments import parse
-from opensora.cli.config import PRESETS
+from opensora.cli.config import packaged_presets, preset_header
 from opensora.cli.published import Answers, Ignored
 from opensora.options import by_group
 
@@ -103,7 +103,8 @@ def test_truth_values_take_both_forms(form: list[str]) -> None:
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     config = tmp_path / "options.yaml"
     config.write_text(
-        "seed: 3\nguidance_scale: 1e-3\ntext_prompt: a cat\nenable_tiling: true\noptimizer:\n  learning_rate: 0.5\n"
+        "seed: 3\nguidance_scale: 1e-3\ntext_prompt: a cat\nenable_tiling: true\n"
+        "optimizer:\n  learning_rate: 0.5\n"
     )
     from_file = Options(
         text_prompt=["a cat"], seed=3, guidance_scale=1e-3, enable_tiling=True, learning_rate=0.5
@@ -122,20 +123,45 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     )
     assert options == Options(text_prompt=["a dog"], seed=4, guidance_scale=1e-3, learning_rate=1.0)
     config.write_text(
-        "general:\n  seed: 3\n  text_prompt: a cat\n  guidance_scale: 1e-3\nenable_tiling: true\nlearning_rate: 0.5"
+        "general:\n  seed: 3\n  text_prompt: a cat\n  guidance_scale: 1e-3\n"
+        "enable_tiling: true\nlearning_rate: 0.5"
     )
     assert read("--config", str(config)) == from_file
     config.write_text("")
     assert read("--config", str(config)) == Options()
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.glob("train/*.yaml")), ids=lambda path: path.stem)
-def test_the_command_that_opens_a_preset_gives_its_options(preset: Path) -> None:
-    program, name, *words = shlex.split(preset.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
-    assert program == "opensora" and words[:2] == ["--config", f"train/{preset.stem}"]
-    options = parse_command(name, words)
-    for option, value in yaml.safe_load(preset.read_text(encoding="utf-8")).items():
+@pytest.mark.parametrize("name", packaged_presets())
+def test_the_command_that_opens_a_preset_gives_its_options(name: str) -> None:
+    file = packaged_presets()[name]
+    header = "\n".join(preset_header(file)).replace("\\\n", "")
+    program, command, *words = shlex.split(header.partition("\n")[0])
+    assert program == "opensora" and words[words.index("--config") + 1] == name
+    options = parse_command(command, words)
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    for group in set(content) - set(values):
+        values |= content[group]
+    for option, value in values.items():
         assert getattr(options, option) == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize("name", packaged_presets())
+def test_a_preset_tells_its_time_memory_and_result(name: str) -> None:
+    header = preset_header(packaged_presets()[name])
+    assert [line.split(":")[0] for line in header if line.startswith(("Time:", "Memory:", "Result:"))] == [
+        "Time",
+        "Memory",
+        "Result",
+    ]
+
+
+def test_presets_are_listed_with_their_headers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    shown = capsys.readouterr().out
+    for name, file in packaged_presets().items():
+        assert f"{name}\n    opensora " in shown
+        assert all(f"    {line}\n" in shown for line in preset_header(file))
 
 
 def test_published_names_are_taken_ignored_or_answered(
@@ -147,7 +173,6 @@ def test_published_names_are_taken_ignored_or_answered(
 
     answers: Answers = {
         "epochs": "say how long with --max_train_steps",
-        "learning_rate": "an option of the command comes first",
         "clip_grad": Ignored("they are clipped to max_grad_norm", bool, ("true",)),
         "jit_level": Ignored("blocks are compiled"),
     }
@@ -167,8 +192,8 @@ def test_published_names_are_taken_ignored_or_answered(
     words = ["--jit_level", "O1", "--clip_grad", "--learning_rate", "0.5"]
     assert parse_renamed(words) == Renamed(learning_rate=0.5)
     lines = [
-        "--jit_level changes nothing here: blocks are compiled",
-        "--clip_grad changes nothing here: they are clipped to max_grad_norm",
+        "--jit_level has no effect: blocks are compiled",
+        "--clip_grad has no effect: they are clipped to max_grad_norm",
     ]
     assert [record.getMessage() for record in caplog.records] == lines
     (tmp_path / "a.yaml").write_text("clip_grad: true\njit_level: 1")
@@ -208,7 +233,7 @@ def test_a_file_comes_before_a_preset_of_the_same_name(
         (["-s", "3"], "option -s is unknown: options start with two dashes"),
         (["--seed"], "option --seed has no value"),
         (["--seed", "--format", "gif"], "option --seed has no value"),
-        (["--seed", "1.5"], "option seed is '1.5', but it must be a whole number"),
+        (["--seed", "1.5"], "option seed is '1.5', but it must be an integer"),
         (["--guidance_scale", "high"], "option guidance_scale is 'high', but it must be a number"),
         (["--format", "avi"], "option format is 'avi', but it must be one of mp4, gif"),
         (["--enable_tiling=maybe"], "option enable_tiling is 'maybe', but it must be true or false"),
@@ -243,7 +268,7 @@ def test_faults_in_words(words: list[str], message: str) -> None:
         ("optimiser: {learning_rate: 3}", "option optimiser is unknown (did you mean 'optimizer'?)"),
         ("seed: [1", "is not valid YAML"),
         ("- seed", "holds a list"),
-        ("seed: x", "option seed is 'x', but it must be a whole number"),
+        ("seed: x", "option seed is 'x', but it must be an integer"),
     ],
 )
 def test_faults_in_a_file(tmp_path: Path, content: str, message: str) -> None:
@@ -254,7 +279,7 @@ def test_faults_in_a_file(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_a_command_without_positional_words() -> None:
-    with pytest.raises(ValueError, match="'word' stands without an option"):
+    with pytest.raises(ValueError, match="unexpected word 'word': opensora test takes only --options"):
         parse(Options, ["word"], "opensora test", "test")
 
 
@@ -300,6 +325,13 @@ def test_values_by_group() -> None:
 
     sections = {"model": {"model_path": "a", "version": None}, "optimizer": {"learning_rate": 1e-4}}
     assert by_group(Grouped(model_path="a")) == sections
+
+
+def test_saved_options_are_read_again(tmp_path: Path) -> None:
+    words = ["--model_path", "m", "--video_data", "list.txt", "--betas", "0.5", "0.9", "--seed", "2"]
+    options = parse_command("train", words)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(by_group(options)))
+    assert parse_command("train", ["--config", str(tmp_path / "config.yaml")]) == options
 
 
 def test_a_missing_option() -> None:

@@ -1,4 +1,4 @@
-"""Damaged and hostile files through the command line: one sentence, exit code 2, and nothing is run or written."""
+"""Damaged and hostile files on the command line: one sentence, exit code 2, nothing is run or written."""
 
 import json
 import shutil

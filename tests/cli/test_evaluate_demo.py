@@ -12,7 +12,7 @@ from opensora.cli import main
         (["--output", "nowhere/figures.json"], "opensora: output nowhere/figures.json cannot be written"),
         (
             ["--contact_sheet", "sheet.mp4"],
-            "opensora: contact_sheet sheet.mp4 cannot be written: name a .png file",
+            "opensora: contact_sheet sheet.mp4 cannot be written: choose a .png file",
         ),
         (
             ["--demo_data", "nowhere"],

@@ -77,9 +77,9 @@ def test_a_release_with_several_versions(capsys: pytest.CaptureFixture[str]) -> 
     step = told(capsys, "release", *shared)["videos"][0]["training_step"]
     assert step["encode_whole"] // 8 == step["encode"] > 0
     assert main(["info", "release", *shared]) == 0
-    assert "transformer 65.9 TFLOP on each process that shares it, " in capsys.readouterr().out
+    assert "transformer 65.9 TFLOP per process, " in capsys.readouterr().out
     assert main(["info", "release", *shared, "--num_no_recompute", "28"]) == 0
-    assert "transformer 49.5 TFLOP on each process that shares it, " in capsys.readouterr().out
+    assert "transformer 49.5 TFLOP per process, " in capsys.readouterr().out
     beside = told(
         capsys, "release", "--text_encoder_name", str(DEMO / "text_encoder"), "--version", "17x256x256"
     )
@@ -112,7 +112,10 @@ def test_the_release_s_parameters_are_counted(capsys: pytest.CaptureFixture[str]
 
 
 def test_nothing_is_loaded() -> None:
-    code = "import sys; from opensora.cli import main; code = main(['info', 'demo']); sys.exit(code or 'mindspore' in sys.modules)"
+    code = (
+        "import sys; from opensora.cli import main; "
+        "code = main(['info', 'demo']); sys.exit(code or 'mindspore' in sys.modules)"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
     )

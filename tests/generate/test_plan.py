@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from opensora.generate.options import GenerateJob, GenerateOptions, prepare
-from opensora.generate.plan import PlannedVideo, plan, sidecar_content
+from opensora.generate.plan import PlannedVideo, plan
+from opensora.generate.sidecar import sidecar_content
 
 
 def job(model: Path, **changes: Any) -> GenerateJob:
@@ -23,7 +24,7 @@ def job(model: Path, **changes: Any) -> GenerateJob:
 
 def pretend_finished(video: PlannedVideo, request: GenerateJob) -> None:
     video.path.parent.mkdir(exist_ok=True)
-    video.sidecar.write_text(json.dumps(sidecar_content(video, request)))
+    video.sidecar.write_text(json.dumps(sidecar_content(request, video.recipe, video.path.name)))
     video.path.write_bytes(b"video")
 
 
@@ -78,7 +79,8 @@ def test_another_request_never_overwrites(model: Path, changes: dict[str, Any]) 
     request = job(model)
     pretend_finished(plan(request)[0], request)
     with pytest.raises(
-        ValueError, match=r"0000-\w+\.mp4 exists and was made otherwise: move it away, or name another folder"
+        ValueError,
+        match=r"0000-\w+\.mp4 exists and was made otherwise: move it away, or choose another --save_img_path",
     ):
         plan(job(model, **changes))
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
+from opensora.generate import prompts, stages
 from opensora.generate import run as command
 from opensora.generate.options import GenerateOptions, prepare
 from opensora.generate.run import generate
@@ -58,7 +59,7 @@ def test_an_interrupted_run_continues(
     model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Path("prompts.txt").write_text("a cat\na dog\nan owl\n")
-    original, written = command.write_video, []
+    original, written = stages.write_video, []
 
     def interrupted(path: Path, *values: Any) -> None:
         if written:
@@ -66,13 +67,13 @@ def test_an_interrupted_run_continues(
         written.append(path.name)
         original(path, *values)
 
-    monkeypatch.setattr(command, "write_video", interrupted)
+    monkeypatch.setattr(stages, "write_video", interrupted)
     assert run("prompts.txt") == 130
-    monkeypatch.setattr(command, "write_video", original)
+    monkeypatch.setattr(stages, "write_video", original)
     before = Path("out/0000-a_cat.mp4").stat().st_mtime_ns
     capfd.readouterr()
     assert run("prompts.txt") == 0
-    assert "1 of 3 are finished in out and are skipped" in capfd.readouterr().err
+    assert "skipping 1 of 3 videos, which are finished in out" in capfd.readouterr().err
     assert Path("out/0000-a_cat.mp4").stat().st_mtime_ns == before
     assert run("prompts.txt", out="whole") == 0
     assert contents("out") == contents("whole") and len(contents("out")) == 3
@@ -89,7 +90,7 @@ def test_one_part_after_the_other_gives_the_same(model: Path, caplog: pytest.Log
     )
     with caplog.at_level(logging.INFO, "opensora"):
         generate(prepare(options), memory=2**30)
-    assert "they are loaded one after the other" in caplog.text
+    assert "loading one model at a time" in caplog.text
     assert run("a cat", "a dog", "--num_videos_per_prompt", "2", out="together") == 0
     assert contents("apart") == contents("together") and len(contents("apart")) == 4
     assert not list(Path("apart").glob(".opensora-*"))
@@ -158,8 +159,8 @@ def test_weights_in_place_of_the_folder_s(model: Path) -> None:
 
 
 def test_prompts_that_are_hard_to_name(model: Path) -> None:
-    prompts = ["../../etc/passwd", "long " * 2000, "\U0001f418 : ?", "con"]
-    assert run(*prompts, "--num_sampling_steps", "1") == 0
+    texts = ["../../etc/passwd", "long " * 2000, "\U0001f418 : ?", "con"]
+    assert run(*texts, "--num_sampling_steps", "1") == 0
     assert len(contents("out")) == 4
     assert sorted(path.name for path in Path().iterdir()) == ["model", "out"]
 
@@ -207,12 +208,12 @@ def test_a_file_in_the_way(model: Path, capfd: pytest.CaptureFixture[str]) -> No
 def test_the_demo_model_says_what_it_knows(
     model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "DEMO", Path("model"))
+    monkeypatch.setattr(prompts, "DEMO", Path("model"))
     assert run("a locomotive", "An Elephant on a sky blue background", "--num_sampling_steps", "1") == 0
-    lines = [line for line in capfd.readouterr().err.splitlines() if "the demo model knows" in line]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "no subject of the demo model" in line]
     assert (
         len(lines) == 1
-        and lines[0].startswith("'a locomotive' names no subject")
+        and lines[0].startswith("prompt 'a locomotive' names no subject")
         and "elephant" in lines[0]
         and "sky blue" in lines[0]
     )

@@ -95,7 +95,7 @@ def test_a_whole_model_in_another_type(tmp_path: Path, dtype: str) -> None:
     stored = TensorFile(tmp_path / "small" / "vae" / FILE).entries
     assert set(stored) == set(
         TensorFile(RELEASE / "vae" / FILE).entries
-    )  # the loss too: the original loads it strictly
+    )  # the loss too: the reference loads it strictly
     assert {entry.dtype for name, entry in stored.items() if "num_batches" not in name} == {
         "F16" if dtype == "float16" else "BF16"
     }

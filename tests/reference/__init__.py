@@ -1,4 +1,4 @@
-"""Reference tensors written by the original PyTorch implementation; never regenerated here."""
+"""Reference tensors written by the reference; never regenerated here."""
 
 import json
 from pathlib import Path

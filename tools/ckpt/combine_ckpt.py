@@ -1,4 +1,4 @@
-"""The published version's name for `opensora combine`."""
+"""The published version's script for `opensora combine`."""
 
 import runpy
 import sys

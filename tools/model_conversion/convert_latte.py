@@ -1,4 +1,4 @@
-"""The published version's name for `opensora convert`."""
+"""The published version's script for `opensora convert`."""
 
 import runpy
 import sys

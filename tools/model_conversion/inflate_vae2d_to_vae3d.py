@@ -1,4 +1,4 @@
-"""The published version's name for `opensora inflate-vae`."""
+"""The published version's script for `opensora inflate-vae`."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Samplers by name: upstream's ten, and two that need fewer steps."""
+"""Samplers by name: the reference's ten, and two that need fewer steps."""
 
 import difflib
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def make_sampler(name: str, steps: int, upstream: bool = False) -> Sampler:
     """A sampler over `steps` steps of the schedule that the model was trained with, without clipping.
 
     `upstream=True` gives upstream's bare constructors where they differ: DDIM and DDPM clip the predicted data to [-1, 1],
-    Heun and KDPM2Ancestral follow other betas; the two names that upstream does not have are the same either way.
+    Heun and KDPM2Ancestral follow other betas. The two samplers that the reference lacks do not change.
     Raises ValueError for an unknown name or for steps outside 1 to 1000.
     """
     if name not in SAMPLERS:

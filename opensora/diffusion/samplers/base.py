@@ -79,7 +79,10 @@ def leading_timesteps(steps: int) -> np.ndarray:
 
 
 def even_timesteps(steps: int, upstream: bool) -> np.ndarray:
-    """Evenly spaced from 999 to 0, fractional, both ends included: (steps,). A single step is made at 999, upstream at 0."""
+    """Evenly spaced from 999 to 0, fractional, both ends included: (steps,).
+
+    A single step is at 999; the reference has it at 0.
+    """
     if upstream and steps == 1:
         return np.zeros(1)
     return np.linspace(TRAIN_STEPS - 1, 0, steps)

@@ -14,7 +14,7 @@ from opensora.diffusion.schedule import TRAIN_STEPS
 
 
 class DDIM(Sampler):
-    """Deterministic first-order sampler. Upstream clips the predicted data to [-1, 1], which latents exceed."""
+    """Deterministic, first order. The reference clips the predicted data to [-1, 1], which latents exceed."""
 
     def __init__(self, steps: int, upstream: bool) -> None:
         self.timesteps = leading_timesteps(steps)

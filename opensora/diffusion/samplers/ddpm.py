@@ -9,7 +9,7 @@ from opensora.diffusion.schedule import TRAIN_STEPS
 
 
 class DDPM(Sampler):
-    """Adds noise at every step but the last. Upstream clips the predicted data to [-1, 1], which latents exceed."""
+    """Adds noise at every step but the last. The reference clips the prediction to [-1, 1], which latents exceed."""
 
     def __init__(self, steps: int, upstream: bool) -> None:
         self.timesteps = leading_timesteps(steps)

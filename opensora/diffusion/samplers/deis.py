@@ -24,7 +24,7 @@ def log_polynomial_weight(start: float, end: float, node: float, other: float) -
 
 
 class DEIS(Sampler):
-    """One evaluation a step. Like upstream it ends at timestep 0; below 15 steps the last one is of first order."""
+    """One evaluation per step. Ends at timestep 0, as in the reference; below 15 steps the last is of first order."""
 
     def __init__(self, steps: int, upstream: bool) -> None:
         kept = train_alphas_cumprod()

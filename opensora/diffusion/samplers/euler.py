@@ -14,7 +14,7 @@ from opensora.diffusion.samplers.base import (
 
 
 class Euler(SigmaSampler):
-    """First order, deterministic: upstream draws noise for its churn, of which its default amount is zero."""
+    """First order, deterministic: the reference draws noise for its churn, but the default churn is zero."""
 
     def __init__(self, steps: int, upstream: bool) -> None:
         self.timesteps = even_timesteps(steps, upstream)

@@ -6,7 +6,7 @@ import numpy as np
 
 from opensora.diffusion.samplers.base import SigmaSampler, even_timesteps, sigmas_at, train_alphas_cumprod
 
-# The betas of upstream's bare constructor, which are not those that the model was trained with.
+# The betas of the reference's bare constructor, which are not those that the model was trained with.
 UPSTREAM_BETAS = (0.00085, 0.012)
 
 

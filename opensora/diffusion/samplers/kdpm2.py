@@ -27,7 +27,7 @@ class KDPM2Ancestral(SigmaSampler):
         self.sigmas = sigmas_at(self.timesteps, kept)
         self.init_noise_sigma = float(self.sigmas[0])
         self._sigmas_next = np.append(self.sigmas[1:], 0.0)
-        # Upstream finds the midpoint's timestep from its noise level, between training timesteps on a logarithmic scale.
+        # As in the reference: the midpoint's timestep interpolates the training timesteps at its log noise level.
         self.timesteps[1::2] = np.interp(
             np.log(self.sigmas[1::2]), np.log(sigmas_of(kept)), np.arange(len(kept))
         )

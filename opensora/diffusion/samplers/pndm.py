@@ -27,8 +27,8 @@ RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 class PNDM(Sampler):
     """Four evaluations for each of the first three steps, one for each later step: `steps` + 9 in all.
 
-    With fewer than four steps, which upstream refuses, the Runge-Kutta part shrinks to `steps` - 1. Like upstream, the
-    process ends at timestep 0 (noise-to-data ratio 0.01), so that the last step changes nothing.
+    With fewer than four steps, which the reference refuses, the Runge-Kutta part shrinks to `steps` - 1. As in the
+    reference, the last step, at timestep 0 (noise-to-data ratio 0.01), changes nothing.
     """
 
     def __init__(self, steps: int, upstream: bool) -> None:

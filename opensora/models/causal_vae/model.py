@@ -113,7 +113,7 @@ class CausalVAE:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **overrides: Any) -> "CausalVAE":
-        """Load `<folder>/config.json` and its safetensors; a published file's `loss.*` weights are ignored. Raises WeightsError."""
+        """Load `<folder>/config.json` and its safetensors; a released file's `loss.*` weights are ignored. Raises WeightsError."""
         config = CausalVAEConfig.from_dict({**load_config(folder), **overrides})
         vae = cls(config, {})
         vae.load_weights(folder)
@@ -147,7 +147,7 @@ class CausalVAE:
         return cls(config, weights)
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the PyTorch original load."""
+        """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the reference load."""
         save_weights(
             folder,
             asdict(self.config),

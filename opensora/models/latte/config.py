@@ -82,7 +82,7 @@ class LatteConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of a config.json that the PyTorch original reads."""
+        """The content of a config.json that the reference reads."""
         return {"_class_name": "LatteT2V", **FIXED, **asdict(self)}
 
     @property

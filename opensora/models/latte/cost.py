@@ -34,7 +34,7 @@ def forward_flops(
     """Operations of one forward of LatteT2V on latents (batch, 4, T + num_images, h, w); latent_size is (T, h, w).
 
     text_length: tokens of a text, by default the model's longest. texts: for how many texts keys and values are computed, by
-    default one for the video and each image. While sampling it is 0, since they are kept; the PyTorch original computes
+    default one for the video and each image. While sampling it is 0, since they are kept; the reference computes
     them for every frame, T + num_images. ranks: how many share the frames and images; the operations are then those of the one that has
     most.
     """

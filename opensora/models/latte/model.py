@@ -63,7 +63,7 @@ class LatteT2V:
         return cls(config, {name: ms.Tensor.from_numpy(spec.draw(rng)) for name, spec in specs.items()})
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write a folder that `from_pretrained` and the PyTorch original load."""
+        """Write a folder that `from_pretrained` and the reference load."""
         arrays = {name: value.asnumpy() for name, value in self.weights.items()}
         save_weights(folder, self.config.to_dict(), arrays, dtype=dtype)
 

@@ -91,7 +91,7 @@ class T5Encoder:
         return cls(config, open_engine().weights(weights))
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write config.json and model.safetensors, which `from_pretrained` and the PyTorch original load."""
+        """Write config.json and model.safetensors, which `from_pretrained` and the reference load."""
         config = {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(self.config)}
         save_weights(
             folder,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.model import T5Config, T5Encoder
+from opensora.options import by_group
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
 from opensora.train.loop import train
@@ -128,14 +129,10 @@ def _held_out(options: TrainOptions, spec: ModelSpec, vae: Path | None) -> Sampl
 
 
 def _write_settings(run: Path, options: TrainOptions, config: LatteConfig) -> None:
-    """What the run was asked for, and the transformer's configuration, which a model folder of its weights needs."""
+    """Save the options, and the transformer's configuration, which a model folder of its weights needs."""
     run.mkdir(parents=True, exist_ok=True)
-    content = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()
-    }
-    write_atomic(
-        run / "config.yaml", lambda file: file.write(yaml.safe_dump(content, sort_keys=False).encode())
-    )
+    content = yaml.safe_dump(by_group(options), sort_keys=False).encode()
+    write_atomic(run / "config.yaml", lambda file: file.write(content))
     write_atomic(
         run / "config.json", lambda file: file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
     )

@@ -60,18 +60,18 @@ class VAELoss:
     perceptual distance; its negative log-likelihood is that / exp(logvar) + logvar, summed over pixels and divided by videos and frames.
     KL is divided by videos.
 
-    Both calls run the discriminator in training mode and update its running statistics, as the original's loss does.
+    Both calls run the discriminator in training mode and update its running statistics, as the reference's loss does.
     `logvar` may be changed between calls; a run that learns it steps along `GeneratorTerms.by_logvar`.
     """
 
     kl_weight: float = 1e-6
     logvar: float = 0.0
     squared_weight: float = 0.0
-    """Share of the squared error that is added to the absolute one (not in the original)."""
+    """Share of the squared error that is added to the absolute one (not in the reference)."""
     motion_weight: float = 0.0
-    """Weight of the same distance between changes from frame to frame (not in the original)."""
+    """Weight of the same distance between changes from frame to frame (not in the reference)."""
     motion_strength_weight: float = 0.0
-    """Weight of the distance between the strengths of changes in each patch (not in the original)."""
+    """Weight of the distance between the strengths of changes in each patch (not in the reference)."""
     perceptual: Perceptual | None = None
     perceptual_weight: float = 1.0
     discriminator: Discriminator | None = None

@@ -1,4 +1,4 @@
-"""The ten upstream samplers against recorded runs of 10 steps with the noise prediction 0.1 * input * cos(t / 1000)."""
+"""The ten samplers of the reference: recorded runs of 10 steps with the prediction 0.1 * input * cos(t / 1000)."""
 
 from collections.abc import Callable
 

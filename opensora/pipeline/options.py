@@ -1,0 +1,52 @@
+"""Options that several commands share: the autoencoder's memory, and the device."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from opensora.models.causal_vae.policy import VAEPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEOptions:
+    """Autoencoder."""
+
+    GROUP: ClassVar[str] = "vae"
+    vae_memory: Literal["auto", "exact", "chunked", "tiled"] = "auto"
+    """exact: the whole video at once; chunked: the same result up to rounding, in less memory; tiled: same as
+    --enable_tiling; auto: chunked on a CPU, exact elsewhere."""
+    enable_tiling: bool = False
+    """Use the reference's tiles of 256 pixels and chunks of 65 frames: less memory, but seams may be visible."""
+    enable_time_chunk: bool = False
+    """Use the reference's chunks of 65 frames; frames stay whole unless --enable_tiling is set too."""
+    tile_overlap_factor: float = 0.25
+    """Overlap of neighbouring tiles, as a fraction of their size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceDeviceOptions:
+    """Device."""
+
+    GROUP: ClassVar[str] = "device"
+    device: Literal["CPU", "Ascend"] = "CPU"
+    """Device to run on."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Compute precision; a CPU supports fp32 only."""
+
+
+def choose_vae_policy(options: VAEOptions, device: str) -> VAEPolicy:
+    """Raises ValueError for values that are out of range or exclude each other."""
+    return VAEPolicy.choose(
+        device,
+        options.vae_memory,
+        enable_tiling=options.enable_tiling,
+        enable_time_chunk=options.enable_time_chunk,
+        overlap=options.tile_overlap_factor,
+    )
+
+
+def check_device_options(options: InferenceDeviceOptions) -> None:
+    """Raises ValueError for a precision that the device does not support."""
+    if options.device == "CPU" and options.precision != "fp32":
+        raise ValueError(
+            f"precision {options.precision} is not supported on a CPU: use --precision fp32, or --device Ascend"
+        )
