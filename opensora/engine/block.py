@@ -9,8 +9,26 @@ if TYPE_CHECKING:
 
 Weights = Mapping[str, Any]
 Prefix = str | tuple[str, ...]
-Pullback = Callable[[Any], tuple[dict[str, Any], list[Any]]]
-"""From the gradient of a block's output to those of its weights by name, and of its inputs with None for constants."""
+Gradients = tuple[dict[str, Any], list[Any]]
+"""Gradients of a block's weights by name, and of its inputs with None for constants."""
+Pullback = Callable[[Any], Gradients]
+"""From the gradient of a block's output to those of its weights and inputs."""
+
+
+class Differentiable(Protocol):
+    """What a tape can record: a `Block`, or a map between devices, which is not compiled."""
+
+    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+        """The output: a tensor, or a tuple of tensors."""
+        ...
+
+    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> Gradients:
+        """The gradients, given that of the output; the forward may be computed again."""
+        ...
+
+    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+        """The output, and its pullback, which does not compute the forward again."""
+        ...
 
 
 class Block:
@@ -40,18 +58,16 @@ class Block:
     def __call__(self, weights: Weights, *inputs: Any) -> Any:
         return self._compiled(self.own(weights), *inputs)
 
-    def gradient(
-        self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
-    ) -> tuple[dict[str, Any], list[Any]]:
-        """(gradients by weight name, gradients of the inputs with None for constants), given the gradient of the output."""
+    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> Gradients:
+        """The gradients, given that of the output; the forward is computed again."""
         return self._compiled.gradient(self.own(weights), inputs, output_gradient)
 
-    def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
-        """(output, its pullback from what the forward computed on the way): no second forward, but more memory.
+    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+        """The output, and its pullback from saved activations: no second forward, but more memory.
 
-        The framework's records are a stack: of several, the pullback of the last must be called first, and each once.
+        The framework's records are a stack: of several, the last pullback must be called first, and each once.
         """
-        return self._compiled.keeping(self.own(weights), *inputs)
+        return self._compiled.with_saved_activations(self.own(weights), *inputs)
 
 
 class Run(Protocol):

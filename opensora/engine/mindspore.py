@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from opensora.engine import Network
-from opensora.engine.block import Block, Prefix, Pullback, Weights, subset
+from opensora.engine.block import Block, Differentiable, Prefix, Pullback, Weights, subset
 from opensora.engine.tree import tree_map
 from opensora.engine.weights import OnDemand
 from opensora.runtime import compute_dtype, mindspore
@@ -59,7 +59,7 @@ class CompiledBlock:
             tensors = iter(result[len(weights) :])
         return weight_gradients, [next(tensors) if isinstance(value, ms.Tensor) else None for value in inputs]
 
-    def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
         names, copies = tuple(weights), _copies(inputs)
         function = self._recorded if _settings["jit"] else self._one_by_one
 
@@ -171,7 +171,7 @@ class Forward:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
         return block(subset(self.weights, prefix), *inputs)
 
     def tensor(self, array: np.ndarray) -> Any:
@@ -187,9 +187,9 @@ class Tape(Forward):
         self._keeps = keeps
         self._records: list[tuple[Pullback, Prefix, tuple[Any, ...], tuple[Any, ...]]] = []
 
-    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
         if prefix in self._keeps:
-            output, pullback = block.keeping(subset(self.weights, prefix), *inputs)
+            output, pullback = block.with_saved_activations(subset(self.weights, prefix), *inputs)
         else:
             output, pullback = (
                 super().__call__(block, prefix, *inputs),
@@ -199,7 +199,7 @@ class Tape(Forward):
         return output
 
     def _recomputed(
-        self, block: Block, prefix: Prefix, inputs: tuple[Any, ...], output_gradient: Any
+        self, block: Differentiable, prefix: Prefix, inputs: tuple[Any, ...], output_gradient: Any
     ) -> tuple[dict[str, Any], list[Any]]:
         return block.gradient(subset(self.weights, prefix), inputs, output_gradient)
 

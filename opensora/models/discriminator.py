@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.engine.block import Block
+from opensora.engine.block import Block, Differentiable
 from opensora.engine.mindspore import Forward, Tape
 from opensora.models.initial import normal, uniform
 from opensora.nn.convolution import from_frames, time_tap, to_frames
@@ -102,7 +102,7 @@ class Discriminator:
         self.weights = dict(weights)
         self.dims = dims
         self.layers = sum(len(value.shape) == dims + 2 for value in weights.values()) - 2
-        self.everywhere: Block | None = None
+        self.all_reduce_mean: Differentiable | None = None
         """The mean of a tensor over all devices, where each sees other clips: batch norms are then those of all clips together."""
         self.devices = 1
 
@@ -208,4 +208,4 @@ class Discriminator:
         }
 
     def _mean_everywhere(self, run: Forward, value: Any) -> Any:
-        return value if self.everywhere is None else run(self.everywhere, "", value)
+        return value if self.all_reduce_mean is None else run(self.all_reduce_mean, "", value)

@@ -1,37 +1,41 @@
-"""What a model asks for where several devices may share a video. `parallel/sequence.py` has the answers of several."""
+"""Hooks for splitting a video across devices. Here is the form for one device; `parallel/sequence.py` has the others."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from opensora.engine.block import Block
+from opensora.engine.block import Differentiable
+from opensora.nn.tensor import Tensor
 
 T = TypeVar("T")
 
 
-class Alone:
-    """All frames are here."""
+class FrameExchange:
+    """How a transformer whose device may hold only some frames of a video reaches the others; this one holds all."""
 
-    def total(self, frames: int) -> int:
-        """Frames of the whole video, of which this device holds `frames`."""
+    def total_frames(self, frames: int) -> int:
+        """The number of frames of the whole video, given the number on this device."""
         return frames
 
-    def own(self, table: Any) -> Any:
-        """This device's rows of a table with a row for each frame of the whole video."""
+    def local_rows(self, table: Tensor) -> Tensor:
+        """The rows for this device's frames, of a table (T, ...) for the whole video."""
         return table
 
-    def over_time(self, block: Block) -> Block:
-        """A block that joins frames, for tokens (B, frames of this device and its images, S, D); its other inputs know the whole video."""
+    def wrap_temporal(self, block: Differentiable) -> Differentiable:
+        """The temporal block `block(weights, x, *inputs)` for this device's frames.
+
+        x is (B, frames and images of this device, S, D); the other inputs are those for the whole video.
+        """
         return block
 
 
-class Turns:
-    """Who computes which of many pieces: one device all of them, one after the other."""
+class WorkSharing:
+    """How devices share independent pieces of work; this one computes all of them in order."""
 
-    def compute(
+    def map(
         self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]
     ) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
-        """Every item with what the function makes of it, in their order. The results of all items have the same shapes."""
+        """Yield (item, function(item)) in the order of the items. The results of all items have the same shapes."""
         for item in items:
             yield item, function(item)

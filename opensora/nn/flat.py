@@ -1,22 +1,22 @@
-"""Many tensors as one vector: one operation for all of them in place of one each, and a plain range to share out over devices."""
+"""Many tensors as one flat vector: one operation updates all of them, and a range of it is one device's share."""
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from opensora.nn.tensor import Tensor
 from opensora.runtime import device, mindspore
 
 ms = mindspore()
 ops = ms.ops
 
 
-def square_sum(tensor: Any) -> float:
+def square_sum(tensor: Tensor) -> float:
     """The sum of the squares of all elements.
 
-    On a CPU on the host, since there the framework's sum over all axes of a large tensor ends in other last digits from one execution to
-    the next, by how its threads shared the elements. Sums that leave an axis do not.
+    On a CPU it is computed on the host: the framework's sum over all axes of a large tensor depends on how its
+    threads split the elements, so the last digits differ from run to run. Sums over some axes do not.
     """
     if device() != "CPU":
         return float(ops.sum(tensor * tensor).asnumpy())
@@ -25,59 +25,59 @@ def square_sum(tensor: Any) -> float:
 
 
 class Layout:
-    """Names and shapes of tensors, in the order in which they lie in the vector."""
+    """Names and shapes of tensors, in their order in the vector."""
 
-    def __init__(self, tensors: Mapping[str, Any]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.shapes = {name: tuple(value.shape) for name, value in tensors.items()}
         self.sizes = [prod(shape) for shape in self.shapes.values()]
         self.length = sum(self.sizes)
 
-    def pack(self, tensors: Mapping[str, Any]) -> Any:
-        """The vector (total,) of these tensors, which may be more than the layout's."""
+    def pack(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The vector (length,) of these tensors; tensors that are not in the layout are ignored."""
         return ops.concat([ops.reshape(tensors[name], (-1,)) for name in self.shapes])
 
     def pack_arrays(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The same of arrays on the host."""
+        """`pack` for arrays on the host."""
         return np.concatenate([np.ravel(arrays[name]) for name in self.shapes])
 
-    def unpack(self, vector: Any) -> dict[str, Any]:
-        """The tensors of a vector."""
+    def unpack(self, vector: Tensor) -> dict[str, Tensor]:
+        """The tensors of a vector (length,): the inverse of `pack`."""
         parts = ops.split(vector, self.sizes)
         return {
             name: ops.reshape(part, shape)
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
 
-    def unpack_arrays(self, vector: Any) -> dict[str, np.ndarray]:
-        """The same on the host."""
+    def unpack_arrays(self, vector: Tensor) -> dict[str, np.ndarray]:
+        """`unpack` to arrays on the host."""
         parts = np.split(vector.asnumpy(), np.cumsum(self.sizes)[:-1])
         return {
             name: part.reshape(shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
 
 
-class Whole:
-    """Who updates which part of a vector: one device all of it. `parallel/zero.py` has the answers for several devices."""
+class ParameterSharding:
+    """Which part of a flat vector this device updates: here, all of it. `parallel/zero.py` has the other forms."""
 
     rank, ranks = 0, 1
-    """Whose part this is, of how many different ones."""
+    """The number of this device's part, and the number of different parts."""
 
-    def length(self, whole: int) -> int:
-        """Length of this device's part of a vector."""
-        return whole
+    def local_length(self, length: int) -> int:
+        """The length of this device's part of a vector (length,)."""
+        return length
 
-    def part(self, vector: Any) -> Any:
+    def local(self, vector: Tensor) -> Tensor:
         """This device's part of a vector, a tensor or an array, that is the same on all devices."""
         return vector
 
-    def whole(self, part: Any, length: int) -> Any:
-        """The inverse of `part`: the vector (length,)."""
+    def gather(self, part: Tensor, length: int) -> Tensor:
+        """The vector (length,) of all devices' parts: the inverse of `local`."""
         return part
 
-    def mean(self, gradient: Any) -> Any:
+    def reduce_mean(self, gradient: Tensor) -> Tensor:
         """This device's part of the mean of all devices' gradients."""
         return gradient
 
-    def total(self, number: float) -> float:
+    def all_sum(self, number: float) -> float:
         """The sum of a number over all parts."""
         return number

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
-from opensora.parallel.collectives import Group, ms
+from opensora.parallel.collectives import ProcessGroup, ms
 from opensora.parallel.control import Control, Hub
 
 SCHEDULER = "MS_SCHED"
@@ -29,12 +29,12 @@ PORT_IN_USE = ("Repeated registration", "MS_SCHED_PORT is occupied")
 class Mesh:
     """The groups that this rank belongs to. Without arguments: one process, alone."""
 
-    world: Group = field(default_factory=Group)
-    sequence: Group = field(default_factory=Group)
+    world: ProcessGroup = field(default_factory=ProcessGroup)
+    sequence: ProcessGroup = field(default_factory=ProcessGroup)
     """Ranks that share the frames of the same samples."""
-    guidance: Group = field(default_factory=Group)
+    guidance: ProcessGroup = field(default_factory=ProcessGroup)
     """Ranks that share the halves of guidance of the same frames."""
-    team: Group = field(default_factory=Group)
+    team: ProcessGroup = field(default_factory=ProcessGroup)
     """Sequence and guidance together: ranks that work on the same samples."""
 
     @property
@@ -161,11 +161,11 @@ def _mesh(rank: int, size: int, sequence: int, team: int, control: Control) -> M
     )
 
 
-def _group(ranks: Any, rank: int, size: int, kind: str, control: Control) -> Group:
+def _group(ranks: Any, rank: int, size: int, kind: str, control: Control) -> ProcessGroup:
     if len(ranks) == 1:
-        return Group(ranks, rank)
+        return ProcessGroup(ranks, rank)
     if len(ranks) == size:
-        return Group(ranks, rank, ms.communication.GlobalComm.WORLD_COMM_GROUP, control)
+        return ProcessGroup(ranks, rank, ms.communication.GlobalComm.WORLD_COMM_GROUP, control)
     name = f"{kind}-{ranks[0]}"
     ms.communication.create_group(name, list(ranks))
-    return Group(ranks, rank, name, control)
+    return ProcessGroup(ranks, rank, name, control)

@@ -1,8 +1,9 @@
-"""Sequence parallelism on time: each rank of a group holds some frames of the same samples and some of their images.
+"""Sequence parallelism on time: each rank of a group holds some frames and images of the same samples.
 
-All blocks but the temporal ones work on frames by themselves. A temporal block works on patches by themselves, so the group exchanges
-patches for frames before it and back after it (arXiv:2403.10266): every rank then has all frames of some patches. Counts that do not
-divide are padded with zeros, which nothing reads: padded frames are cut off before a temporal block, and the loss leaves them out.
+All blocks but the temporal ones treat each frame by itself. A temporal block treats each patch by itself, so the
+ranks exchange frames for patches before it and back after it (arXiv:2403.10266): in between, each rank has all
+frames of some patches. Counts that the group does not divide are padded with zeros. Padded frames are cut off before
+a temporal block, and the loss masks them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,191 +12,188 @@ from typing import Any, TypeVar
 import numpy as np
 
 from opensora import runtime
-from opensora.engine.block import Block, Pullback, Weights
-from opensora.nn.exchange import Alone, Turns
-from opensora.parallel.collectives import Group
+from opensora.engine.block import Differentiable, Gradients, Pullback, Weights
+from opensora.nn.exchange import FrameExchange, WorkSharing
+from opensora.nn.tensor import Tensor
+from opensora.parallel.collectives import ProcessGroup
 
-ops = runtime.mindspore().ops
+ms = runtime.mindspore()
+ops = ms.ops
 T = TypeVar("T")
 
 
-def share_of(count: int, size: int) -> int:
-    """Items on each of `size` ranks, padding included."""
+def shard_length(count: int, size: int) -> int:
+    """The number of items on each of `size` ranks, padding included."""
     return -(-count // size)
 
 
-def own_part(x: np.ndarray, axis: int, group: Group) -> np.ndarray:
+def local_shard(x: np.ndarray, axis: int, group: ProcessGroup) -> np.ndarray:
     """This rank's part of an array along `axis`, padded with zeros to the same length on every rank."""
-    length = share_of(x.shape[axis], group.size)
-    chosen = np.take(x, range(group.index * length, min((group.index + 1) * length, x.shape[axis])), axis)
-    missing = [(0, length - chosen.shape[axis] if i == axis else 0) for i in range(x.ndim)]
-    return np.pad(chosen, missing) if any(after for _, after in missing) else chosen
+    length = shard_length(x.shape[axis], group.size)
+    first = group.index * length
+    part = np.take(x, range(first, min(first + length, x.shape[axis])), axis)
+    missing = length - part.shape[axis]
+    if not missing:
+        return part
+    return np.pad(part, [(0, missing if i == axis else 0) for i in range(x.ndim)])
 
 
-def own_frames(x: np.ndarray, axis: int, frames: int, group: Group) -> np.ndarray:
-    """This rank's part of a video of `frames` frames and, behind it, its part of the images that follow them."""
+def local_frames(x: np.ndarray, axis: int, frames: int, group: ProcessGroup) -> np.ndarray:
+    """This rank's part of a video of `frames` frames, followed by its part of the images after the video."""
     video, images = np.split(x, [frames], axis)
-    parts = [own_part(video, axis, group)]
+    parts = [local_shard(video, axis, group)]
     if images.shape[axis]:
-        parts.append(own_part(images, axis, group))
+        parts.append(local_shard(images, axis, group))
     return np.concatenate(parts, axis)
 
 
-def own_batch(batch: Mapping[str, Any], group: Group) -> dict[str, Any]:
-    """This rank's part of a training batch (`train.t2v.Batch`, arrays of the host) that is the same on all ranks of the group.
+def local_batch(batch: Mapping[str, Any], group: ProcessGroup) -> dict[str, Any]:
+    """This rank's part of a training batch (`train.t2v.Batch`, arrays on the host); all ranks have the same batch.
 
-    `share` (B,) is added: the part of a sample's elements in the loss that are here, so that the ranks' losses sum up to the sample's.
+    Adds `share` (B,): the fraction of a sample's loss elements on this rank, so that the losses of the ranks add up
+    to that of the sample.
     """
-    count = batch.get("num_images", 0)
-    frames = batch["latents"].shape[2] - count
-    own = {**batch, "num_images": share_of(count, group.size)}
+    images = batch.get("num_images", 0)
+    frames = batch["latents"].shape[2] - images
+    local = {**batch, "num_images": shard_length(images, group.size)}
     for name in ("latents", "noise"):
-        own[name] = own_frames(batch[name], 2, frames, group)
+        local[name] = local_frames(batch[name], 2, frames, group)
     mask = batch.get("latent_mask")
     if mask is None:
         mask = np.ones(np.delete(batch["latents"].shape, 1), np.float32)
-    own["latent_mask"] = own_frames(mask, 1, frames, group)  # zeros for padding
+    local["latent_mask"] = local_frames(mask, 1, frames, group)  # zeros for padding
     axes = (1, 2, 3)
-    own["share"] = (own["latent_mask"].sum(axes) / np.maximum(mask.sum(axes), 1)).astype(np.float32)
+    local["share"] = (local["latent_mask"].sum(axes) / np.maximum(mask.sum(axes), 1)).astype(np.float32)
     for name in ("text_embeds", "text_mask"):
-        if count and batch.get(name) is not None:
-            video, images = np.split(batch[name], [1], 1)
-            own[name] = np.concatenate((video, own_part(images, 1, group)), 1)
-    return own
+        if images and batch.get(name) is not None:
+            for_video, for_images = np.split(batch[name], [1], 1)
+            local[name] = np.concatenate((for_video, local_shard(for_images, 1, group)), 1)
+    return local
 
 
-def own_places(frames: int, images: int, group: Group) -> np.ndarray:
-    """Which of this rank's frames and images are no padding, bool (t+n,)."""
-    return own_frames(np.ones(frames + images, bool), 0, frames, group)
+def valid_frames(frames: int, images: int, group: ProcessGroup) -> np.ndarray:
+    """Whether each of this rank's frames and images is real, not padding: bool (t+n,)."""
+    return local_frames(np.ones(frames + images, bool), 0, frames, group)
 
 
-def all_captions(own: np.ndarray, images: int, group: Group) -> np.ndarray:
-    """Gradients by this rank's captions (B, 1+n, ...) among zeros for those of all images: (B, 1+N, ...)."""
-    length = share_of(images, group.size)
+def expand_to_all_captions(local: np.ndarray, images: int, group: ProcessGroup) -> np.ndarray:
+    """Gradients for this rank's captions (B, 1+n, ...) -> for all captions (B, 1+N, ...), zero for the others."""
+    length = shard_length(images, group.size)
     places = np.arange(images)[group.index * length : (group.index + 1) * length]
-    whole = np.zeros((own.shape[0], 1 + images, *own.shape[2:]), own.dtype)
-    whole[:, 0] = own[:, 0]
-    whole[:, 1 + places] = own[:, 1 : 1 + len(places)]
+    whole = np.zeros((local.shape[0], 1 + images, *local.shape[2:]), local.dtype)
+    whole[:, 0] = local[:, 0]
+    whole[:, 1 + places] = local[:, 1 : 1 + len(places)]
     return whole
 
 
-def all_frames(x: np.ndarray, axis: int, frames: int, group: Group) -> np.ndarray:
-    """The inverse of `own_part` for a video: every rank's frames, without the padding."""
+def gather_frames(x: np.ndarray, axis: int, frames: int, group: ProcessGroup) -> np.ndarray:
+    """The frames of all ranks without padding: the inverse of `local_shard` for a video of `frames` frames."""
     if group.size == 1:
         return x
-    tensor = runtime.mindspore().Tensor(np.ascontiguousarray(np.moveaxis(x, axis, 0)))
-    return np.moveaxis(group.all_gather(tensor).asnumpy()[:frames], 0, axis)
+    return np.moveaxis(_gather(np.moveaxis(x, axis, 0), group)[:frames], 0, axis)
 
 
-class SharedTurns(Turns):
-    """The ranks of a group take turns, and every one gets all results. Items and function are the same on all ranks."""
+def _gather(x: np.ndarray, group: ProcessGroup) -> np.ndarray:
+    """All ranks' arrays, concatenated along the first axis."""
+    return np.asarray(group.all_gather(ms.Tensor(np.ascontiguousarray(x))).asnumpy())
 
-    def __init__(self, group: Group) -> None:
+
+class ShardedWorkSharing(WorkSharing):
+    """Ranks of a group compute items in turn, and every rank gets all results.
+
+    All ranks must call `map` with the same function and items.
+    """
+
+    def __init__(self, group: ProcessGroup) -> None:
         self._group = group
 
-    def compute(
+    def map(
         self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]
     ) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
         waiting, size = list(items), self._group.size
         for first in range(0, len(waiting), size):
             turn = waiting[first : first + size]
-            # Where the last turn has fewer items than the group has ranks, some compute the last item again.
-            own = function(turn[min(self._group.index, len(turn) - 1)])
-            results = [np.split(self._gather(array), size) for array in own]
+            # If the last turn has fewer items than ranks, the ranks without one compute the last item again.
+            local = function(turn[min(self._group.index, len(turn) - 1)])
+            results = [np.split(_gather(array, self._group), size) for array in local]
             for i, item in enumerate(turn):
                 yield item, tuple(parts[i] for parts in results)
 
-    def _gather(self, array: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            self._group.all_gather(runtime.mindspore().Tensor(np.ascontiguousarray(array))).asnumpy()
-        )
 
+class ShardedFrameExchange(FrameExchange):
+    """The frames of a video are split over the ranks of a group."""
 
-class FrameExchange(Alone):
-    """What a model asks for when the ranks of a group share the frames of a video."""
-
-    def __init__(self, group: Group, frames: int) -> None:
-        """frames: those of the whole video, without padding."""
+    def __init__(self, group: ProcessGroup, frames: int) -> None:
+        """frames: the number of frames of the whole video, without padding."""
         self.group, self.frames = group, frames
-        self.own_frames = share_of(frames, group.size)
+        self.local_frames = shard_length(frames, group.size)
 
-    def total(self, frames: int) -> int:
-        assert frames == self.own_frames
+    def total_frames(self, frames: int) -> int:
+        assert frames == self.local_frames
         return self.frames
 
-    def own(self, table: Any) -> Any:
-        """This rank's rows of a table (T, ...), zeros for padded frames."""
-        start = self.group.index * self.own_frames
-        return _pad(table, 0, self.group.size * self.own_frames)[start : start + self.own_frames]
+    def local_rows(self, table: Tensor) -> Tensor:
+        start = self.group.index * self.local_frames
+        return _pad(table, 0, self.group.size * self.local_frames)[start : start + self.local_frames]
 
-    def over_time(self, block: Block) -> Block:
-        return _OverTime(block, self)
+    def wrap_temporal(self, block: Differentiable) -> Differentiable:
+        return ShardedTemporalBlock(block, self)
 
-    def to_time(self, x: Any) -> Any:
-        """Tokens (B, t+N, S, D) of this rank's frames -> (B, T, s, D): all frames of this rank's patches, without images."""
+    def to_time(self, x: Tensor) -> Tensor:
+        """Frames for patches: (B, t+N, S, D) of this rank's frames -> (B, T, s, D) of its patches, without images."""
         batch, _, patches, width = x.shape
-        n, t, s = self.group.size, self.own_frames, share_of(patches, self.group.size)
-        video = _pad(x[:, :t], 2, n * s)
-        parts = ops.transpose(
-            ops.reshape(video, (batch, t, n, s, width)), (2, 0, 1, 3, 4)
-        )  # (to, B, t, s, D)
-        parts = self.group.all_to_all(parts)  # (from, B, t, s, D)
+        n, t, s = self.group.size, self.local_frames, shard_length(patches, self.group.size)
+        video = ops.reshape(_pad(x[:, :t], 2, n * s), (batch, t, n, s, width))
+        parts = self.group.all_to_all(ops.transpose(video, (2, 0, 1, 3, 4)))  # (rank, B, t, s, D)
         return ops.reshape(ops.transpose(parts, (1, 0, 2, 3, 4)), (batch, n * t, s, width))[:, : self.frames]
 
-    def to_space(self, video: Any, patches: int) -> Any:
-        """(B, T, s, D) -> (B, t, S, D), the inverse and the transpose of `to_time` on frames that are no padding."""
+    def to_space(self, video: Tensor, patches: int) -> Tensor:
+        """Patches for frames: (B, T, s, D) -> (B, t, S, D), the inverse and the transpose of `to_time`.
+
+        Padded frames are zero.
+        """
         batch, _, s, width = video.shape
-        n, t = self.group.size, self.own_frames
-        parts = ops.transpose(
-            ops.reshape(_pad(video, 1, n * t), (batch, n, t, s, width)), (1, 0, 2, 3, 4)
-        )  # (to, B, t, s, D)
-        parts = self.group.all_to_all(parts)  # (from, B, t, s, D)
+        n, t = self.group.size, self.local_frames
+        parts = ops.reshape(_pad(video, 1, n * t), (batch, n, t, s, width))
+        parts = self.group.all_to_all(ops.transpose(parts, (1, 0, 2, 3, 4)))  # (rank, B, t, s, D)
         return ops.reshape(ops.transpose(parts, (1, 2, 0, 3, 4)), (batch, t, n * s, width))[:, :, :patches]
 
 
-class _OverTime(Block):
-    """A temporal block between two exchanges. If only its input is kept for the backward pass, that exchanges it again."""
+class ShardedTemporalBlock:
+    """A temporal block between two exchanges. A backward pass that recomputes the block exchanges its input again."""
 
-    def __init__(self, block: Block, exchange: FrameExchange) -> None:
+    def __init__(self, block: Differentiable, exchange: ShardedFrameExchange) -> None:
         self._block, self._exchange = block, exchange
 
-    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+    def __call__(self, weights: Weights, *inputs: Any) -> Tensor:
         x, *rest = inputs
-        video = self._block(weights, self._exchange.to_time(x), *rest)
-        return self._with_images(self._exchange.to_space(video, x.shape[2]), x)
+        return self._to_space(self._block(weights, self._exchange.to_time(x), *rest), x)
 
-    def gradient(
-        self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
-    ) -> tuple[dict[str, Any], list[Any]]:
+    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Tensor) -> Gradients:
         x, *rest = inputs
-        outward = self._exchange.to_time(output_gradient)
-        by_weight, (by_video, *by_rest) = self._block.gradient(
-            weights, (self._exchange.to_time(x), *rest), outward
-        )
-        by_x = self._with_images(self._exchange.to_space(by_video, x.shape[2]), output_gradient)
-        return by_weight, [by_x, *by_rest]
+        video, video_gradient = self._exchange.to_time(x), self._exchange.to_time(output_gradient)
+        by_weight, (by_video, *by_rest) = self._block.gradient(weights, (video, *rest), video_gradient)
+        return by_weight, [self._to_space(by_video, output_gradient), *by_rest]
 
-    def keeping(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Tensor, Pullback]:
         x, *rest = inputs
-        patches = x.shape[2]
-        video, pull = self._block.keeping(weights, self._exchange.to_time(x), *rest)
+        video, pull = self._block.with_saved_activations(weights, self._exchange.to_time(x), *rest)
 
-        def pullback(output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+        def pullback(output_gradient: Tensor) -> Gradients:
             by_weight, (by_video, *by_rest) = pull(self._exchange.to_time(output_gradient))
-            return by_weight, [
-                self._with_images(self._exchange.to_space(by_video, patches), output_gradient),
-                *by_rest,
-            ]
+            return by_weight, [self._to_space(by_video, output_gradient), *by_rest]
 
-        return self._with_images(self._exchange.to_space(video, patches), x), pullback
+        return self._to_space(video, x), pullback
 
-    def _with_images(self, video: Any, x: Any) -> Any:
-        frames = self._exchange.own_frames
-        return ops.concat((video, x[:, frames:]), 1) if x.shape[1] > frames else video
+    def _to_space(self, video: Tensor, x: Tensor) -> Tensor:
+        """The frames of this rank (B, t, S, D) from its patches of the video, followed by the images of x."""
+        frames = self._exchange.local_frames
+        local = self._exchange.to_space(video, x.shape[2])
+        return ops.concat((local, x[:, frames:]), 1) if x.shape[1] > frames else local
 
 
-def _pad(x: Any, axis: int, length: int) -> Any:
-    """Zeros behind `x` along an axis, up to a length."""
+def _pad(x: Tensor, axis: int, length: int) -> Tensor:
+    """x with zeros behind it along an axis, up to `length`."""
     missing = length - x.shape[axis]
     if not missing:
         return x

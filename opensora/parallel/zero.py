@@ -1,64 +1,64 @@
-"""Who updates which part of the weights: every rank all of them (plain data parallelism), or each a part of its own (ZeRO-1).
+"""Data parallelism: every rank updates all weights, or, with ZeRO-1, a part of its own.
 
-ZeRO-1 (arXiv:1910.02054, section 5.1): gradients are averaged to the rank that owns a part, which alone holds the optimizer's states of
-it, updates it and hands it to all others. Parts are contiguous ranges of the flat vectors of `nn/flat.py`, padded to equal length.
+ZeRO-1 (arXiv:1910.02054, section 5.1): a rank holds the optimizer's states of its part only. It receives the mean
+gradient of that part, updates it, and sends it to all others. Parts are equal ranges of the flat vectors of
+`nn/flat.py`, padded with zeros.
 """
-
-from typing import Any
 
 import numpy as np
 
 from opensora import runtime
-from opensora.nn.flat import Whole
+from opensora.nn.flat import ParameterSharding
+from opensora.nn.tensor import Tensor
 from opensora.parallel.mesh import Mesh
 
 ms = runtime.mindspore()
 ops = ms.ops
 
 
-def shares_of(mesh: Mesh, parallel_mode: str) -> Whole:
-    """What "data" (replicated) or "optim" (sharded) comes to; one process alone updates everything."""
+def parameter_sharding(mesh: Mesh, parallel_mode: str) -> ParameterSharding:
+    """The form for `parallel_mode`, "data" (replicated) or "optim" (sharded). A single process needs neither."""
     if mesh.size == 1:
-        return Whole()
-    return Sharded(mesh) if parallel_mode == "optim" else Replicated(mesh)
+        return ParameterSharding()
+    return ShardedParameters(mesh) if parallel_mode == "optim" else ReplicatedParameters(mesh)
 
 
-class Replicated(Whole):
-    """Every rank updates everything, with the mean gradient."""
+class ReplicatedParameters(ParameterSharding):
+    """Every rank updates all weights with the mean gradient."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._world, self._teams = mesh.world, mesh.data[1]
 
-    def mean(self, gradient: Any) -> Any:
-        """Ranks of a team hold summands of one gradient, so the sum over all ranks is divided by the number of teams."""
+    def reduce_mean(self, gradient: Tensor) -> Tensor:
+        # The ranks of a team hold summands of one gradient, so the sum over all ranks is divided by the teams.
         return self._world.all_reduce(gradient) / self._teams
 
 
-class Sharded(Whole):
-    """Every rank updates the part that belongs to it."""
+class ShardedParameters(ParameterSharding):
+    """Every rank updates its own part of the weights."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._world, self._teams = mesh.world, mesh.data[1]
         self.rank, self.ranks = mesh.rank, mesh.size
 
-    def length(self, whole: int) -> int:
-        return -(-whole // self.ranks)
+    def local_length(self, length: int) -> int:
+        return -(-length // self.ranks)
 
-    def part(self, vector: Any) -> Any:
-        length = self.length(vector.shape[0])
+    def local(self, vector: Tensor) -> Tensor:
+        length = self.local_length(vector.shape[0])
         return self._padded(vector)[self.rank * length : (self.rank + 1) * length]
 
-    def whole(self, part: Any, length: int) -> Any:
+    def gather(self, part: Tensor, length: int) -> Tensor:
         return self._world.all_gather(part)[:length]
 
-    def mean(self, gradient: Any) -> Any:
+    def reduce_mean(self, gradient: Tensor) -> Tensor:
         return self._world.reduce_scatter(self._padded(gradient)) / self._teams
 
-    def total(self, number: float) -> float:
+    def all_sum(self, number: float) -> float:
         return float(sum(self._world.agree(number)))
 
-    def _padded(self, vector: Any) -> Any:
-        missing = self.length(vector.shape[0]) * self.ranks - vector.shape[0]
+    def _padded(self, vector: Tensor) -> Tensor:
+        missing = self.local_length(vector.shape[0]) * self.ranks - vector.shape[0]
         if not missing:
             return vector
         if isinstance(vector, np.ndarray):

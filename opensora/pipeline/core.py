@@ -18,7 +18,7 @@ from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
 from opensora.nn.tensor import Tensor
 from opensora.parallel.mesh import Mesh
-from opensora.parallel.sequence import SharedTurns
+from opensora.parallel.sequence import ShardedWorkSharing
 from opensora.pipeline.sampling import draw, sample, upstream_text
 from opensora.pipeline.settings import Sampling, complete_sampling
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
@@ -311,7 +311,7 @@ class Pipeline:
         vae = CausalVAE.from_pretrained(self.spec.paths.vae)
         vae.policy = self.vae_policy
         if self.share_decoding:
-            vae.turns = SharedTurns(self.mesh.team)
+            vae.sharing = ShardedWorkSharing(self.mesh.team)
         return vae
 
     def _announce(self, stage: str, *shape: Any) -> None:

@@ -11,9 +11,9 @@ from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.pixels import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.causal_vae.config import LATENT_SCALE
-from opensora.parallel.collectives import Group
+from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.mesh import Mesh
-from opensora.parallel.sequence import FrameExchange, all_frames, own_part
+from opensora.parallel.sequence import ShardedFrameExchange, gather_frames, local_shard
 
 ms = runtime.mindspore()
 
@@ -50,7 +50,7 @@ class Denoiser:
         self.transformer = transformer
         self.temporal = temporal
         self.mesh = mesh or Mesh()
-        self.halves = self.mesh.guidance if len(text_embeds) > 1 else Group()
+        self.halves = self.mesh.guidance if len(text_embeds) > 1 else ProcessGroup()
         if self.halves.size > 1:
             half = slice(self.halves.index, self.halves.index + 1)
             text_embeds, text_mask = text_embeds[half], None if text_mask is None else text_mask[half]
@@ -69,8 +69,8 @@ class Denoiser:
     def __call__(self, latents: np.ndarray, timestep: float) -> np.ndarray:
         """Latents (B, C, T, H, W) -> noise and variance, float32 (R*B, 2*C, T, H, W), negative half first."""
         frames, sequence = latents.shape[2], self.mesh.sequence
-        exchange = FrameExchange(sequence, frames) if sequence.size > 1 else None
-        own, outputs = own_part(latents, 2, sequence), []
+        exchange = ShardedFrameExchange(sequence, frames) if sequence.size > 1 else None
+        own, outputs = local_shard(latents, 2, sequence), []
         for group, (keys_values, mask) in zip(self.groups, self.texts, strict=True):
             part = np.concatenate([own[group]] * self.repeats)
             times = np.full(len(part), timestep, np.float32)
@@ -84,7 +84,7 @@ class Denoiser:
                 exchange=exchange,
             )
             outputs.append(output.asnumpy().reshape(self.repeats, -1, *output.shape[1:]))
-        whole = _flat(all_frames(np.concatenate(outputs, axis=1), 3, frames, sequence))
+        whole = _flat(gather_frames(np.concatenate(outputs, axis=1), 3, frames, sequence))
         return self.halves.all_gather(ms.Tensor(whole)).asnumpy() if self.halves.size > 1 else whole
 
 

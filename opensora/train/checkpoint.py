@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from opensora.files import sync_folder, write_atomic
-from opensora.parallel.collectives import Group
+from opensora.parallel.collectives import ProcessGroup
 from opensora.weights import WeightsError, latest_checkpoint
 from opensora.weights.shards import ShardedState, sharded_states
 
@@ -37,7 +37,7 @@ def save_checkpoint(
     keep: int = 3,
     keep_every: int = 0,
     write_shard: Callable[[Path], None] | None = None,
-    world: Group | None = None,
+    world: ProcessGroup | None = None,
 ) -> Path:
     """Write a complete checkpoint, move LATEST to it, then remove older ones but the newest `keep` (0 keeps all).
 
@@ -45,7 +45,7 @@ def save_checkpoint(
     The processes of `world` (default: this one alone) call this together: each writes what it holds a part of by `write_shard(folder)`,
     and when all are done, the first writes the rest. Raises WeightsError where the disk is full; other errors of the disk are OSError.
     """
-    world = world or Group()
+    world = world or ProcessGroup()
     root = run / "checkpoints"
     final = root / f"step-{step:08d}"
     building = root / f".step-{step:08d}.{world.agree(os.getpid())[0]}"

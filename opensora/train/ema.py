@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.nn.flat import Layout, Whole
+from opensora.nn.flat import Layout, ParameterSharding
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -18,18 +18,18 @@ class EMA:
     """
 
     def __init__(
-        self, weights: Mapping[str, Any], decay: float = 0.9999, shares: Whole | None = None
+        self, weights: Mapping[str, Any], decay: float = 0.9999, sharding: ParameterSharding | None = None
     ) -> None:
-        """shares: which part of the average this device holds."""
+        """sharding: which part of the average this device holds."""
         assert 0.0 <= decay < 1.0
         self.decay = decay
-        self._shares = shares or Whole()
+        self._sharding = sharding or ParameterSharding()
         self.load(weights)
 
     def load(self, weights: Mapping[str, Any]) -> None:
         """Make these the average."""
         self._layout = Layout(weights)
-        self._vector = self._shares.part(self._layout.pack(weights))
+        self._vector = self._sharding.local(self._layout.pack(weights))
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -41,13 +41,13 @@ class EMA:
         return self._layout.unpack_arrays(self._whole())
 
     def _whole(self) -> Any:
-        return self._shares.whole(self._vector, self._layout.length)
+        return self._sharding.gather(self._vector, self._layout.length)
 
     def update(self, weights: Mapping[str, Any], step: int) -> None:
         """Take in the weights after optimizer step `step`, counted from 1."""
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
         self._vector = _blend(
-            self._vector, self._shares.part(self._layout.pack(weights)), ms.Tensor(np.float32(share))
+            self._vector, self._sharding.local(self._layout.pack(weights)), ms.Tensor(np.float32(share))
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from opensora.nn.flat import Whole
+from opensora.nn.flat import ParameterSharding
 from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.train.optim import FIRST, AdamW, AdamWRule, Optimizer, ParameterGroup, Step, UpdateRule
@@ -38,11 +38,14 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def make_optimizer(
-    options: OptimizerOptions, max_steps: int = 1, shares: Whole | None = None, masters: bool = False
+    options: OptimizerOptions,
+    max_steps: int = 1,
+    sharding: ParameterSharding | None = None,
+    masters: bool = False,
 ) -> Optimizer:
     """The optimizer that `options.optim` names; see `Optimizer` for the arguments."""
     kind = Muon if options.optim == "muon" else AdamW
-    return kind(options, max_steps, shares, masters)
+    return kind(options, max_steps, sharding, masters)
 
 
 class Muon(Optimizer):
@@ -50,7 +53,7 @@ class Muon(Optimizer):
 
     def rule_of(self, name: str, shape: Sequence[int]) -> UpdateRule:
         if len(shape) > 1 and HIDDEN.search(name) and not name.endswith(TABLES):
-            return MuonRule(self.shares)
+            return MuonRule(self.sharding)
         return AdamWRule(self.options.betas, self.options.optim_eps)
 
 
@@ -64,16 +67,16 @@ class MuonRule:
     name = "muon"
     moments = (FIRST,)
 
-    def __init__(self, shares: Whole) -> None:
-        self._shares = shares
+    def __init__(self, sharding: ParameterSharding) -> None:
+        self._sharding = sharding
 
     def __call__(
         self, group: ParameterGroup, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor], step: Step
     ) -> tuple[Tensor, ...]:
         direction, momentum = _nesterov(gradient, *moments, ms.Tensor(np.float32(step.gradient_scale)))
-        updates = orthogonal(group.layout.unpack(self._shares.whole(direction, group.layout.length)))
+        updates = orthogonal(group.layout.unpack(self._sharding.gather(direction, group.layout.length)))
         updates = {name: update * step_length(update.shape) for name, update in updates.items()}
-        own = self._shares.part(group.layout.pack(updates))
+        own = self._sharding.local(group.layout.pack(updates))
         numbers = np.array((1 - step.learning_rate * group.weight_decay, step.learning_rate), np.float32)
         return _step(weights, own, ms.Tensor(numbers)), momentum
 

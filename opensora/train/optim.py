@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from opensora.nn.flat import Layout, Whole, square_sum
+from opensora.nn.flat import Layout, ParameterSharding, square_sum
 from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.train.options import OptimizerOptions
@@ -84,7 +84,7 @@ class Optimizer:
     """Updates a dict of weights in place. Subclasses choose the update rule of each weight.
 
     options: a dataclass with the options of the optimizer. max_steps: length of the run, for the schedule.
-    shares: which part of each group's vector this device updates, and how it exchanges gradients and weights
+    sharding: which part of each group's vector this device updates, and how it exchanges gradients and weights
     with the others; by default it updates all of it. masters: keep float32 copies of this device's part of
     the weights from the first step on, so that the caller may round the weights after each step.
     """
@@ -93,11 +93,11 @@ class Optimizer:
         self,
         options: OptimizerOptions,
         max_steps: int = 1,
-        shares: Whole | None = None,
+        sharding: ParameterSharding | None = None,
         masters: bool = False,
     ) -> None:
         self.options = options
-        self.shares = shares or Whole()
+        self.sharding = sharding or ParameterSharding()
         self.max_steps = max_steps
         self.step = 0
         self._groups: list[ParameterGroup] = []
@@ -117,19 +117,19 @@ class Optimizer:
         norm is not finite, nothing changes: no weight, no moment, and not the step.
         """
         self._arrange(gradients)
-        vectors = [self.shares.mean(group.layout.pack(gradients)) for group in self._groups]
-        norm = math.sqrt(self.shares.total(sum(map(square_sum, vectors)))) / loss_scale
+        vectors = [self.sharding.reduce_mean(group.layout.pack(gradients)) for group in self._groups]
+        norm = math.sqrt(self.sharding.all_sum(sum(map(square_sum, vectors)))) / loss_scale
         rate = learning_rate(self.options, self.step, self.max_steps)
         if not math.isfinite(norm):
             return norm, rate
         self.step += 1
         step = Step(self.step, rate, clip_scale(norm, self.options.max_grad_norm) / loss_scale)
         for i, (group, gradient) in enumerate(zip(self._groups, vectors, strict=True)):
-            own = self._masters[i] if i in self._masters else self.shares.part(group.layout.pack(weights))
+            own = self._masters[i] if i in self._masters else self.sharding.local(group.layout.pack(weights))
             updated, *self._moments[i] = group.rule(group, own, gradient, self._moments[i], step)
             if self._keeps_masters:
                 self._masters[i] = updated
-            weights.update(group.layout.unpack(self.shares.whole(updated, group.layout.length)))
+            weights.update(group.layout.unpack(self.sharding.gather(updated, group.layout.length)))
         return norm, rate
 
     def _arrange(self, tensors: Mapping[str, Tensor | np.ndarray]) -> None:
@@ -143,7 +143,7 @@ class Optimizer:
             layout = Layout({name: tensors[name] for name in names})
             group = ParameterGroup(key[0], rules[names[0]], layout)
             self._groups.append(group)
-            length = self.shares.length(layout.length)
+            length = self.sharding.local_length(layout.length)
             self._moments.append([ops.zeros(length, ms.float32) for _ in group.rule.moments])
 
     def _weight_decay(self, shape: Sequence[int]) -> float:
@@ -155,7 +155,7 @@ class Optimizer:
         exact = dict(weights)
         for i, master in self._masters.items():
             layout = self._groups[i].layout
-            exact.update(layout.unpack(self.shares.whole(master, layout.length)))
+            exact.update(layout.unpack(self.sharding.gather(master, layout.length)))
         return exact
 
     def write_shard(self, folder: Path, prefix: str = "") -> None:
@@ -166,7 +166,7 @@ class Optimizer:
         ]
         shapes = [group.layout.shapes for group in self._groups]
         numbers = {"step": np.array(self.step, np.int64)}
-        save_shard(folder, self.shares.rank, self.shares.ranks, shapes, parts, numbers, prefix)
+        save_shard(folder, self.sharding.rank, self.sharding.ranks, shapes, parts, numbers, prefix)
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Moments as `<weight>.exp_avg` and `<weight>.exp_avg_sq`; the number of steps taken as `step`."""
@@ -202,7 +202,7 @@ class Optimizer:
                         "continue with the --optim of that run"
                     )
             self._moments[i] = [
-                ms.Tensor(self.shares.part(group.layout.pack_arrays(saved[moment])))
+                ms.Tensor(self.sharding.local(group.layout.pack_arrays(saved[moment])))
                 for moment in group.rule.moments
             ]
 

@@ -54,13 +54,13 @@ class Everything:
         return True
 
 
-@pytest.fixture(params=["recomputing", "keeping"])
+@pytest.fixture(params=["recomputing", "saving"])
 def make_tape(request: pytest.FixtureRequest) -> Any:
     """A tape whose blocks all compute their forward again, or none of them."""
-    return lambda weights: Tape(weights, Everything() if request.param == "keeping" else ())
+    return lambda weights: Tape(weights, Everything() if request.param == "saving" else ())
 
 
-keeping, gradient_of = Block.keeping, Block.gradient
+with_saved_activations, gradient_of = Block.with_saved_activations, Block.gradient
 
 
 def test_weights_by_prefix() -> None:
@@ -221,8 +221,10 @@ def test_which_blocks_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
     monkeypatch.setattr(
         Block,
-        "keeping",
-        lambda self, weights, *inputs: kept.append(len(inputs)) or keeping(self, weights, *inputs),
+        "with_saved_activations",
+        lambda self, weights, *inputs: (
+            kept.append(len(inputs)) or with_saved_activations(self, weights, *inputs)
+        ),
     )
     monkeypatch.setattr(
         Block,

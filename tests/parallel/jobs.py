@@ -17,12 +17,18 @@ from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.latte.config import LatteConfig
 from opensora.models.latte.model import LatteT2V
-from opensora.nn.exchange import Turns
-from opensora.nn.flat import Whole
+from opensora.nn.exchange import WorkSharing
+from opensora.nn.flat import ParameterSharding
 from opensora.parallel import collectives
 from opensora.parallel.mesh import Mesh, open_mesh
-from opensora.parallel.sequence import FrameExchange, SharedTurns, all_frames, own_batch, own_part
-from opensora.parallel.zero import Replicated, Sharded
+from opensora.parallel.sequence import (
+    ShardedFrameExchange,
+    ShardedWorkSharing,
+    gather_frames,
+    local_batch,
+    local_shard,
+)
+from opensora.parallel.zero import ReplicatedParameters, ShardedParameters
 from opensora.runtime import mindspore
 from opensora.train.loop import train
 from opensora.train.muon import make_optimizer
@@ -70,7 +76,7 @@ def check_groups(mesh: Mesh, processes: int) -> None:
     check_turns(mesh.sequence)
 
 
-def check_collectives(group: collectives.Group) -> None:
+def check_collectives(group: collectives.ProcessGroup) -> None:
     n, rank = group.size, group.index
     everyone = np.stack(
         [np.random.default_rng(i).standard_normal((2 * n, 3), np.float32) for i in range(n)]
@@ -88,7 +94,7 @@ def check_collectives(group: collectives.Group) -> None:
     assert group.agree(rank) == list(range(n))
 
 
-def check_gradients(group: collectives.Group) -> None:
+def check_gradients(group: collectives.ProcessGroup) -> None:
     """<A x, y> = <x, A^T y>, summed over the group, for each collective A and the gradient that its block gives."""
     rng = np.random.default_rng(100 + group.index)
     for make in (
@@ -129,8 +135,8 @@ def _check_optimizer(mesh: Mesh, name: str) -> None:
         optim=name, learning_rate=0.1, lr_warmup_steps=0, optim_eps=1e-4, max_grad_norm=0.5
     )
     ends = []
-    for shares in (Replicated(mesh), Sharded(mesh), Whole()):
-        optimizer = make_optimizer(options, 3, shares)
+    for sharding in (ReplicatedParameters(mesh), ShardedParameters(mesh), ParameterSharding()):
+        optimizer = make_optimizer(options, 3, sharding)
         weights = {name: ms.Tensor(np.ones(shape, np.float32)) for name, shape in shapes.items()}
         for step in range(3):
             each = [
@@ -142,14 +148,16 @@ def _check_optimizer(mesh: Mesh, name: str) -> None:
             ]
             # Ranks of a team hold summands, teams are averaged.
             mean = {name: sum(one[name] for one in each) / mesh.data[1] for name in shapes}
-            chosen = each[mesh.rank] if isinstance(shares, Replicated | Sharded) else mean
+            chosen = (
+                each[mesh.rank] if isinstance(sharding, ReplicatedParameters | ShardedParameters) else mean
+            )
             norm, _ = optimizer.update(
                 weights, {name: ms.Tensor(value.astype(np.float32)) for name, value in chosen.items()}
             )
             expected = np.sqrt(sum(float(np.square(value).sum()) for value in mean.values()))
             np.testing.assert_allclose(norm, expected, rtol=1e-5)
         ends.append(np.concatenate([value.asnumpy().ravel() for value in weights.values()]))
-        expected = sum(-(-length // shares.ranks) * moments for length, moments in MOMENTS[options.optim])
+        expected = sum(-(-length // sharding.ranks) * moments for length, moments in MOMENTS[options.optim])
         assert _state_size(optimizer) == expected
     np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
     np.testing.assert_allclose(ends[0], ends[2], rtol=0, atol=1e-5)
@@ -163,7 +171,7 @@ def _state_size(optimizer: Optimizer) -> int:
         return sum(value.size for name, value in load_file(file).items() if name != "step")
 
 
-def check_turns(group: collectives.Group) -> None:
+def check_turns(group: collectives.ProcessGroup) -> None:
     """An autoencoder whose chunks of frames are shared gives the bytes of one that computes all of them."""
     causal_vae_chunked.CHUNK_BYTES = 4 * 16 * 16 * 16  # type: ignore[misc]  # a frame or two
     config = CausalVAEConfig(
@@ -174,15 +182,15 @@ def check_turns(group: collectives.Group) -> None:
     vae.policy = VAEPolicy(chunked=True)
     video = ms.Tensor(rng.standard_normal((1, 3, 13, 16, 16), np.float32))
     results = []
-    for turns in (Turns(), SharedTurns(group)):
-        vae.turns = turns
+    for sharing in (WorkSharing(), ShardedWorkSharing(group)):
+        vae.sharing = sharing
         moments = vae.encode(video).moments
         results.append((moments.asnumpy(), vae.decode(moments[:, :4]).asnumpy()))
     for alone, shared in zip(*results, strict=True):
         np.testing.assert_array_equal(alone, shared)
 
 
-def check_frames(group: collectives.Group, cases: Sequence[str]) -> None:
+def check_frames(group: collectives.ProcessGroup, cases: Sequence[str]) -> None:
     """Loss and gradients of frames shared by all processes against those of one, masks on; a case is `<frames>+<images>`."""
     set_jit(False)  # the blocks are not what is tested
     rng = np.random.default_rng(0)
@@ -195,7 +203,7 @@ def check_frames(group: collectives.Group, cases: Sequence[str]) -> None:
         frames, images = map(int, case.split("+"))
         check_shared_frames(model, random_batch(frames, images, rng), frames, group)
     video = rng.standard_normal((1, 2, 7, 3), np.float32)
-    np.testing.assert_array_equal(all_frames(own_part(video, 2, group), 2, 7, group), video)
+    np.testing.assert_array_equal(gather_frames(local_shard(video, 2, group), 2, 7, group), video)
 
 
 def random_batch(frames: int, images: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -215,11 +223,13 @@ def random_batch(frames: int, images: int, rng: np.random.Generator) -> dict[str
 
 
 def check_shared_frames(
-    model: LatteT2V, batch: dict[str, Any], frames: int, group: collectives.Group
+    model: LatteT2V, batch: dict[str, Any], frames: int, group: collectives.ProcessGroup
 ) -> None:
     kept, sent = batch["num_images"] // 2, group.sent  # the last layers that keep what they compute
-    exchange = FrameExchange(group, frames)
-    terms, found, _ = step_gradients(model, own_batch(batch, group), exchange=exchange, num_no_recompute=kept)  # type: ignore[arg-type]
+    exchange = ShardedFrameExchange(group, frames)
+    terms, found, _ = step_gradients(
+        model, local_batch(batch, group), exchange=exchange, num_no_recompute=kept
+    )  # type: ignore[arg-type]
     # Five exchanges a layer of this rank's tokens, padded: forward, half of it again, and backward (docs/results/parallel.md).
     n, patches = group.size, 2 * 3
     tokens = 2 * -(-frames // n) * n * -(-patches // n)

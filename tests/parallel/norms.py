@@ -3,13 +3,13 @@
 import numpy as np
 
 from opensora.models.discriminator import Discriminator
-from opensora.parallel.collectives import Group, LinearMap
+from opensora.parallel.collectives import LinearMap, ProcessGroup
 from opensora.runtime import mindspore
 
 ms = mindspore()
 
 
-def check_norms(group: Group) -> None:
+def check_norms(group: ProcessGroup) -> None:
     rng = np.random.default_rng(0)
     discriminator = Discriminator.initialise(3, rng, layers=2, width=4)
     clips = rng.standard_normal((group.size, 3, 5, 24, 24), np.float32)
@@ -19,7 +19,7 @@ def check_norms(group: Group) -> None:
     def mean(value: object) -> object:
         return group.all_reduce(value) / group.size
 
-    discriminator.everywhere, discriminator.devices = LinearMap(mean, mean), group.size
+    discriminator.all_reduce_mean, discriminator.devices = LinearMap(mean, mean), group.size
     own = slice(group.index, group.index + 1)
     found = _pass(discriminator, clips[own], slopes[own])
     for name, value in expected.items():

@@ -9,18 +9,19 @@ import pytest
 
 from opensora.engine.mindspore import Tape
 from opensora.parallel import collectives
-from opensora.parallel.collectives import Group, LinearMap
+from opensora.parallel.collectives import LinearMap, ProcessGroup
 
 
 def test_a_group_of_one_changes_nothing() -> None:
-    group, x = Group(), ms.Tensor(np.arange(6, dtype=np.float32).reshape(3, 2))
+    group, x = ProcessGroup(), ms.Tensor(np.arange(6, dtype=np.float32).reshape(3, 2))
     for collective in (group.all_reduce, group.all_gather, group.reduce_scatter, group.all_to_all):
         assert collective(x) is x
     assert group.agree("alone") == ["alone"] and group.sent == 0
 
 
-def test_a_linear_map_on_a_tape_gives_its_transpose() -> None:
-    tape, x = Tape({}), ms.Tensor(np.ones((2, 3), np.float32))
+@pytest.mark.parametrize("saved", [(), ("",)])
+def test_a_linear_map_on_a_tape_gives_its_transpose(saved: tuple[str, ...]) -> None:
+    tape, x = Tape({}, saved), ms.Tensor(np.ones((2, 3), np.float32))
     twice = LinearMap(
         lambda value: ms.ops.concat((value, value)), lambda gradient: gradient[:2] + gradient[2:]
     )
@@ -74,7 +75,7 @@ def test_ascend_takes_its_own_operators(monkeypatch: pytest.MonkeyPatch) -> None
         collectives.ops, "ReduceScatter", stand_in("ReduceScatter", lambda x: 2 * x[: len(x) // 2])
     )
     monkeypatch.setattr(collectives.distributed, "all_to_all_single", all_to_all_single)
-    group, x = Group((4, 5), 4, "pair"), ms.Tensor(np.array([[1.0], [2.0]], np.float32))
+    group, x = ProcessGroup((4, 5), 4, "pair"), ms.Tensor(np.array([[1.0], [2.0]], np.float32))
     assert group.all_gather(x).asnumpy().ravel().tolist() == [1, 2, 1, 2]
     assert group.reduce_scatter(x).asnumpy().ravel().tolist() == [2]
     assert group.all_to_all(x).asnumpy().ravel().tolist() == [1, 1]

@@ -1,14 +1,24 @@
 """Which frames, images and captions a rank holds, and what it is worth."""
 
+from typing import Any
+
+import mindspore as ms
 import numpy as np
 import pytest
 
-from opensora.parallel.collectives import Group
-from opensora.parallel.sequence import SharedTurns, all_captions, own_batch, own_frames, own_part, own_places
+from opensora.parallel.collectives import ProcessGroup
+from opensora.parallel.sequence import (
+    ShardedWorkSharing,
+    expand_to_all_captions,
+    local_batch,
+    local_frames,
+    local_shard,
+    valid_frames,
+)
 
 
-def ranks(size: int) -> list[Group]:
-    return [Group(range(size), rank) for rank in range(size)]
+def ranks(size: int) -> list[ProcessGroup]:
+    return [ProcessGroup(range(size), rank) for rank in range(size)]
 
 
 @pytest.mark.parametrize(
@@ -16,13 +26,13 @@ def ranks(size: int) -> list[Group]:
 )
 def test_every_frame_and_image_is_held_once(frames: int, images: int, size: int) -> None:
     numbers = np.arange(1, frames + images + 1)
-    parts = [own_frames(numbers, 0, frames, group) for group in ranks(size)]
+    parts = [local_frames(numbers, 0, frames, group) for group in ranks(size)]
     assert len({len(part) for part in parts}) == 1
-    places = [own_places(frames, images, group) for group in ranks(size)]
+    places = [valid_frames(frames, images, group) for group in ranks(size)]
     held = np.concatenate([part[place] for part, place in zip(parts, places, strict=True)])
     assert sorted(held) == numbers.tolist()
     assert all((part[~place] == 0).all() for part, place in zip(parts, places, strict=True))
-    videos = np.concatenate([own_part(numbers[:frames], 0, group) for group in ranks(size)])
+    videos = np.concatenate([local_shard(numbers[:frames], 0, group) for group in ranks(size)])
     assert videos[:frames].tolist() == numbers[:frames].tolist() and not videos[frames:].any()
 
 
@@ -34,7 +44,7 @@ def test_shares_of_a_sample_add_up_to_one_and_captions_follow_their_images() -> 
         "latents": np.ones((2, 4, 8, 4, 4), np.float32), "noise": np.ones((2, 4, 8, 4, 4), np.float32), "timestep": np.array([1, 2]),
         "latent_mask": mask, "text_embeds": text, "num_images": 3,
     }  # fmt: skip
-    own = [own_batch(batch, group) for group in ranks(2)]
+    own = [local_batch(batch, group) for group in ranks(2)]
     np.testing.assert_allclose(sum(part["share"] for part in own), 1.0, rtol=1e-6)
     assert sum(part["latent_mask"].sum() for part in own) == mask.sum()
     for part in own:
@@ -46,25 +56,26 @@ def test_shares_of_a_sample_add_up_to_one_and_captions_follow_their_images() -> 
         np.testing.assert_array_equal(part["text_embeds"][:, 0], text[:, 0])
     np.testing.assert_array_equal(own[1]["text_embeds"][:, 1], text[:, 3])
     together = sum(
-        all_captions(part["text_embeds"], 3, group) for part, group in zip(own, ranks(2), strict=True)
+        expand_to_all_captions(part["text_embeds"], 3, group)
+        for part, group in zip(own, ranks(2), strict=True)
     )
     np.testing.assert_array_equal(together[:, 1:], text[:, 1:])
     np.testing.assert_array_equal(together[:, 0], 2 * text[:, 0])
 
 
-def test_turns_keep_the_order_and_repeat_what_is_missing() -> None:
-    group, asked = Group((0, 1, 2), 2), []
+def test_shared_work_keeps_its_order_and_a_short_last_turn_repeats_an_item() -> None:
+    computed = []
 
-    class Same(SharedTurns):
-        def _gather(self, array: np.ndarray) -> np.ndarray:
-            return np.concatenate(
-                [array - 2 + rank for rank in range(3)]
-            )  # ranks 0 and 1 hold neighbours of what rank 2 holds
+    class Last(ProcessGroup):
+        """Rank 2 of three, where ranks 0 and 1 computed the items before its own."""
+
+        def all_gather(self, x: Any) -> Any:
+            return ms.ops.concat([x - 2 + rank for rank in range(3)])
 
     def compute(item: int) -> tuple[np.ndarray]:
-        asked.append(item)
+        computed.append(item)
         return (np.array([float(item)]),)
 
-    found = list(Same(group).compute(compute, range(4)))
-    assert asked == [2, 3] and [item for item, _ in found] == [0, 1, 2, 3]
+    found = list(ShardedWorkSharing(Last((0, 1, 2), 2)).map(compute, range(4)))
+    assert computed == [2, 3] and [item for item, _ in found] == [0, 1, 2, 3]
     assert [value[0].item() for _, value in found[:3]] == [0.0, 1.0, 2.0]

@@ -29,7 +29,7 @@ from opensora.models.causal_vae.frames import (
 from opensora.models.geometry import FLOAT
 from opensora.nn.activations import sigmoid, silu
 from opensora.nn.convolution import sum_over_taps
-from opensora.nn.exchange import Turns
+from opensora.nn.exchange import WorkSharing
 from opensora.nn.normalisation import normalise_channels
 from opensora.runtime import mindspore
 
@@ -48,13 +48,13 @@ def run_chunked(
     video: np.ndarray,
     groups: int,
     workspace: Workspace,
-    turns: Turns | None = None,
+    sharing: WorkSharing | None = None,
 ) -> np.ndarray:
     """A chain of layers applied to a video (B, C, F, H, W); the result (B, C', F', H', W') equals that of the whole blocks.
 
-    turns: how several devices share the chunks, by default this one computes all.
+    sharing: how several devices share the chunks, by default this one computes all.
     """
-    run = Run(groups, workspace, turns or Turns())
+    run = Run(groups, workspace, sharing or WorkSharing())
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
     for layer in layers:
         x = CHUNKED[layer.kind.chunked](run, layer, subset(weights, layer.prefix), x)
@@ -103,10 +103,10 @@ def on_device(function: Function, weights: Weights, frames: np.ndarray, *constan
 class Run:
     """What the layers of a run share: the groups of their norms, where activations are stored, and who computes which chunk."""
 
-    def __init__(self, groups: int, workspace: Workspace, turns: Turns) -> None:
+    def __init__(self, groups: int, workspace: Workspace, sharing: WorkSharing) -> None:
         self.groups = groups
         self.workspace = workspace
-        self.turns = turns
+        self.sharing = sharing
 
     def computed(self, *videos: Frames) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
         """Chunk by chunk: the number of its first frame, and what it is in each of some videos of the same chunks."""
@@ -114,7 +114,7 @@ class Run:
         def read(frames: np.ndarray) -> tuple[np.ndarray, ...]:
             return tuple(video.read(frames) for video in videos)
 
-        for frames, values in self.turns.compute(read, chunks(videos[0])):
+        for frames, values in self.sharing.map(read, chunks(videos[0])):
             yield int(frames[0]), values
 
     def fill(self, target: Stored, x: Frames) -> None:

@@ -24,7 +24,7 @@ from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import Tiling, tiled
 from opensora.models.initial import uniform
 from opensora.nn.convolution import from_frames, to_frames
-from opensora.nn.exchange import Turns
+from opensora.nn.exchange import WorkSharing
 from opensora.nn.on_demand import tensors
 from opensora.nn.tensor import Tensor
 from opensora.runtime import device, mindspore
@@ -107,7 +107,7 @@ class CausalVAE:
         self.weights = weights
         self.policy = VAEPolicy.choose(device())
         """How `encode` and `decode` bound their memory."""
-        self.turns = Turns()
+        self.sharing = WorkSharing()
         """How several devices share the chunks of a video, where the policy is chunked."""
         self._encoder, self._decoder = encoder_layers(config), decoder_layers(config)
 
@@ -224,7 +224,7 @@ class CausalVAE:
         with Workspace(self.policy.storage) as workspace:
             groups = self.config.norm_num_groups
             return ms.Tensor.from_numpy(
-                run_chunked(layers, self.weights, x.asnumpy(), groups, workspace, self.turns)
+                run_chunked(layers, self.weights, x.asnumpy(), groups, workspace, self.sharing)
             )
 
     def _tiled(self, layers: list[Layer], x: Tensor, tiles: Tiling, out: Tiling) -> Tensor:

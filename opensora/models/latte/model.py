@@ -16,7 +16,7 @@ from opensora.models import embeddings
 from opensora.models.latte import blocks
 from opensora.models.latte.attention import Rotation
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_specs
-from opensora.nn.exchange import Alone
+from opensora.nn.exchange import FrameExchange
 from opensora.nn.on_demand import OnDemand, tensors
 from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
@@ -78,7 +78,7 @@ class LatteT2V:
         temporal: bool = True,
         *,
         text_kv: list[TextKeysValues] | None = None,
-        exchange: Alone | None = None,
+        exchange: FrameExchange | None = None,
     ) -> Tensor:
         """Predict the noise and the logits of its variance, (B, 4, T+N, H, W) -> (B, 8, T+N, H, W).
 
@@ -144,21 +144,21 @@ class LatteT2V:
         temporal: bool = True,
         *,
         text_kv: list[TextKeysValues] | None = None,
-        exchange: Alone | None = None,
+        exchange: FrameExchange | None = None,
     ) -> Tensor:
-        config, exchange = self.config, exchange or Alone()
+        config, exchange = self.config, exchange or FrameExchange()
         frames, grid = self._check_latents(latents, num_images)
         if text_kv is None:
             self._check_text(text_embeds, num_images)
             text_kv = self._text_keys_values(run, text_embeds)
-        all_frames = exchange.total(frames)
+        all_frames = exchange.total_frames(frames)
         positions = _positions(config, all_frames, grid)
         text_bias = None if text_mask is None else blocks.text_bias({}, text_mask.astype(ms.float32))
         latent_biases = self._latent_biases(latent_mask)
         sinusoids = ms.Tensor(embeddings.timestep_embedding(_host(timestep), TIMESTEP_CHANNELS))  # (B, 256)
         space_sizes = grid, config.num_attention_heads, config.norm_eps
         time_sizes = all_frames, config.num_attention_heads, config.norm_eps
-        time_block = exchange.over_time(blocks.temporal)
+        time_block = exchange.wrap_temporal(blocks.temporal)
 
         embedded, conditioning = run(blocks.embed_timestep, "adaln_single", sinusoids)  # (B, D), (B, 6*D)
         x = run(blocks.embed_patches, "pos_embed", latents, positions.patches)  # (B, T+N, S, D)
@@ -169,7 +169,7 @@ class LatteT2V:
                 blocks.spatial, name, x, conditioning, keys, values, *masks, *positions.space, space_sizes
             )  # (B, T+N, S, D)
             if temporal and layer == 0:
-                x = run(blocks.add_frame_positions, "", x, exchange.own(positions.frames))
+                x = run(blocks.add_frame_positions, "", x, exchange.local_rows(positions.frames))
             if temporal:
                 x = run(time_block, f"temporal_{name}", x, conditioning, *positions.time, time_sizes)
         head = ("scale_shift_table", "proj_out.")

@@ -8,7 +8,7 @@ from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
 from opensora.engine.block import Block
 from opensora.models.latte.model import LatteT2V
-from opensora.nn.exchange import Alone
+from opensora.nn.exchange import FrameExchange
 from opensora.runtime import mindspore
 from opensora.train.optim import AdamW, clip_scale
 
@@ -49,7 +49,7 @@ def step_gradients(
     model: LatteT2V,
     batch: Batch,
     loss_scale: float = 1.0,
-    exchange: Alone | None = None,
+    exchange: FrameExchange | None = None,
     num_no_recompute: int = 0,
 ) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """(loss terms, gradients by weight, gradient by text_embeds) of the mean loss over a batch; terms are `loss`, `mse`, `vb`, (B,).

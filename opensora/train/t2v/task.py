@@ -14,10 +14,10 @@ from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.latte.cost import step_flops
 from opensora.models.latte.model import LatteT2V
 from opensora.models.t5.model import T5Encoder
-from opensora.nn.exchange import Alone
+from opensora.nn.exchange import FrameExchange
 from opensora.parallel.mesh import Mesh
-from opensora.parallel.sequence import FrameExchange, all_captions, own_batch, own_places
-from opensora.parallel.zero import shares_of
+from opensora.parallel.sequence import ShardedFrameExchange, expand_to_all_captions, local_batch, valid_frames
+from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import compute_dtype, mindspore
 from opensora.train.checkpoint import ONE_SHARD, Arrays
 from opensora.train.ema import EMA
@@ -70,17 +70,17 @@ class T2VTask:
         self.model, self.text_encoder, self.vae = model, text_encoder, vae
         self.data, self.held_out, self.options = data, held_out, options
         self.mesh = mesh or Mesh()
-        shares = shares_of(self.mesh, options.parallel_mode)
+        sharding = parameter_sharding(self.mesh, options.parallel_mode)
         self.dtype = compute_dtype(options.number_format)
         # Where the optimizer's parts are shared out, no process needs all weights in float32.
-        self._rounds = shares.ranks > 1 and self.dtype != ms.float32
-        self.optimizer = make_optimizer(options, options.max_train_steps, shares, masters=self._rounds)
+        self._rounds = sharding.ranks > 1 and self.dtype != ms.float32
+        self.optimizer = make_optimizer(options, options.max_train_steps, sharding, masters=self._rounds)
         self.scaler = LossScaler(options)
         self.weights = dict(model.weights)
         if options.train_text_encoder:
             assert text_encoder is not None
             self.weights.update({TEXT + name: value for name, value in text_encoder.weights.items()})
-        self.ema = EMA(self.weights, options.ema_decay, shares)
+        self.ema = EMA(self.weights, options.ema_decay, sharding)
         self._share_weights(self.weights)
         self._paths: dict[int, list[str]] = {}
         self._encoded: dict[tuple[int, int], np.ndarray] = {}
@@ -171,7 +171,9 @@ class T2VTask:
         )
         if tape is not None:
             if exchange is not None:
-                by_text = ms.Tensor(all_captions(by_text.asnumpy(), texts.shape[1] - 1, self.mesh.sequence))
+                by_text = ms.Tensor(
+                    expand_to_all_captions(by_text.asnumpy(), texts.shape[1] - 1, self.mesh.sequence)
+                )
             text_gradients, _ = tape[1].gradients([(tape[0], by_text.reshape(tape[0].shape))])
             gradients.update({TEXT + name: value for name, value in text_gradients.items()})
         return terms, gradients
@@ -193,7 +195,7 @@ class T2VTask:
             inputs["latent_mask"] = part["latent_mask"]
         return inputs
 
-    def _own_frames(self, inputs: Batch) -> tuple[Batch, Alone | None]:
+    def _own_frames(self, inputs: Batch) -> tuple[Batch, FrameExchange | None]:
         """Of a team's inputs this process's frames, and how they meet the others; everything where no other has any."""
         group = self.mesh.sequence
         if group.size == 1:
@@ -202,7 +204,7 @@ class T2VTask:
             name: value.asnumpy() if isinstance(value, ms.Tensor) else value for name, value in inputs.items()
         }
         frames = arrays["latents"].shape[2] - inputs["num_images"]
-        return cast(Batch, own_batch(arrays, group)), FrameExchange(group, frames)
+        return cast(Batch, local_batch(arrays, group)), ShardedFrameExchange(group, frames)
 
     def _texts(self, part: Arrayed, keep: bool) -> tuple[Any, tuple[Any, Any] | None]:
         """Embeddings (B, 1+N, L, D), and where `keep` is set the encoder's own output with its tape."""
@@ -306,7 +308,7 @@ class T2VTask:
             squares = squares[
                 :,
                 :,
-                own_places(
+                valid_frames(
                     whole["latents"].shape[2] - whole["num_images"], whole["num_images"], self.mesh.sequence
                 ),
             ]
@@ -317,12 +319,12 @@ class T2VTask:
         weights = {name: value.asnumpy() for name, value in self.optimizer.exact(self.weights).items()}
         for names, arrays in zip(GROUPS, (weights, self.ema.arrays()), strict=True):
             groups.update({name: part for name, part in zip(names, _apart(arrays), strict=True) if part})
-        if self.optimizer.shares.ranks == 1:
+        if self.optimizer.sharding.ranks == 1:
             groups[ONE_SHARD] = self.optimizer.state_arrays()
         return {**groups, "loss_scale": self.scaler.state_arrays()}
 
     def write_shard(self, folder: Path) -> None:
-        if self.optimizer.shares.ranks > 1:
+        if self.optimizer.sharding.ranks > 1:
             self.optimizer.write_shard(folder)
 
     def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:

@@ -79,7 +79,7 @@ class VAELoss:
     """First step at which the discriminator counts."""
     disc_weight: float = 0.5
     disc_loss: Literal["hinge", "vanilla"] = "hinge"
-    everywhere: Callable[[Any], Any] | None = None
+    all_reduce_mean: Callable[[Any], Any] | None = None
     """The mean of a gradient over all devices, each of which sees other clips: it lets them agree on the weight of the adversarial term."""
 
     def generator(
@@ -160,7 +160,7 @@ class VAELoss:
         return -float(logits.asnumpy().mean(dtype=np.float64)), by_reconstruction
 
     def _mean(self, gradient: Any) -> Any:
-        return gradient if self.everywhere is None else self.everywhere(gradient)
+        return gradient if self.all_reduce_mean is None else self.all_reduce_mean(gradient)
 
     def _factor(self, step: int) -> float:
         return float(step >= self.disc_start)

@@ -15,7 +15,7 @@ from opensora.models.causal_vae.model import CausalVAE
 from opensora.nn.flat import square_sum
 from opensora.parallel.collectives import LinearMap
 from opensora.parallel.mesh import Mesh
-from opensora.parallel.zero import shares_of
+from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import mindspore
 from opensora.train.checkpoint import ONE_SHARD, Arrays
 from opensora.train.ema import EMA
@@ -63,19 +63,19 @@ class VAETask:
         """mesh: the processes that train together, each on clips of its own, by default this one alone."""
         self.vae, self.clips, self.validation, self.loss, self.options = vae, clips, validation, loss, options
         self.mesh = mesh or Mesh()
-        shares = shares_of(self.mesh, options.parallel_mode)
-        self.optimizer = make_optimizer(options, options.max_train_steps, shares)
-        self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start), shares)
+        sharding = parameter_sharding(self.mesh, options.parallel_mode)
+        self.optimizer = make_optimizer(options, options.max_train_steps, sharding)
+        self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start), sharding)
         if self.mesh.size > 1:
             self._agree_on_the_adversary()
-        self.ema = EMA(vae.weights, options.ema_decay, shares)
+        self.ema = EMA(vae.weights, options.ema_decay, sharding)
 
     def _agree_on_the_adversary(self) -> None:
         """The adversarial term's weight and the discriminator's norms are those of the clips of all processes."""
-        mean = shares_of(self.mesh, "data").mean
-        self.loss.everywhere = mean
+        mean = parameter_sharding(self.mesh, "data").reduce_mean
+        self.loss.all_reduce_mean = mean
         if self.loss.discriminator is not None:
-            self.loss.discriminator.everywhere, self.loss.discriminator.devices = (
+            self.loss.discriminator.all_reduce_mean, self.loss.discriminator.devices = (
                 LinearMap(mean, mean),
                 self.mesh.size,
             )
@@ -194,18 +194,18 @@ class VAETask:
             "model": _arrays(self.vae.weights),
             "ema": self.ema.arrays(),
         }
-        if self.optimizer.shares.ranks == 1:
+        if self.optimizer.sharding.ranks == 1:
             groups[ONE_SHARD] = self.optimizer.state_arrays()
         if self.options.learn_logvar:
             groups["loss"] = {LOGVAR: np.array(self.loss.logvar, np.float32)}
         if self.loss.discriminator is not None:
             groups["discriminator"] = _arrays(self.loss.discriminator.weights)
-            if self.disc_optimizer.shares.ranks == 1:
+            if self.disc_optimizer.sharding.ranks == 1:
                 groups[ADVERSARY + ONE_SHARD] = self.disc_optimizer.state_arrays()
         return groups
 
     def write_shard(self, folder: Path) -> None:
-        if self.optimizer.shares.ranks > 1:
+        if self.optimizer.sharding.ranks > 1:
             self.optimizer.write_shard(folder)
             if self.loss.discriminator is not None:
                 self.disc_optimizer.write_shard(folder, ADVERSARY)
