@@ -1,4 +1,4 @@
-"""Noise schedules, the training loss, samplers and guidance. Samplers load without MindSpore; the loss imports it on first use."""
+"""Noise schedule, training loss, samplers and guidance. Only the loss imports MindSpore, on first use."""
 
 from typing import TYPE_CHECKING, Any
 

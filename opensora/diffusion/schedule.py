@@ -1,4 +1,4 @@
-"""Float64 tables of the diffusion process: linear betas, respacing, and everything that follows from them."""
+"""Tables of the diffusion process in float64: linear betas, respacing, and what follows from them."""
 
 import numpy as np
 
@@ -13,11 +13,15 @@ def linear_betas(start: float = BETA_START, end: float = BETA_END, steps: int = 
 
 
 def space_timesteps(respacing: str, train_steps: int = TRAIN_STEPS) -> np.ndarray:
-    """The training timesteps that a shortened process keeps, ascending: (n,) int64.
+    """The training timesteps of a shortened process, ascending: (n,) int64.
 
-    `respacing` is "" (all), "ddimN" (N timesteps with one whole stride, as in DDIM, arXiv:2010.02502), or counts such as
-    "10,15,20": the process is cut in as many equal sections and each keeps that many evenly spread timesteps, its ends
-    included (Improved DDPM, arXiv:2102.09672, section 4). Raises ValueError when the timesteps cannot be spread so.
+    respacing: one of
+        ""          all timesteps
+        "ddimN"     N timesteps with one integer stride (DDIM, arXiv:2010.02502)
+        "10,15,20"  this many evenly spaced timesteps, ends included, from each of three equal sections
+                    (Improved DDPM, arXiv:2102.09672, section 4); any number of sections
+
+    Raises ValueError for a respacing that does not fit.
     """
     if respacing == "":
         return np.arange(train_steps)
@@ -25,59 +29,62 @@ def space_timesteps(respacing: str, train_steps: int = TRAIN_STEPS) -> np.ndarra
         return _one_stride(_count(respacing[4:], respacing), train_steps, respacing)
     counts = [_count(part, respacing) for part in respacing.split(",")]
     base, longer = divmod(train_steps, len(counts))
-    kept: list[int] = []
+    timesteps: list[int] = []
     start = 0
     for section, count in enumerate(counts):
         size = base + (section < longer)
         if count > size:
             raise ValueError(
-                f"respacing {respacing!r} asks for {count} timesteps out of a section of {size}: use at most {size}"
+                f"respacing {respacing!r} takes {count} timesteps from a section of {size}: "
+                f"use at most {size}"
             )
-        kept += _spread(start, size, count)
+        timesteps += _evenly_spaced(start, size, count)
         start += size
-    return np.array(kept, dtype=np.int64)
+    return np.array(timesteps, dtype=np.int64)
 
 
 def _count(text: str, respacing: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise ValueError(
-            f"respacing {respacing!r} is not understood: use '' or counts such as '250', '10,15,20' or 'ddim25'"
+            f"respacing {respacing!r} is invalid: use '', or counts such as '250', '10,15,20' or 'ddim25'"
         )
     return int(text)
 
 
 def _one_stride(count: int, train_steps: int, respacing: str) -> np.ndarray:
     for stride in range(1, train_steps):
-        kept = np.arange(0, train_steps, stride)
-        if len(kept) == count:
-            return kept
+        timesteps = np.arange(0, train_steps, stride)
+        if len(timesteps) == count:
+            return timesteps
     raise ValueError(
-        f"respacing {respacing!r}: no whole stride takes exactly {count} of {train_steps} timesteps; try 'ddim50' or '{count}'"
+        f"respacing {respacing!r}: no integer stride gives exactly {count} of {train_steps} timesteps; "
+        f"use 'ddim50' or '{count}'"
     )
 
 
-def _spread(start: int, size: int, count: int) -> list[int]:
+def _evenly_spaced(start: int, size: int, count: int) -> list[int]:
     stride = (size - 1) / (count - 1) if count > 1 else 1.0
-    kept = []
+    timesteps = []
     position = 0.0
-    # Added up and rounded half to even as the reference does: a product would round some timesteps the other way.
+    # A sum, rounded half to even, as in the reference: a product would round some timesteps the other way.
     for _ in range(count):
-        kept.append(start + round(position))
+        timesteps.append(start + round(position))
         position += stride
-    return kept
+    return timesteps
 
 
 class Schedule:
-    """The tables of a forward process and its posterior, each (num_timesteps,) float64 (arXiv:2006.11239, equations 4 to 7).
+    """Tables of the forward process and its posterior, each (num_timesteps,) float64.
 
-    `timestep_map` holds the training timestep that each kept step stands for: it is what the network must be given.
+    See arXiv:2006.11239, equations 4 to 7. `timestep_map` holds the training timestep of each step, which is
+    the network's input.
     """
 
     def __init__(self, respacing: str = "") -> None:
         self.timestep_map = space_timesteps(respacing)
-        kept = np.cumprod(1.0 - linear_betas())[self.timestep_map]
-        self.num_timesteps = len(kept)
-        self.betas = 1.0 - kept / np.append(1.0, kept[:-1])
+        self.num_timesteps = len(self.timestep_map)
+        alphas_cumprod = np.cumprod(1.0 - linear_betas())[self.timestep_map]
+        self.betas = 1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)
         self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
         self.alphas_cumprod_next = np.append(self.alphas_cumprod[1:], 0.0)
@@ -89,7 +96,7 @@ class Schedule:
         self.sqrt_recipm1_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod - 1.0)
 
         self.posterior_variance = self.betas * (1.0 - self.alphas_cumprod_prev) / (1.0 - self.alphas_cumprod)
-        # The first posterior variance is zero: its logarithm is replaced by the next one's.
+        # The first posterior variance is zero, so the logarithm takes the second instead.
         first = self.posterior_variance[1] if self.num_timesteps > 1 else self.betas[0]
         self.posterior_log_variance_clipped = np.log(np.append(first, self.posterior_variance[1:]))
         self.posterior_mean_coef1 = (

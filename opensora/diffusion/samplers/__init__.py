@@ -43,11 +43,11 @@ SAMPLERS: dict[str, Callable[[int, bool], Sampler]] = {
 
 
 def make_sampler(name: str, steps: int, upstream: bool = False) -> Sampler:
-    """A sampler over `steps` steps of the schedule that the model was trained with, without clipping.
+    """A sampler of `steps` steps on the training schedule, without clipping.
 
-    `upstream=True` gives upstream's bare constructors where they differ: DDIM and DDPM clip the predicted data to [-1, 1],
-    Heun and KDPM2Ancestral follow other betas. The two samplers that the reference lacks do not change.
-    Raises ValueError for an unknown name or for steps outside 1 to 1000.
+    upstream: take the defaults of the reference's constructors where they differ from the training schedule.
+    DDIM and DDPM then clip the predicted data to [-1, 1]; Heun and KDPM2Ancestral use other betas. Raises
+    ValueError for an unknown name, and for steps outside 1 to 1000.
     """
     if name not in SAMPLERS:
         close = difflib.get_close_matches(name, SAMPLERS, n=1, cutoff=0.4)

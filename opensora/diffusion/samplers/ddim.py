@@ -1,7 +1,5 @@
 """DDIM (arXiv:2010.02502) without noise."""
 
-from typing import Any
-
 from opensora.diffusion.samplers.base import (
     Sampler,
     alpha_of,
@@ -11,6 +9,7 @@ from opensora.diffusion.samplers.base import (
     transfer,
 )
 from opensora.diffusion.schedule import TRAIN_STEPS
+from opensora.nn.tensor import Tensor
 
 
 class DDIM(Sampler):
@@ -26,7 +25,7 @@ class DDIM(Sampler):
             (float(table[t]), float(table[p]) if p >= 0 else 0.0) for t, p in zip(now, before, strict=True)
         ]
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         sigma, sigma_next = self._moves[i]
         if not self.clip:
             return transfer(x, eps, sigma, sigma_next)

@@ -1,6 +1,4 @@
-"""DEIS (arXiv:2204.13902) of second order: the noise prediction is extrapolated as a polynomial in log rho and integrated exactly."""
-
-from typing import Any
+"""DEIS of second order (arXiv:2204.13902): the noise prediction is taken as linear in log rho."""
 
 import numpy as np
 
@@ -12,10 +10,11 @@ from opensora.diffusion.samplers.base import (
     train_alphas_cumprod,
     transfer,
 )
+from opensora.nn.tensor import Tensor
 
 
 def log_polynomial_weight(start: float, end: float, node: float, other: float) -> float:
-    """Integral over rho from start to end of the linear polynomial in log rho that is 1 at `node` and 0 at `other`."""
+    """Integral over rho of the function that is linear in log rho, 1 at `node` and 0 at `other`."""
 
     def primitive(rho: float) -> float:
         return rho * (np.log(rho) - np.log(other) - 1.0)
@@ -24,15 +23,17 @@ def log_polynomial_weight(start: float, end: float, node: float, other: float) -
 
 
 class DEIS(Sampler):
-    """One evaluation per step. Ends at timestep 0, as in the reference; below 15 steps the last is of first order."""
+    """One evaluation per step.
+
+    Ends at timestep 0, as in the reference; below 15 steps the last is of first order.
+    """
 
     def __init__(self, steps: int, upstream: bool) -> None:
-        kept = train_alphas_cumprod()
         self.timesteps = rounded_timesteps(steps)
-        self._sigmas = sigmas_at(np.append(self.timesteps, 0.0), kept)  # (steps + 1,)
-        self._previous: Any = None
+        self._sigmas = sigmas_at(np.append(self.timesteps, 0.0), train_alphas_cumprod())  # (steps + 1,)
+        self._previous: Tensor = None
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         previous, self._previous = self._previous, eps
         now, after = float(self._sigmas[i]), float(self._sigmas[i + 1])
         before = float(self._sigmas[i - 1])

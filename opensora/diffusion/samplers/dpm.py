@@ -1,9 +1,7 @@
-"""DPM-Solver++ of second order with data prediction (arXiv:2211.01095): multistep (algorithm 2) and singlestep (algorithm 1).
+"""DPM-Solver++ of second order (arXiv:2211.01095): multistep (algorithm 2) and singlestep (algorithm 1).
 
-Written with rho = sigma / alpha = exp(-lambda), so that the last step, to rho = 0, needs no special case.
+Both predict the data. With rho = sigma / alpha = exp(-lambda), the last step, to rho = 0, is no special case.
 """
-
-from typing import Any
 
 import numpy as np
 
@@ -14,14 +12,15 @@ from opensora.diffusion.samplers.base import (
     sigmas_at,
     train_alphas_cumprod,
 )
+from opensora.nn.tensor import Tensor
 
 
-def predicted_data(eps: Any, x: Any, rho: float) -> Any:
+def predicted_data(eps: Tensor, x: Tensor, rho: float) -> Tensor:
     return x * (1.0 / alpha_of(rho)) - eps * rho
 
 
-def data_step(x: Any, data: Any, rho: float, rho_next: float) -> Any:
-    """Exact move between noise-to-data ratios if the predicted data were constant."""
+def data_step(x: Tensor, data: Tensor, rho: float, rho_next: float) -> Tensor:
+    """Move x between noise-to-data ratios; exact if the predicted data are constant."""
     alpha_next = alpha_of(rho_next)
     ratio = rho_next / rho
     return x * (alpha_next / alpha_of(rho) * ratio) + data * (alpha_next * (1.0 - ratio))
@@ -33,20 +32,21 @@ def log_gap(rho: float, rho_next: float) -> float:
 
 
 class DPMSolverMultistep(Sampler):
-    """One evaluation a step; the last one, to no noise at all, is of first order."""
+    """One evaluation per step; the last step, to zero noise, is first-order."""
 
     def __init__(self, timesteps: np.ndarray, rhos: np.ndarray) -> None:
         self.timesteps = timesteps  # (steps,)
         self._rhos = np.append(rhos, 0.0)  # (steps + 1,)
-        self._previous: Any = None
+        self._previous: Tensor = None
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         return self._advance(predicted_data(eps, x, float(self._rhos[i])), i, x)
 
-    def _advance(self, data: Any, i: int, x: Any) -> Any:
+    def _advance(self, data: Tensor, i: int, x: Tensor) -> Tensor:
         before, now, after = (float(self._rhos[j]) for j in (i - 1, i, i + 1))
         previous, self._previous = self._previous, data
-        # Above 500 steps rounding may name a timestep twice: a step of no length has no slope to extrapolate.
+        # Above 500 steps rounding may repeat a timestep: there is no slope to extrapolate over a step of
+        # length 0.
         if i == 0 or after == 0.0 or before == now:
             return data_step(x, data, now, after)
         ratio = log_gap(now, after) / log_gap(before, now)
@@ -54,15 +54,18 @@ class DPMSolverMultistep(Sampler):
 
 
 class DPMSolverSinglestep(Sampler):
-    """Pairs of evaluations, of first and then of second order from the pair's start; the last one is of first order."""
+    """Pairs of evaluations: a first-order step, then a second-order one from its start.
+
+    The last is first-order.
+    """
 
     def __init__(self, steps: int, upstream: bool) -> None:
         self.timesteps = rounded_timesteps(steps)
         self._rhos = np.append(sigmas_at(self.timesteps, train_alphas_cumprod()), 0.0)  # (steps + 1,)
-        self._start: Any = None
-        self._previous: Any = None
+        self._start: Tensor = None
+        self._previous: Tensor = None
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         before, now, after = (float(self._rhos[j]) for j in (i - 1, i, i + 1))
         data = predicted_data(eps, x, now)
         if i % 2 == 0 or after == 0.0:
@@ -75,6 +78,6 @@ class DPMSolverSinglestep(Sampler):
 
 
 def upstream_multistep(steps: int, upstream: bool) -> DPMSolverMultistep:
-    """The multistep solver on whole, evenly spaced timesteps."""
+    """The multistep solver on integer, evenly spaced timesteps."""
     timesteps = rounded_timesteps(steps)
     return DPMSolverMultistep(timesteps, sigmas_at(timesteps, train_alphas_cumprod()))

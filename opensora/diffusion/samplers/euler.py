@@ -1,6 +1,4 @@
-"""Euler's method, and its ancestral form with fresh noise at every step (arXiv:2206.00364, algorithm 1 without churn)."""
-
-from typing import Any
+"""Euler's method (arXiv:2206.00364, algorithm 1 without churn), and its ancestral form."""
 
 import numpy as np
 
@@ -11,6 +9,7 @@ from opensora.diffusion.samplers.base import (
     sigmas_at,
     train_alphas_cumprod,
 )
+from opensora.nn.tensor import Tensor
 
 
 class Euler(SigmaSampler):
@@ -22,22 +21,25 @@ class Euler(SigmaSampler):
         self.init_noise_sigma = float(self.sigmas[0])
         self._sigmas_next = np.append(self.sigmas[1:], 0.0)
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         return x + eps * float(self._sigmas_next[i] - self.sigmas[i])
 
 
 def ancestral_split(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """(down, up): a step to noise level `down`, then fresh noise of `up`, arrive at sigma_next with the posterior's variance."""
+    """(down, up): step to noise level `down`, then add noise of level `up`, to arrive at sigma_next.
+
+    `up` is the standard deviation of the posterior.
+    """
     return sigma_next**2 / sigma, float(np.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2)) / sigma)
 
 
 class EulerAncestral(Euler):
-    """Euler's method that goes below the next noise level and adds the difference as fresh noise."""
+    """Euler steps below the next noise level; the difference is added as fresh noise."""
 
     def needs_noise(self, i: int) -> bool:
         return i < len(self.timesteps) - 1
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         sigma = float(self.sigmas[i])
         down, up = ancestral_split(sigma, float(self._sigmas_next[i]))
         x = x + eps * (down - sigma)

@@ -1,7 +1,6 @@
-"""PNDM (arXiv:2202.09778): Runge-Kutta for the first three steps, then the Adams-Bashforth multistep formula."""
+"""PNDM (arXiv:2202.09778): three Runge-Kutta steps, then the Adams-Bashforth multistep formula."""
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,9 @@ from opensora.diffusion.samplers.base import (
     transfer,
 )
 from opensora.diffusion.schedule import TRAIN_STEPS
+from opensora.nn.tensor import Tensor
 
-# Weights of the newest output first, by how many there are.
+# Weights of the outputs, newest first, by the number of outputs.
 ADAMS_BASHFORTH = {
     1: (1.0,),
     2: (3 / 2, -1 / 2),
@@ -27,8 +27,8 @@ RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 class PNDM(Sampler):
     """Four evaluations for each of the first three steps, one for each later step: `steps` + 9 in all.
 
-    With fewer than four steps, which the reference refuses, the Runge-Kutta part shrinks to `steps` - 1. As in the
-    reference, the last step, at timestep 0 (noise-to-data ratio 0.01), changes nothing.
+    With fewer than four steps, which the reference refuses, the Runge-Kutta part shrinks to `steps` - 1. As
+    in the reference, the last step, at timestep 0 (noise-to-data ratio 0.01), changes nothing.
     """
 
     def __init__(self, steps: int, upstream: bool) -> None:
@@ -45,14 +45,14 @@ class PNDM(Sampler):
         self.timesteps = np.concatenate([warm, cold])
         self._targets += list(cold - stride)
         self._table = sigmas_of(train_alphas_cumprod())
-        self._history: list[Any] = []
-        self._start: Any = None
-        self._slope: Any = None
+        self._history: list[Tensor] = []
+        self._start: Tensor = None
+        self._slope: Tensor = None
 
-    def _move(self, x: Any, eps: Any, timestep: float, target: float) -> Any:
+    def _move(self, x: Tensor, eps: Tensor, timestep: float, target: float) -> Tensor:
         return transfer(x, eps, float(self._table[int(timestep)]), float(self._table[max(int(target), 0)]))
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         if i == 0:
             self._history = []
         if i >= 4 * self._warm_steps:

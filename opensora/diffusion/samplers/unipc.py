@@ -1,17 +1,17 @@
-"""UniPC of second order (arXiv:2302.04867): the steps of DPM-Solver++ 2M, each corrected afterwards by the evaluation that follows it."""
-
-from typing import Any
+"""UniPC of second order (arXiv:2302.04867): DPM-Solver++ 2M with a corrector."""
 
 import numpy as np
 
 from opensora.diffusion.samplers.dpm import DPMSolverMultistep, data_step, log_gap, predicted_data
+from opensora.nn.tensor import Tensor
 
 
 def corrector_weights(gap: float, gap_before: float) -> tuple[float, float]:
-    """Weights of (older data - start's data) and of (new data - start's data) in a step of length `gap` after one of `gap_before`.
+    """Weights of (older data - data at the start) and (new data - data at the start) in a corrected step.
 
-    Lengths are in lambda = -log rho. With these weights the step is exact for predicted data that are quadratic in lambda
-    (arXiv:2302.04867, theorem 3.1 with B(h) = exp(h) - 1 at order 2).
+    gap: the length of the step in lambda = -log rho. gap_before: that of the step before it. The step is
+    exact for predicted data that are quadratic in lambda (arXiv:2302.04867, theorem 3.1 with B(h) = exp(h) -
+    1 at order 2).
     """
     decay = np.expm1(-gap)
     linear = decay / -gap - 1.0
@@ -22,14 +22,17 @@ def corrector_weights(gap: float, gap_before: float) -> tuple[float, float]:
 
 
 class UniPC(DPMSolverMultistep):
-    """One evaluation a step, which first corrects the step that led to it; the last step, of first order, stays uncorrected."""
+    """One evaluation per step, which first corrects the step before.
+
+    The last step is first-order and not corrected.
+    """
 
     def __init__(self, timesteps: np.ndarray, rhos: np.ndarray) -> None:
         super().__init__(timesteps, rhos)
-        self._start: Any = None  # corrected x of the evaluation before
-        self._older: Any = None  # predicted data of the evaluation before that
+        self._start: Tensor = None  # corrected x of the evaluation before
+        self._older: Tensor = None  # predicted data of the evaluation before that
 
-    def step(self, eps: Any, i: int, x: Any, noise: Any = None) -> Any:
+    def step(self, eps: Tensor, i: int, x: Tensor, noise: Tensor = None) -> Tensor:
         data = predicted_data(eps, x, float(self._rhos[i]))
         if i > 0:
             x = self._corrected(data, i)
@@ -37,8 +40,8 @@ class UniPC(DPMSolverMultistep):
         self._start = x
         return self._advance(data, i, x)
 
-    def _corrected(self, data: Any, i: int) -> Any:
-        """x at evaluation i, stepped again from evaluation i - 1 now that the data predicted at its end are known."""
+    def _corrected(self, data: Tensor, i: int) -> Tensor:
+        """x at evaluation i: the last step again, using the data now predicted at its end."""
         before, now = float(self._rhos[i - 1]), float(self._rhos[i])
         if i == 1:
             slope = (data - self._previous) * 0.5
