@@ -116,5 +116,5 @@ def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["train", *words]) == 2
     assert (
         capsys.readouterr().err
-        == "opensora: nowhere holds no cache: make it with `opensora encode-latents` or `opensora embed-text`\n"
+        == "opensora: nowhere holds no cache: make one with `opensora encode-latents` or `opensora embed-text`\n"
     )
