@@ -60,7 +60,7 @@ def test_prompts_shared_by_two_that_do_not_divide_them(place: Path) -> None:
         (place / "both" / f"{first}{suffix}").write_bytes((place / "alone" / f"{first}{suffix}").read_bytes())
     job = launch.run(2, ["-m", "opensora", *words(place, "both")], place / "both-logs")
     assert job.code == 0, job
-    assert "1 of 3 are finished" in job.terminal
+    assert "skipping 1 of 3 videos" in job.terminal
     expected = {path.name: path.read_bytes() for path in (place / "alone").glob("*.mp4")}
     assert {path.name: path.read_bytes() for path in (place / "both").glob("*.mp4")} == expected and len(
         expected
