@@ -1,4 +1,4 @@
-"""Device, precision, logs and version check: the one place that prepares MindSpore before it is imported."""
+"""Device, precision, memory, logs and version check. Sets up MindSpore before it is imported."""
 
 import ctypes
 import os
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-# Logs of the framework's own warnings (dozens of lines per run) are silenced unless the user asks for them.
+# Silences MindSpore's warnings (dozens of lines per run) unless the user sets another level.
 os.environ.setdefault("GLOG_v", "3")
-# With AVX-512 the bundled oneDNN has no fast kernel for plain convolutions and takes its reference loop, 60 times slower.
+# With AVX-512 the bundled oneDNN falls back to its reference loop for plain convolutions, 60 times slower.
 os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")
 
 MXCSR_OFFSET, FLUSH_TO_ZERO, DENORMALS_ARE_ZERO = 28, 0x8000, 0x0040
@@ -24,23 +24,21 @@ UNKNOWN = 2**62
 PACKAGES = ("opensora", "mindspore", "numpy", "av", "pillow")
 
 _asked: set[str] = set()
-"""The device, once something was written for it."""
+"""The device, once blocks were compiled for it."""
 
 
 def flush_denormals() -> bool:
-    """Take numbers below the smallest normal one for zero, in this thread and in those it starts; whether this machine can.
+    """Flush denormals to zero in this thread and those it starts. Returns whether the machine supports it.
 
-    The framework's worker threads do so, but a kernel's parts also run in the thread that asks for it: without this, two equal
-    runs differ there, by which thread took which part.
+    MindSpore's worker threads do so, but parts of a kernel run in the calling thread: otherwise equal runs
+    would differ by which thread computed which part.
     """
     if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
         return False
     for kind in (np.float16, np.float32, np.float64):
         np.finfo(kind)  # numpy finds these limits once, by computing with denormals
     library = ctypes.CDLL("libm.so.6")
-    environment = ctypes.create_string_buffer(
-        32
-    )  # fenv_t: the old floating-point unit's state, then the vector unit's
+    environment = ctypes.create_string_buffer(32)  # fenv_t: state of the x87 unit, then of the vector unit
     library.fegetenv(environment)
     control = ctypes.c_uint32.from_buffer(environment, MXCSR_OFFSET)
     control.value |= FLUSH_TO_ZERO | DENORMALS_ARE_ZERO
@@ -51,11 +49,11 @@ flush_denormals()
 
 
 class UnsupportedVersion(RuntimeError):
-    """The framework that is installed was never tried with this package; the message names the remedy."""
+    """The installed MindSpore was not tested with this package; the message names the remedy."""
 
 
 def mindspore() -> Any:
-    """The imported framework, after its version was checked. Raises UnsupportedVersion for one that was never tried."""
+    """Import MindSpore. Raises UnsupportedVersion for a version that was not tested."""
     import mindspore as ms
 
     installed = tuple(int(part) for part in ms.__version__.split(".")[:2])
@@ -63,7 +61,8 @@ def mindspore() -> Any:
     if not low <= installed < high:
         wanted = f">={low[0]}.{low[1]},<{high[0]}.{high[1]}"
         raise UnsupportedVersion(
-            f"MindSpore {ms.__version__} is installed, but this package was tested with {wanted}: pip install 'mindspore{wanted}'"
+            f"MindSpore {ms.__version__} is installed, but this package was tested with {wanted}: "
+            f"pip install 'mindspore{wanted}'"
         )
     return ms
 
@@ -74,10 +73,10 @@ def launched() -> bool:
 
 
 def device() -> str:
-    """The device that this process computes on, "CPU" or "Ascend". It stays: blocks are written for it when they are imported.
+    """The device of this process, "CPU" or "Ascend". Blocks are written for it, so it cannot change afterwards.
 
-    On a CPU every call of an operator returns when the operator is finished. By default the framework works operators off in threads of its
-    own while the caller waits in a busy loop, which takes a whole core away from them.
+    On a CPU, operators run synchronously. By default MindSpore runs them in its own threads while the caller
+    waits in a busy loop, which takes a whole core away from them.
     """
     if not _asked and _target() == "CPU":
         mindspore().set_context(pynative_synchronize=True)
@@ -90,38 +89,39 @@ def _target() -> str:
 
 
 def set_device(name: str) -> None:
-    """Choose the device, before models are imported. Raises ValueError for one that cannot be opened here, and when it is too late."""
+    """Choose the device before models are imported. Raises ValueError if it is too late or not available."""
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
-    # The framework refuses to be told twice, even the same, once it has computed.
+    # MindSpore refuses any further call, even with the same device, once it has computed.
     if _target() == name:
         return
     if _asked:
         raise ValueError(
-            f"device {name!r} comes too late, models are imported for {_asked.pop()}: call set_device before importing them"
+            f"device {name!r} comes too late, models are imported for {_asked.pop()}: "
+            "call set_device before importing them"
         )
     try:
         mindspore().set_device(name)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"device {name!r} cannot be used on this machine: pass --device CPU, or install the framework for it"
+            f"device {name!r} is not available on this machine: use --device CPU, or install MindSpore for it"
         ) from error
 
 
 def compute_dtype(precision: str) -> Any:
-    """The framework's dtype of "fp32", "fp16" or "bf16"; a CPU computes in float32 only. Raises ValueError otherwise."""
+    """MindSpore's dtype for "fp32", "fp16" or "bf16". Raises ValueError if the device does not support it."""
     ms = mindspore()
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
     if precision != "fp32" and _target() == "CPU":
         raise ValueError(
-            f"precision {precision!r} has no kernels on a CPU: pass --precision fp32, or use an Ascend device"
+            f"precision {precision!r} is not supported on a CPU: use --precision fp32, or --device Ascend"
         )
     return {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}[precision]
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can still be used, by the machine and by a container's limit; a very large number where neither is told."""
+    """Free bytes of the machine, or of the container if that is less; UNKNOWN if the system does not say."""
     free = UNKNOWN
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
@@ -133,7 +133,7 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Pat
 
 
 def free_swap(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes of swap space that are free; 0 where the system does not say."""
+    """Free swap space in bytes; 0 if the system does not say."""
     if not meminfo.is_file():
         return 0
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())

@@ -15,7 +15,7 @@ class VAEOptions:
     """exact: the whole video at once; chunked: the same result up to rounding, in less memory; tiled: same as
     --enable_tiling; auto: chunked on a CPU, exact elsewhere."""
     enable_tiling: bool = False
-    """Use the reference's tiles of 256 pixels and chunks of 65 frames: less memory, but seams may be visible."""
+    """Use the reference's tiles of 256 pixels and chunks of 65 frames: less memory, maybe visible seams."""
     enable_time_chunk: bool = False
     """Use the reference's chunks of 65 frames; frames stay whole unless --enable_tiling is set too."""
     tile_overlap_factor: float = 0.25
@@ -48,5 +48,6 @@ def check_device_options(options: InferenceDeviceOptions) -> None:
     """Raises ValueError for a precision that the device does not support."""
     if options.device == "CPU" and options.precision != "fp32":
         raise ValueError(
-            f"precision {options.precision} is not supported on a CPU: use --precision fp32, or --device Ascend"
+            f"precision {options.precision} is not supported on a CPU: "
+            "use --precision fp32, or --device Ascend"
         )
