@@ -1,4 +1,4 @@
-"""Initial weights, drawn in float32: faster than drawing float64 and rounding it, and without a second copy."""
+"""Initial weights. Drawing float32 is faster than rounding float64, and needs no second copy."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,7 @@
-"""Hooks for splitting a video across devices. Here is the form for one device; `parallel/sequence.py` has the others."""
+"""Hooks for splitting a video across devices.
+
+Here is the form for one device; `parallel/sequence.py` has the others.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -12,7 +15,7 @@ T = TypeVar("T")
 
 
 class FrameExchange:
-    """How a transformer whose device may hold only some frames of a video reaches the others; this one holds all."""
+    """How temporal blocks reach the frames on other devices; this device holds all frames."""
 
     def total_frames(self, frames: int) -> int:
         """The number of frames of the whole video, given the number on this device."""
@@ -36,6 +39,9 @@ class WorkSharing:
     def map(
         self, function: Callable[[T], tuple[np.ndarray, ...]], items: Iterable[T]
     ) -> Iterator[tuple[T, tuple[np.ndarray, ...]]]:
-        """Yield (item, function(item)) in the order of the items. The results of all items have the same shapes."""
+        """Yield (item, function(item)) in the order of the items.
+
+        The results of all items have the same shapes.
+        """
         for item in items:
             yield item, function(item)

@@ -1,4 +1,4 @@
-"""Many tensors as one flat vector: one operation updates all of them, and a range of it is one device's share."""
+"""Many tensors as one flat vector: one operation updates all of them, and devices share it by ranges."""
 
 from collections.abc import Mapping
 from math import prod
@@ -15,8 +15,8 @@ ops = ms.ops
 def square_sum(tensor: Tensor) -> float:
     """The sum of the squares of all elements.
 
-    On a CPU it is computed on the host: the framework's sum over all axes of a large tensor depends on how its
-    threads split the elements, so the last digits differ from run to run. Sums over some axes do not.
+    On a CPU it is computed on the host: the framework's sum over all axes of a large tensor depends on how
+    its threads split the elements, so the last digits differ from run to run. Sums over some axes do not.
     """
     if device() != "CPU":
         return float(ops.sum(tensor * tensor).asnumpy())
@@ -57,7 +57,10 @@ class Layout:
 
 
 class ParameterSharding:
-    """Which part of a flat vector this device updates: here, all of it. `parallel/zero.py` has the other forms."""
+    """Which part of a flat vector this device updates: here, all of it.
+
+    `parallel/zero.py` has the other forms.
+    """
 
     rank, ranks = 0, 1
     """The number of this device's part, and the number of different parts."""

@@ -1,4 +1,4 @@
-"""Affine maps of the last axis, with weights named as in the release files: `<name>.weight` (out, in) and `<name>.bias` (out,)."""
+"""Linear layers. Weights have the names of the release: `<name>.weight` (out, in), `<name>.bias` (out,)."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ ops = mindspore().ops
 
 
 def linear(weights: Any, name: str, x: Any) -> Any:
-    """x W^T + b over the last axis, (..., in) -> (..., out); the bias is left out where the weights hold none.
+    """x W^T + b over the last axis, (..., in) -> (..., out); the bias is left out where the weights hold
+    none.
 
     The product is computed in the weight's number format, the result is in that of x.
     """

@@ -22,8 +22,9 @@ def add_gated(x: Any, gate: Any, y: Any) -> Any:
 def _for_tokens(value: Any, x: Any) -> Any:
     """(B, 1, 1, D) -> (B, F, S, D).
 
-    On a CPU a product with a column of ones, as in `nn/broadcast.py`: operators that broadcast by themselves keep large index tables, and a
-    reduction over the middle axes, which would be the gradient, is an order of magnitude slower than the product with a row of ones.
+    On a CPU a product with a column of ones, as in `nn/broadcast.py`: operators that broadcast by themselves
+    keep large index tables, and a reduction over the middle axes, which would be the gradient, is an order of
+    magnitude slower than the product with a row of ones.
     """
     if not ON_CPU:
         return value

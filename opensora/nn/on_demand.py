@@ -11,7 +11,10 @@ ms = mindspore()
 
 
 class OnDemand(Mapping[str, Any]):
-    """float32 tensors of `arrays`, which may read files or convert from 16 bits at every access. Takes the place of a dict of weights."""
+    """float32 tensors of `arrays`, which may read files or convert from 16 bits at every access.
+
+    Takes the place of a dict of weights.
+    """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = arrays

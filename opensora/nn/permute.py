@@ -1,4 +1,4 @@
-"""A change of the order of axes that leaves the last one in place, in the form that a device does well."""
+"""Transpose all axes but the last, in the fastest form for the device."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ Cell: Any = ms.nn.Cell
 
 
 class _GatherRows(Cell):
-    """Rows in another order; `back` is the inverse of `order`, so that the gradient is such a gathering too."""
+    """Reorder rows. `back` is the inverse of `order`: with it the gradient is a gather too."""
 
     def construct(self, rows: Any, order: Any, back: Any) -> Any:
         return ops.gather(rows, order, 0)
@@ -28,8 +28,8 @@ _gather_rows = _GatherRows()
 def permute(x: Any, axes: tuple[int, ...]) -> Any:
     """`ops.transpose(x, axes)` for axes that end with the last one.
 
-    On a CPU whole rows are copied: the operator moves single numbers, takes twice as long, and every compiled one keeps an index of
-    8 bytes an element for as long as it lives.
+    On a CPU whole rows are copied: the operator moves single numbers, takes twice as long, and every compiled
+    one keeps an index of 8 bytes an element for as long as it lives.
     """
     if not ON_CPU:
         return ops.transpose(x, axes)

@@ -1,1 +1,1 @@
-"""Many devices: which rank does what, collectives, the frames of a video or the optimizer's states shared out."""
+"""Several devices: groups of ranks, collectives, shared frames of a video, sharded optimizer states."""

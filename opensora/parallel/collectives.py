@@ -1,9 +1,9 @@
 """Collectives over the ranks of a group, along the first axis.
 
-Ascend has an operator for each; a CPU has AllReduce and AllGather, and slices of their results give the others.
-Collectives are called between compiled blocks, never inside one, so all ranks call them in the order of the program.
-On a CPU they time out after thirty seconds, so before each one the ranks wait for one another over the control line
-(`control.py`), which has no timeout.
+Ascend has an operator for each; a CPU has AllReduce and AllGather, and slices of their results give the
+others. Collectives are called between compiled blocks, never inside one, so all ranks call them in the order
+of the program. On a CPU they time out after thirty seconds, so before each one the ranks wait for one another
+over the control line (`control.py`), which has no timeout.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,10 @@ class ProcessGroup:
     def __init__(
         self, ranks: Sequence[int] = (0,), rank: int = 0, name: str = "", control: Control | None = None
     ) -> None:
-        """rank: this process, one of `ranks`. name: the framework's communication group, which exists already."""
+        """
+        rank: this process, one of `ranks`.
+        name: the framework's communication group, which must exist already.
+        """
         self.ranks = tuple(ranks)
         self.index = self.ranks.index(rank)
         self.name = name
@@ -68,7 +71,7 @@ class ProcessGroup:
         return ops.reshape(parts[:, self.index], x.shape)  # parts is (from, to, L, ...)
 
     def agree(self, value: Any = None) -> list[Any]:
-        """The values (number, text or list) of all ranks in their order; waits until every rank has called it."""
+        """The values (number, text or list) of all ranks in their order; waits for every rank."""
         if self._control is None:
             return [value]
         return self._control.agree(value, self.name, self.ranks)

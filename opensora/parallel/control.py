@@ -1,7 +1,9 @@
-"""What the processes of a job tell one another beside tensors: values to agree on, and that one of them failed.
+"""The control line of a job: its processes exchange small values and report failures.
 
-Rank 0 holds a hub to which every rank is connected by TCP. A connection that closes without a word is a process that was killed: the
-hub tells all others, which end at once instead of waiting for it in a collective. Messages are lines of JSON.
+Rank 0 runs a hub, to which every rank connects by TCP. If a connection closes without a message, its process
+was
+killed: the hub tells all others, which exit at once instead of waiting in a collective. Messages are lines of
+JSON.
 """
 
 import hmac
@@ -18,21 +20,22 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# A machine that loses power says nothing: the connection is dead when it does not answer for idle + interval * count seconds.
+# A machine that loses power closes no connection: it counts as dead after idle + interval * count seconds of
+# silence.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 SECONDS_TO_TELL, SECONDS_TO_HANG_UP = 1.0, 5.0
-KILLED = "its process ended without a word: it was killed, or ran out of memory"
+KILLED = "its process ended without a message: it was killed, or ran out of memory"
 
 
 def stop_process(rank: int, reason: str, code: int) -> None:
-    """Say why and end this process, whatever its main thread is waiting for."""
+    """Print the reason and end this process, even if its main thread is blocked."""
     print(f"opensora: rank {rank} failed and ends the job: {reason}", file=sys.stderr, flush=True)
-    time.sleep(SECONDS_TO_TELL)  # rank 0's hub may still be sending
+    time.sleep(SECONDS_TO_TELL)  # the hub on rank 0 may still be sending
     os._exit(code)
 
 
 class Hub:
-    """Collects values from ranks and hands them back to all that take part; lives in threads of rank 0."""
+    """Gathers values from ranks and returns them to all members of a round; runs in threads of rank 0."""
 
     def __init__(self, host: str, token: str) -> None:
         self._token = token
@@ -72,7 +75,7 @@ class Hub:
                     left = left or "leave" in message
                     self._take(rank, message)
         except (OSError, ValueError, KeyError):
-            pass  # no word, or half of one
+            pass  # a closed connection or half a message: reported below
         if rank >= 0 and not left:
             self._fail(rank, KILLED, 1)
 
@@ -93,7 +96,7 @@ class Hub:
         with self._lock:
             if not self._over:
                 self._over = True
-                # Rank 0 last: it takes the hub with it.
+                # Rank 0 last: the hub ends with it.
                 self._send(
                     sorted(self._connections, reverse=True), {"failed": reason, "rank": rank, "code": code}
                 )
@@ -106,7 +109,7 @@ class Hub:
                 log.debug("rank %d is gone", rank)
 
     def close(self) -> None:
-        """Wait until all ranks have hung up, since an answer may still be on its way to them, but not for long."""
+        """Wait SECONDS_TO_HANG_UP at most until all ranks disconnect: they still have an answer to read."""
         self._server.close()
         end = time.monotonic() + SECONDS_TO_HANG_UP
         for listener in self._listeners:
@@ -114,7 +117,7 @@ class Hub:
 
 
 class Control:
-    """A rank's end of the line."""
+    """A rank's end of the control line."""
 
     def __init__(
         self,
@@ -138,9 +141,10 @@ class Control:
     def agree(
         self, value: Any = None, group: str = "world", members: Sequence[int] | None = None
     ) -> list[Any]:
-        """Every member's value, in the order of the members (default: all ranks); waits for the last of them, however long it takes.
+        """The values of all members (default: all ranks) in their order; waits without a timeout for the last
+        one.
 
-        Ranks meet in the order of their calls, for each group by itself. Values are what JSON can hold.
+        The n-th call of each member belongs to one round, counted for each group. Values must be JSON.
         """
         number = self._rounds[group] = self._rounds.get(group, 0) + 1
         chosen = list(range(self.size)) if members is None else list(members)
@@ -148,20 +152,20 @@ class Control:
         return self._answers.get()
 
     def fail(self, reason: str, code: int) -> None:
-        """Tell all other ranks to end, with this exit code."""
+        """Tell all other ranks to exit with this code."""
         self._over = True
         self._send({"failed": reason, "code": code})
         time.sleep(SECONDS_TO_TELL)
 
     def leave(self) -> None:
-        """The work is done: wait for all others, then close the line."""
+        """Wait until all ranks are done, then disconnect."""
         self.agree("leave")
         self._over = True
         self._send({"leave": True})
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._over = True
         try:
             self._connection.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
-"""From the processes that `msrun` started to groups of ranks, each group with one task.
+"""The mesh of a job: the processes that `msrun` started, as groups of ranks with one task each.
 
-Rank r of a job with S ranks to a sample's frames (sequence) and G to its guidance (1, or 2 halves) has the place
+With S ranks per video (sequence) and G per guidance (1 or 2), rank r has the coordinates
 sequence = r % S, guidance = r // S % G, data = r // (S * G).
 """
 
@@ -21,21 +21,21 @@ from opensora.parallel.control import Control, Hub
 
 SCHEDULER = "MS_SCHED"
 ADDRESS_LENGTH = 128
-# What workers say whom another job's scheduler turns away, and what a second scheduler says.
+# Errors of a worker that another job's scheduler rejects, and of a second scheduler on the port.
 PORT_IN_USE = ("Repeated registration", "MS_SCHED_PORT is occupied")
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """The groups that this rank belongs to. Without arguments: one process, alone."""
+    """The groups that this rank belongs to. The default is a single process."""
 
     world: ProcessGroup = field(default_factory=ProcessGroup)
     sequence: ProcessGroup = field(default_factory=ProcessGroup)
-    """Ranks that share the frames of the same samples."""
+    """Ranks that split the frames of the same samples."""
     guidance: ProcessGroup = field(default_factory=ProcessGroup)
-    """Ranks that share the halves of guidance of the same frames."""
+    """Ranks that split the two halves of guidance for the same frames."""
     team: ProcessGroup = field(default_factory=ProcessGroup)
-    """Sequence and guidance together: ranks that work on the same samples."""
+    """Ranks that work on the same samples: sequence and guidance together."""
 
     @property
     def rank(self) -> int:
@@ -47,31 +47,35 @@ class Mesh:
 
     @property
     def data(self) -> tuple[int, int]:
-        """(which, of how many): the teams, each of which works on samples of its own."""
+        """The index of this rank's team, and the number of teams; each team has its own samples."""
         return self.rank // self.team.size, self.size // self.team.size
 
     def processes_here(self) -> int:
-        """Processes of the job on this machine, which share its memory. All ranks ask together."""
+        """The number of the job's processes on this machine, which share its memory. Called on every rank."""
         return self.world.agree(socket.gethostname()).count(socket.gethostname())
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes what the whole job writes once."""
+        """Whether this rank writes the files and logs of the job."""
         return self.rank == 0
 
 
 @contextmanager
 def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) -> Iterator[Mesh]:
-    """Join the job that `msrun` started, or be alone where it did not; leave it together with all others.
+    """Join the job that `msrun` started; without one, yield the mesh of a single process.
 
-    An error inside ends every process of the job, with its reason. Raises ValueError for sizes that do not divide the job, and for a
-    process alone where several are asked for.
+    sequence, guidance: ranks per video and per guidance. use_parallel: whether several processes are
+    required.
+
+    On exit all ranks wait for one another. An error inside ends every process of the job and states its
+    reason. Raises ValueError for sizes that do not divide the job, and for a single process if several are
+    required.
     """
     if not runtime.launched():
         if sequence * guidance > 1 or use_parallel:
             raise ValueError(
-                "several processes are asked for (use_parallel, sp_size or cfg_parallel), but this is one alone: start the command with "
-                "`msrun --worker_num=N --local_worker_num=N --join=True python -m opensora ...`"
+                "use_parallel, sp_size and cfg_parallel need several processes, but this is a single one: "
+                "use `msrun --worker_num=N --local_worker_num=N --join=True python -m opensora ...`"
             )
         yield Mesh()
         return
@@ -81,7 +85,8 @@ def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) 
         team = sequence * guidance
         if sequence < 1 or size % team:
             raise ValueError(
-                f"a job of {size} processes cannot be split into teams of {team}: choose sp_size so that it divides"
+                f"a job of {size} processes cannot be split into teams of {team}: "
+                "choose an sp_size that divides it"
             )
         yield _mesh(rank, size, sequence, team, control)
         control.leave()
@@ -94,32 +99,33 @@ def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) 
 
 
 def reason(error: BaseException) -> str:
-    """One sentence about an error, its kind included where a person did not write it."""
+    """One sentence about an error. Unexpected errors include their type."""
     text = " ".join(str(error).split())[:1000]
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
 
 
 def exit_code(error: BaseException) -> int:
-    """2 for what a user can mend, 130 for Ctrl-C, 1 for the rest."""
+    """2 for an error that the user can fix, 130 for Ctrl-C, 1 for others."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, ValueError | OSError) else 1
 
 
 def _join_cluster() -> tuple[int, int]:
-    """(rank, size). The scheduler's process stays in here until the job is over, and ends."""
+    """(rank, size). The scheduler's process stays here until the job is over, then exits."""
     is_scheduler = os.environ["MS_ROLE"] == SCHEDULER
     try:
         ms.communication.init()
     except RuntimeError as error:
         if is_scheduler and "timed out node" in str(error):
             sys.exit(
-                "opensora: a process of the job was lost: its log, worker_<rank>.log beside this file, says why"
+                "opensora: a process of the job was lost: see its log, worker_<rank>.log, beside this file"
             )
         if any(words in str(error) for words in PORT_IN_USE):
+            host, port = os.environ.get("MS_SCHED_HOST"), os.environ.get("MS_SCHED_PORT")
             raise ValueError(
-                f"port {os.environ.get('MS_SCHED_PORT')} of {os.environ.get('MS_SCHED_HOST')} is used by another job: choose another "
-                "one between 1024 and 65535 with `msrun --master_port`"
+                f"port {port} of {host} is used by another job: "
+                "choose one between 1024 and 65535 with `msrun --master_port`"
             ) from error
         raise
     if is_scheduler:
@@ -128,25 +134,25 @@ def _join_cluster() -> tuple[int, int]:
 
 
 def _connect(rank: int, size: int) -> tuple[Control, Hub | None]:
-    """Rank 0 opens a hub and tells all others where it is, by the first collective."""
+    """Rank 0 opens a hub and broadcasts its address in the first collective."""
     hub, text = None, ""
     if rank == 0:
         host, token = _own_address(), secrets.token_hex(16)
         hub = Hub(host, token)
         text = f"{host} {hub.port} {token}"
-    letters = np.zeros(ADDRESS_LENGTH, np.float32)  # the CPU adds nothing else
+    letters = np.zeros(ADDRESS_LENGTH, np.float32)  # a CPU's AllReduce takes float32 only
     letters[: len(text)] = list(text.encode())
-    heard = ms.ops.AllReduce()(ms.Tensor(letters)).asnumpy()
-    host, port, token = bytes(heard[heard > 0].astype(np.uint8)).decode().split()
+    received = ms.ops.AllReduce()(ms.Tensor(letters)).asnumpy()  # the other ranks add zeros
+    host, port, token = bytes(received[received > 0].astype(np.uint8)).decode().split()
     return Control(rank, size, (host, int(port)), token), hub
 
 
 def _own_address() -> str:
-    """The address of this machine on the way to the scheduler's."""
+    """The address of this machine in the network of the scheduler."""
     scheduler = os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"])
     family, kind, _, _, address = socket.getaddrinfo(*scheduler, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
-        probe.connect(address)  # sends nothing
+        probe.connect(address)  # sends no packet
         return str(probe.getsockname()[0])
 
 

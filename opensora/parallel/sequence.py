@@ -1,9 +1,9 @@
 """Sequence parallelism on time: each rank of a group holds some frames and images of the same samples.
 
-All blocks but the temporal ones treat each frame by itself. A temporal block treats each patch by itself, so the
-ranks exchange frames for patches before it and back after it (arXiv:2403.10266): in between, each rank has all
-frames of some patches. Counts that the group does not divide are padded with zeros. Padded frames are cut off before
-a temporal block, and the loss masks them.
+All blocks but the temporal ones treat each frame by itself. A temporal block treats each patch by itself, so
+the ranks exchange frames for patches before it and back after it (arXiv:2403.10266): in between, each rank
+has all frames of some patches. Counts that the group does not divide are padded with zeros. Padded frames are
+cut off before a temporal block, and the loss masks them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,10 +48,11 @@ def local_frames(x: np.ndarray, axis: int, frames: int, group: ProcessGroup) -> 
 
 
 def local_batch(batch: Mapping[str, Any], group: ProcessGroup) -> dict[str, Any]:
-    """This rank's part of a training batch (`train.t2v.Batch`, arrays on the host); all ranks have the same batch.
+    """This rank's part of a training batch (`train.t2v.Batch`, arrays on the host); all ranks have the same
+    batch.
 
-    Adds `share` (B,): the fraction of a sample's loss elements on this rank, so that the losses of the ranks add up
-    to that of the sample.
+    Adds `share` (B,): the fraction of a sample's loss elements on this rank, so that the losses of the ranks
+    add up to that of the sample.
     """
     images = batch.get("num_images", 0)
     frames = batch["latents"].shape[2] - images
@@ -77,7 +78,7 @@ def valid_frames(frames: int, images: int, group: ProcessGroup) -> np.ndarray:
 
 
 def expand_to_all_captions(local: np.ndarray, images: int, group: ProcessGroup) -> np.ndarray:
-    """Gradients for this rank's captions (B, 1+n, ...) -> for all captions (B, 1+N, ...), zero for the others."""
+    """Gradients for this rank's captions (B, 1+n, ...), padded with zeros to all captions (B, 1+N, ...)."""
     length = shard_length(images, group.size)
     places = np.arange(images)[group.index * length : (group.index + 1) * length]
     whole = np.zeros((local.shape[0], 1 + images, *local.shape[2:]), local.dtype)
@@ -87,7 +88,7 @@ def expand_to_all_captions(local: np.ndarray, images: int, group: ProcessGroup) 
 
 
 def gather_frames(x: np.ndarray, axis: int, frames: int, group: ProcessGroup) -> np.ndarray:
-    """The frames of all ranks without padding: the inverse of `local_shard` for a video of `frames` frames."""
+    """The frames of all ranks, `frames` without padding: the inverse of `local_shard` for a video."""
     if group.size == 1:
         return x
     return np.moveaxis(_gather(np.moveaxis(x, axis, 0), group)[:frames], 0, axis)
@@ -140,7 +141,7 @@ class ShardedFrameExchange(FrameExchange):
         return ShardedTemporalBlock(block, self)
 
     def to_time(self, x: Tensor) -> Tensor:
-        """Frames for patches: (B, t+N, S, D) of this rank's frames -> (B, T, s, D) of its patches, without images."""
+        """This rank's frames (B, t+N, S, D) -> all frames of its patches (B, T, s, D), without images."""
         batch, _, patches, width = x.shape
         n, t, s = self.group.size, self.local_frames, shard_length(patches, self.group.size)
         video = ops.reshape(_pad(x[:, :t], 2, n * s), (batch, t, n, s, width))
@@ -148,7 +149,7 @@ class ShardedFrameExchange(FrameExchange):
         return ops.reshape(ops.transpose(parts, (1, 0, 2, 3, 4)), (batch, n * t, s, width))[:, : self.frames]
 
     def to_space(self, video: Tensor, patches: int) -> Tensor:
-        """Patches for frames: (B, T, s, D) -> (B, t, S, D), the inverse and the transpose of `to_time`.
+        """The inverse and transpose of `to_time`, (B, T, s, D) -> (B, t, S, D).
 
         Padded frames are zero.
         """
@@ -160,7 +161,10 @@ class ShardedFrameExchange(FrameExchange):
 
 
 class ShardedTemporalBlock:
-    """A temporal block between two exchanges. A backward pass that recomputes the block exchanges its input again."""
+    """A temporal block between two exchanges.
+
+    A backward pass that recomputes the block exchanges its input again.
+    """
 
     def __init__(self, block: Differentiable, exchange: ShardedFrameExchange) -> None:
         self._block, self._exchange = block, exchange

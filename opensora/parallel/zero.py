@@ -1,8 +1,8 @@
 """Data parallelism: every rank updates all weights, or, with ZeRO-1, a part of its own.
 
-ZeRO-1 (arXiv:1910.02054, section 5.1): a rank holds the optimizer's states of its part only. It receives the mean
-gradient of that part, updates it, and sends it to all others. Parts are equal ranges of the flat vectors of
-`nn/flat.py`, padded with zeros.
+ZeRO-1 (arXiv:1910.02054, section 5.1): a rank holds the optimizer's states of its part only. It receives the
+mean gradient of that part, updates it, and sends it to all others. Parts are equal ranges of the flat vectors
+of `nn/flat.py`, padded with zeros.
 """
 
 import numpy as np
@@ -17,7 +17,10 @@ ops = ms.ops
 
 
 def parameter_sharding(mesh: Mesh, parallel_mode: str) -> ParameterSharding:
-    """The form for `parallel_mode`, "data" (replicated) or "optim" (sharded). A single process needs neither."""
+    """The form for `parallel_mode`, "data" (replicated) or "optim" (sharded).
+
+    A single process needs neither.
+    """
     if mesh.size == 1:
         return ParameterSharding()
     return ShardedParameters(mesh) if parallel_mode == "optim" else ReplicatedParameters(mesh)
@@ -30,7 +33,8 @@ class ReplicatedParameters(ParameterSharding):
         self._world, self._teams = mesh.world, mesh.data[1]
 
     def reduce_mean(self, gradient: Tensor) -> Tensor:
-        # The ranks of a team hold summands of one gradient, so the sum over all ranks is divided by the teams.
+        # The ranks of a team hold summands of one gradient, so the sum over all ranks is divided by the
+        # teams.
         return self._world.all_reduce(gradient) / self._teams
 
 

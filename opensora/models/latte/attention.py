@@ -38,7 +38,10 @@ def frame_attention(
 
 
 def time_attention(w: Weights, x: Tensor, rotation: Rotation, heads: int) -> Tensor:
-    """Self-attention of each patch over the frames, (B, T, S, D) -> (B, T, S, D). rotation: for T positions."""
+    """Self-attention of each patch over the frames, (B, T, S, D) -> (B, T, S, D).
+
+    rotation: for T positions.
+    """
     source = compress_time(w, x, factor(w)) if compresses(w) else x  # (B, keys, S, D)
     query = rotate(time_heads(linear(w, "attn1.to_q", x), heads), rotation, axes=1)
     key = rotate(time_heads(linear(w, "attn1.to_k", source), heads), rotation, axes=1)
@@ -142,8 +145,8 @@ def factor(w: Weights) -> int:
 def compress_space(w: Weights, x: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
     """Compress each frame, (B, F, S, D) -> (B, F, S/factor^2, D).
 
-    A depthwise convolution with stride = kernel is a weighted sum over each square of tokens. Rows and columns
-    that do not fill a square are dropped.
+    A depthwise convolution with stride = kernel is a weighted sum over each square of tokens. Rows and
+    columns that do not fill a square are dropped.
     """
     batch, frames, _, width = x.shape
     rows, columns = grid[0] // factor, grid[1] // factor

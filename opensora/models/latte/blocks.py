@@ -1,7 +1,7 @@
 """The blocks of LatteT2V: pure functions of their weights, compiled once and shared by all layers.
 
-Tokens are (B, F, S, D): F frames (T of the video, then N images), S patches of a frame with rows first,
-D channels. Tensors reach a compiled block one by one and are grouped inside it; a tuple among its inputs holds
+Tokens are (B, F, S, D): F frames (T of the video, then N images), S patches of a frame with rows first, D
+channels. Tensors reach a compiled block one by one and are grouped inside it; a tuple among its inputs holds
 constants.
 """
 

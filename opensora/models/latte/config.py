@@ -30,7 +30,10 @@ FIXED = {
 
 @dataclass(frozen=True)
 class LatteConfig:
-    """Settings of the release's config.json. The defaults are those of LatteT2V-XL/122, 65 frames of 512x512."""
+    """Settings of the release's config.json.
+
+    The defaults are those of LatteT2V-XL/122, 65 frames of 512x512.
+    """
 
     # Architecture
     num_layers: int = 28
@@ -55,11 +58,15 @@ class LatteConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LatteConfig":
-        """From a config.json's content; keys without influence are passed over. ValueError for a form that LatteT2V never had."""
+        """Read the content of a config.json and ignore unknown keys.
+
+        Raises ValueError for settings that LatteT2V does not support.
+        """
         for name, supported in FIXED.items():
             if values.get(name, supported) != supported:
                 raise ValueError(
-                    f"config.json says {name} = {values[name]!r}, but a LatteT2V of v1.1 has {supported!r}: use such a model"
+                    f"config.json says {name} = {values[name]!r}, but LatteT2V v1.1 has {supported!r}: "
+                    "use a model of that version"
                 )
         names = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {
@@ -71,7 +78,8 @@ class LatteConfig:
         config = cls(**chosen)
         if config.cross_attention_dim != config.width:
             raise ValueError(
-                f"cross_attention_dim is {config.cross_attention_dim}: it must be heads x head dim, {config.width}"
+                f"cross_attention_dim is {config.cross_attention_dim}, but heads x head dim is "
+                f"{config.width}: make them equal"
             )
         if config.use_rope and config.compress_kv_factor != 1:
             raise ValueError("use_rope and compress_kv_factor exclude each other: switch one of them off")
@@ -91,12 +99,12 @@ class LatteConfig:
 
     @property
     def space_scale(self) -> int:
-        """Patches to one position, so that a larger grid keeps the range that 64 latents had."""
+        """Patches per position: a larger grid keeps the range of positions of 64x64 latents."""
         return max(self.sample_size[0] // 64, 1)
 
     @property
     def time_scale(self) -> int:
-        """Latent frames to one position."""
+        """Latent frames per position."""
         return max((self.video_length - self.video_length % 2) // 16, 1)
 
     def compresses(self, layer: int) -> bool:
@@ -118,10 +126,10 @@ class WeightSpec(NamedTuple):
 def weight_specs(config: LatteConfig) -> dict[str, WeightSpec]:
     """Every weight by its name in the release file, in the order of its drawing.
 
-    Distributions follow PixArt-alpha (arXiv:2310.00426): Xavier-uniform projections and normal conditioning. The
-    projections that end the model and the cross-attentions are zero-initialised, so that training starts from a
-    prediction of zero which ignores the text. So are those that end the temporal blocks: a model trained on images
-    keeps its predictions when training goes on with videos.
+    Distributions follow PixArt-alpha (arXiv:2310.00426): Xavier-uniform projections and normal conditioning.
+    The projections that end the model and the cross-attentions are zero-initialised, so that training starts
+    from a prediction of zero which ignores the text. So are those that end the temporal blocks: a model
+    trained on images keeps its predictions when training goes on with videos.
     """
     width, size = config.width, config.patch_size
     conditioning = normally(0.02)

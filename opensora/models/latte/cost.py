@@ -1,6 +1,6 @@
-"""What the transformer costs: floating-point operations and memory of a forward and of a training step.
+"""Cost of the transformer: floating-point operations and memory of a forward and of a training step.
 
-Imports nothing of MindSpore.
+Loads without MindSpore.
 """
 
 from math import prod
@@ -11,12 +11,12 @@ from opensora.models.geometry import FLOAT, Size
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig
 
 STEP_FORWARDS = 4
-"""Forwards of the transformer that a training step costs: one, as many operations for each of two kinds of gradients, and the one that the
-backward pass repeats, but for layers that keep what they computed."""
+"""Cost of a training step in forwards: the forward, two for the gradients of inputs and of weights, and one
+that the backward pass repeats for layers that do not save their activations."""
 
-# Measured on a CPU, where every compiled block keeps the workspace of its operators: one evaluation in units of tokens * width.
+# Activations of one forward in units of tokens * width, measured on a CPU. Compiled blocks keep workspace.
 ACTIVATIONS = 110
-# Float32 values that surely exist at once for each token and channel: the input of a block and its widened feed-forward.
+# A lower bound of the same: the input of a block (1) and the hidden layer of its feed-forward (4).
 LEAST_ACTIVATIONS = 5
 
 
@@ -31,18 +31,19 @@ def forward_flops(
     texts: int | None = None,
     ranks: int = 1,
 ) -> int:
-    """Operations of one forward of LatteT2V on latents (batch, 4, T + num_images, h, w); latent_size is (T, h, w).
+    """Operations of one forward of LatteT2V on latents (batch, 4, T + num_images, h, w).
 
-    text_length: tokens of a text, by default the model's longest. texts: for how many texts keys and values are computed, by
-    default one for the video and each image. While sampling it is 0, since they are kept; the reference computes
-    them for every frame, T + num_images. ranks: how many share the frames and images; the operations are then those of the one that has
-    most.
+    latent_size: (T, h, w).
+    text_length: tokens of a text; default: the model's maximum.
+    texts: texts whose keys and values are computed; default: one for the video and one for each image. Steps
+        of sampling have 0, since keys and values are computed once; in the reference T + num_images.
+    ranks: devices that split the frames and images; the result is for the device that has most.
     """
     tokens, images = _tokens(config, latent_size, text_length, num_images, ranks), -(-num_images // ranks)
     texts = 1 + images if texts is None else texts
     width, patch = config.width, config.patch_size**2
-    total = linear(tokens.here, config.in_channels * patch, width) + linear(
-        tokens.here, width, config.out_channels * patch
+    total = linear(tokens.spatial, config.in_channels * patch, width) + linear(
+        tokens.spatial, width, config.out_channels * patch
     )
     total += linear(1, TIMESTEP_CHANNELS + 7 * width, width)
     if texts:
@@ -66,7 +67,7 @@ def step_flops(
 ) -> int:
     """Operations of a training step, forward and backward, with the arguments of `forward_flops`.
 
-    num_no_recompute: how many of the layers, the last ones, keep what they compute.
+    num_no_recompute: the number of layers, counted from the last, that save their activations.
     """
     forward = forward_flops(
         config,
@@ -78,25 +79,25 @@ def step_flops(
         ranks=ranks,
     )
     tokens = _tokens(config, latent_size, text_length, num_images, ranks)
-    keeping = range(max(0, config.num_layers - num_no_recompute), config.num_layers)
+    saved = range(max(0, config.num_layers - num_no_recompute), config.num_layers)
     return STEP_FORWARDS * forward - batch * sum(
-        _layer_flops(config, layer, tokens, temporal) for layer in keeping
+        _layer_flops(config, layer, tokens, temporal) for layer in saved
     )
 
 
 class _Tokens(NamedTuple):
-    """Of the rank that has most: blocks that join frames take patches by themselves, all others frames."""
+    """Tokens of the rank that has most. Ranks split patches in temporal blocks, frames in all others."""
 
-    here: int
+    spatial: int
     """Patches of all its frames and images."""
     patches: int
-    """Of a frame."""
-    moving: int
-    """All frames of its patches."""
+    """Patches of one frame."""
+    temporal: int
+    """Frames of all its patches."""
     frames: int
-    """Of the whole video."""
+    """Frames of the whole video."""
     text: int
-    """Of a text."""
+    """Tokens of one text."""
 
 
 def _tokens(
@@ -114,23 +115,22 @@ def _tokens(
 
 
 def _layer_flops(config: LatteConfig, layer: int, tokens: _Tokens, temporal: bool) -> int:
-    """A spatial and a temporal block, without the text's keys and values."""
+    """A spatial and a temporal block, without the keys and values of the text."""
     width = config.width
     factor = config.compress_kv_factor if config.compresses(layer) else 1
-    total = _attention(tokens.here, tokens.here // factor**2, tokens.patches // factor**2, width)
-    total += linear(tokens.here, 2 * width, width) + attention_scores(
-        tokens.here, tokens.text, width
-    )  # queries and output of the text's attention
-    total += linear(tokens.here, 8 * width, width)
+    total = _attention(tokens.spatial, tokens.spatial // factor**2, tokens.patches // factor**2, width)
+    # Cross-attention: queries, output and scores.
+    total += linear(tokens.spatial, 2 * width, width) + attention_scores(tokens.spatial, tokens.text, width)
+    total += linear(tokens.spatial, 8 * width, width)
     if temporal:
-        total += _attention(tokens.moving, tokens.moving // factor, tokens.frames // factor, width) + linear(
-            tokens.moving, 8 * width, width
-        )
+        total += _attention(
+            tokens.temporal, tokens.temporal // factor, tokens.frames // factor, width
+        ) + linear(tokens.temporal, 8 * width, width)
     return total
 
 
 def _attention(tokens: int, sources: int, keys: int, width: int) -> int:
-    """Self-attention of tokens that see `keys` each, of `sources` for which keys and values are computed."""
+    """Self-attention of tokens with `keys` keys each; `sources` is the number of keys that are computed."""
     return (
         linear(tokens, 2 * width, width)
         + linear(sources, 2 * width, width)

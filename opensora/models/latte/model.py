@@ -1,7 +1,7 @@
 """LatteT2V: a transformer that denoises latent videos under a text.
 
-Blocks alternate between the patches of each frame, which also attend to the text, and the frames of each patch
-(Latte, arXiv:2401.03048; Open-Sora-Plan v1.1.0).
+Blocks alternate between the patches of each frame, which also attend to the text, and the frames of each
+patch (Latte, arXiv:2401.03048; Open-Sora-Plan v1.1.0).
 """
 
 from collections.abc import Callable, Mapping
@@ -48,10 +48,11 @@ class LatteT2V:
         return model
 
     def load_weights(self, source: str | Path, storage: str = "fp32") -> None:
-        """Load weights from a file, a model folder, a checkpoint, or a run (its moving average). Raises WeightsError.
+        """Load weights from a file, a model folder, a checkpoint, or the moving average of a run.
 
-        storage: the number format in memory. "fp16" and "bf16" take half the memory: the weights are rounded, and
-        each block converts its own to float32 when it runs.
+        storage: the number format in memory. "fp16" and "bf16" take half the memory: the weights are rounded,
+        and each block converts its own to float32 when it runs.
+        Raises WeightsError.
         """
         arrays = open_latte(source, self.config)
         self.weights = tensors(arrays) if storage == "fp32" else OnDemand(HalfStorage(arrays, storage))
@@ -82,8 +83,8 @@ class LatteT2V:
     ) -> Tensor:
         """Predict the noise and the logits of its variance, (B, 4, T+N, H, W) -> (B, 8, T+N, H, W).
 
-        latents: T frames of a video, then N images. More or fewer frames than `config.video_length` are spread over
-            the same span of positions.
+        latents: T frames of a video, then N images. The positions of T frames span those of the
+            `config.video_length` frames of training.
         timestep: (B,), may be fractional.
         text_embeds: (B, L, C), or (B, 1+N, L, C) with a caption for the video and one for each image.
         text_mask: (B, L) or (B, 1+N, L), 1 keeps a token. None keeps all.
@@ -91,7 +92,7 @@ class LatteT2V:
         num_images: N.
         temporal: False skips the temporal blocks.
         text_kv: the result of `text_keys_values`; text_embeds is not read then.
-        exchange: how temporal blocks meet all frames where several devices share a video (`parallel/sequence.py`).
+        exchange: how temporal blocks reach frames on other devices (`parallel/sequence.py`).
 
         Raises ValueError for shapes that do not fit the model or one another.
         """
@@ -103,8 +104,8 @@ class LatteT2V:
     ) -> tuple[Tensor, Tape]:
         """Call the model and record a tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`.
 
-        num_no_recompute: the number of layers, counted from the last, whose activations are saved, so that the
-            backward pass does not compute them again.
+        num_no_recompute: the number of layers, counted from the last, whose activations are saved. The
+            backward pass does not compute these layers again.
         """
         layers = range(self.config.num_layers)[-num_no_recompute:] if num_no_recompute else ()
         names = [f"transformer_blocks.{layer}" for layer in layers]
@@ -114,14 +115,14 @@ class LatteT2V:
     def value_and_grad(
         self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Any, **options: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss_of_output(output), and its gradient for each weight that was used, under the same names."""
+        """The scalar loss_of_output(output), and its gradients by the names of the weights used."""
         output, tape = self.forward_with_tape(*inputs, **options)
         loss, by_output = ms.value_and_grad(loss_of_output)(output)
         gradients, _ = tape.gradients([(output, by_output)])
         return loss, gradients
 
     def text_keys_values(self, text_embeds: Tensor) -> list[TextKeysValues]:
-        """Keys and values of a text for the cross-attention of each layer; sampling computes them once per prompt."""
+        """Keys and values of a text for each layer. Sampling computes them once, not at every step."""
         return self._text_keys_values(Forward(self.weights), text_embeds)
 
     def _text_keys_values(self, run: Forward, text_embeds: Tensor) -> list[TextKeysValues]:
