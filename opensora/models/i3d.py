@@ -1,25 +1,31 @@
-"""I3D: Inception-v1 inflated to 3-D convolutions (arXiv:1705.07750), whose class scores are the features of the Frechet video distance.
+"""I3D: Inception-v1 inflated to 3-D (arXiv:1705.07750). Its class scores are the features of the Frechet
+video distance.
 
-Names of the weights are those of `i3d_pretrained_400.pt`: `<layer>.conv3d.weight` and `<layer>.bn.*`, inside an Inception module
-`<layer>.<branch>.conv3d.weight`, and `logits.conv3d`. The widths follow from the weights.
+Weights have the names of `i3d_pretrained_400.pt`: `<layer>.conv3d.weight`, `<layer>.bn.*` and
+`logits.conv3d`; in an Inception module `<layer>.<branch>.conv3d.weight`. The widths follow from the weights.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from opensora.engine.block import Block
+from opensora.engine.block import Block, Weights
 from opensora.engine.mindspore import Forward
+from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 
 ms = mindspore()
 ops = ms.ops
 
-SIZE = 224  # pixels of a side that the published weights were trained with
-LEAST_FRAMES = 9  # time is divided by 8, and pairs of what is left are averaged
-BRANCHES = {"b0": 1, "b1a": 1, "b1b": 3, "b2a": 1, "b2b": 3, "b3b": 1}  # kernel sizes
+SIZE = 224
+"""Height and width of the videos that the published weights were trained with."""
+LEAST_FRAMES = 9
+"""Time is divided by 8, and pairs of the remaining frames are averaged, which needs two."""
+BRANCHES = {"b0": 1, "b1a": 1, "b1b": 3, "b2a": 1, "b2b": 3, "b3b": 1}
+"""Kernel sizes in an Inception module."""
 
 Triple = tuple[int, int, int]
-# The network in order: a convolution's (kernel, stride), None for an Inception module, a pooling's (kernel, stride) in three axes.
+# The layers in order: (kernel, stride) of a convolution, None for an Inception module, or (kernel, stride) of
+# a
+# pooling along three axes.
 CHAIN: dict[str, tuple[int, int] | tuple[Triple, Triple] | None] = {
     "Conv3d_1a_7x7": (7, 2),
     "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
@@ -40,20 +46,25 @@ CHAIN: dict[str, tuple[int, int] | tuple[Triple, Triple] | None] = {
 }
 
 
-def _convolution(w: Any, x: Any, stride: int) -> Any:
+@Block
+def convolution(w: Weights, x: Tensor, stride: int) -> Tensor:
     return _unit(w, "", x, stride)
 
 
-def _inception(w: Any, x: Any) -> Any:
-    """Four branches side by side on the channels."""
+@Block
+def inception(w: Weights, x: Tensor) -> Tensor:
+    """An Inception module: four branches, concatenated along the channels."""
     narrow = _unit(w, "b1b.", _unit(w, "b1a.", x))
     narrower = _unit(w, "b2b.", _unit(w, "b2a.", x))
     pooled = _unit(w, "b3b.", ops.MaxPool3D((3, 3, 3), (1, 1, 1), "same")(x))
     return ops.concat((_unit(w, "b0.", x), narrow, narrower, pooled), 1)
 
 
-def _unit(w: Any, prefix: str, x: Any, stride: int = 1) -> Any:
-    """Convolution, batch norm with the running statistics, ReLU. The odd zero of a padding stands at the end, as in TensorFlow."""
+def _unit(w: Weights, prefix: str, x: Tensor, stride: int = 1) -> Tensor:
+    """Convolution, batch norm with running statistics, ReLU.
+
+    If the padding is odd, the additional zero is at the end, as in TensorFlow.
+    """
     weight, norm = w[prefix + "conv3d.weight"], prefix + "bn."
     x = ops.Conv3D(weight.shape[0], weight.shape[2:], pad_mode="same", stride=stride)(x, weight)
     scale = w[norm + "weight"] * ops.rsqrt(w[norm + "running_var"] + 1e-5)
@@ -61,47 +72,45 @@ def _unit(w: Any, prefix: str, x: Any, stride: int = 1) -> Any:
     return ops.relu(x * ops.reshape(scale, (1, -1, 1, 1, 1)) + ops.reshape(shift, (1, -1, 1, 1, 1)))
 
 
-def _pool(w: Any, x: Any, kernel: Triple, stride: Triple) -> Any:
+@Block
+def max_pool(w: Weights, x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     return ops.MaxPool3D(kernel, stride, "same")(x)
 
 
-def _head(w: Any, x: Any) -> Any:
-    """(B, C, T, h, w) -> (B, classes): class scores of every two neighbouring frames, averaged."""
+@Block
+def head(w: Weights, x: Tensor) -> Tensor:
+    """(B, C, T, h, w) -> (B, classes): the scores of pairs of neighbouring frames, averaged."""
     frames = ops.mean(x, (3, 4))  # (B, C, T)
     windows = 0.5 * (frames[:, :, 1:] + frames[:, :, :-1])
-    weight = w["conv3d.weight"]
-    return (
-        ops.matmul(ops.mean(windows, 2), ops.transpose(ops.reshape(weight, weight.shape[:2]), (1, 0)))
-        + w["conv3d.bias"]
-    )
-
-
-CONVOLUTION, INCEPTION, POOL, HEAD = Block(_convolution), Block(_inception), Block(_pool), Block(_head)
+    weight = ops.reshape(w["conv3d.weight"], w["conv3d.weight"].shape[:2])
+    return ops.matmul(ops.mean(windows, 2), ops.transpose(weight, (1, 0))) + w["conv3d.bias"]
 
 
 class I3D:
-    """The network on videos; `weights` has the published names."""
+    """The network; `weights` has the published names."""
 
-    def __init__(self, weights: Mapping[str, Any]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.weights = dict(weights)
 
     @classmethod
-    def from_weights(cls, weights: Mapping[str, Any]) -> "I3D":
-        """From arrays or tensors under the published names; others (`num_batches_tracked`) are left out.
+    def from_weights(cls, weights: Mapping[str, Tensor]) -> "I3D":
+        """A network from arrays or tensors under the published names; others, such as counters, are ignored.
 
-        Raises ValueError for names that are missing and for kernels of another shape.
+        Raises ValueError for missing names and for kernels of another shape.
         """
         expected = dict(_kernels())
         missing = [name for name in expected if name not in weights]
         if missing:
             raise ValueError(
-                f"the weights of I3D lack {len(missing)} tensors ({', '.join(missing[:10])}): use i3d_pretrained_400"
+                f"the weights of I3D lack {len(missing)} tensors ({', '.join(missing[:10])}): "
+                "use i3d_pretrained_400"
             )
         for name, kernel in expected.items():
             shape = tuple(weights[name].shape)
             if shape[2:] != kernel or (name == "Conv3d_1a_7x7.conv3d.weight" and shape[1] != 3):
                 raise ValueError(
-                    f"{name} of I3D has the shape {list(shape)}: use weights for RGB frames, i3d_pretrained_400"
+                    f"{name} of I3D has the shape {list(shape)}: "
+                    "use the weights for RGB frames, i3d_pretrained_400"
                 )
         return cls(
             {
@@ -110,21 +119,24 @@ class I3D:
             }
         )
 
-    def __call__(self, video: Any) -> Any:
-        """Videos (B, 3, T, H, W) in [-1, 1], of at least 9 frames and usually 224x224 -> class scores (B, classes)."""
+    def __call__(self, video: Tensor) -> Tensor:
+        """Class scores (B, classes) of videos (B, 3, T, H, W) in [-1, 1].
+
+        T is at least LEAST_FRAMES. Height and width are usually SIZE.
+        """
         run, x = Forward(self.weights), video
         for name, layer in CHAIN.items():
             if layer is None:
-                x = run(INCEPTION, name, x)
+                x = run(inception, name, x)
             elif name.startswith("MaxPool"):
-                x = run(POOL, "", x, *layer)
+                x = run(max_pool, "", x, *layer)
             else:
-                x = run(CONVOLUTION, name, x, layer[1])
-        return run(HEAD, "logits", x)
+                x = run(convolution, name, x, layer[1])
+        return run(head, "logits", x)
 
 
 def _kernels() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name of every tensor, and the size of its kernel, () for vectors."""
+    """The name of every tensor and its kernel size, which is () for vectors."""
     for name, layer in CHAIN.items():
         if layer is None:
             for branch, size in BRANCHES.items():
