@@ -73,7 +73,7 @@ def launched() -> bool:
 
 
 def device() -> str:
-    """The device of this process, "CPU" or "Ascend". Blocks are written for it, so it cannot change afterwards.
+    """The device of this process, "CPU" or "Ascend". Blocks are written for it, so it stays the same.
 
     On a CPU, operators run synchronously. By default MindSpore runs them in its own threads while the caller
     waits in a busy loop, which takes a whole core away from them.
