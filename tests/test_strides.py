@@ -1,4 +1,4 @@
-"""An autoencoder with other strides than the release's, 2x4x4, on every way that a video takes through the program."""
+"""An autoencoder with strides of 2x4x4 works everywhere: nothing else knows the release's 4x8x8."""
 
 import shutil
 from pathlib import Path
@@ -110,8 +110,8 @@ def test_cache_training_and_a_video(model: Path, tmp_path: Path) -> None:
     command("encode-latents", video_data=videos, vae=model / "vae", output_path="latents", **cut)
     assert LatentCache(Path("latents")).moments(0).shape == (8, 3, 6, 6)
     for name, source in (("pixels", {}), ("cached", {"vae_latent_folder": "latents"})):
-        command("train", model_path=model, video_data=videos, output_dir=name, max_train_steps=1, batch_size=2,
-                lr_warmup_steps=1, **source, **cut)  # fmt: skip
+        command("train", model_path=model, video_data=videos, output_dir=name, max_train_steps=1,
+                batch_size=2, lr_warmup_steps=1, **source, **cut)  # fmt: skip
         trained = load_config(Path(name))
         assert (trained["video_length"], trained["sample_size"]) == (3, [6, 6])
 

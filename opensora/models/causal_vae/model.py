@@ -1,4 +1,7 @@
-"""CausalVAE: videos to latents, 4x8x8 smaller in the release, and back, by causal convolutions (Open-Sora-Plan v1.1.0)."""
+"""CausalVAE of Open-Sora-Plan v1.1.0: causal convolutions that turn videos into latents and back.
+
+The release's latents are 4x8x8 smaller than the video.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +41,10 @@ INITIAL_LOGVAR = -6.0
 
 @dataclass(frozen=True)
 class Posterior:
-    """The Gaussian over latents that the encoder gives; `moments` (B, 2*C, T, H, W): mean, then log-variance as the network wrote them."""
+    """The encoder's Gaussian over latents.
+
+    `moments` (B, 2*C, T, h, w) are its mean and log-variance, unclamped.
+    """
 
     moments: Tensor
 
@@ -54,16 +60,16 @@ class Posterior:
         return self.mean
 
     def sample(self, noise: Tensor) -> Tensor:
-        """mean + std * noise; noise of unit variance, (B, C, T, H, W)."""
+        """mean + std * noise, with noise (B, C, T, h, w) of unit variance."""
         return _sample({}, self.moments, noise)
 
     def kl(self) -> Tensor:
-        """KL divergence to the unit Gaussian, summed over channels, time and height as the reference does: (B, W)."""
+        """KL divergence to the unit Gaussian, (B, w): summed, as in the reference, over all other axes."""
         return gaussian_kl(self.moments)
 
 
 def gaussian_kl(moments: Tensor) -> Tensor:
-    """`Posterior.kl` of moments (B, 2*C, T, H, W): (B, W)."""
+    """`Posterior.kl` of moments (B, 2*C, T, h, w): (B, w)."""
     mean, logvar = ops.chunk(moments, 2, 1)
     logvar = ops.clamp(logvar, -30.0, 20.0)
     return 0.5 * ops.sum(mean * mean + ops.exp(logvar) - 1.0 - logvar, (1, 2, 3))
@@ -90,13 +96,8 @@ def _disturbed_block(weights: Weights, latents: Tensor, disturbance: Tensor) -> 
     return latents + ops.stop_gradient(disturbance)
 
 
-_to_frames, _to_video, _sample, _mode = (
-    Block(_frames_block),
-    Block(_video_block),
-    Block(_sample_block),
-    Block(_mode_block),
-)
-_disturbed = Block(_disturbed_block)
+_to_frames, _to_video = Block(_frames_block), Block(_video_block)
+_sample, _mode, _disturbed = Block(_sample_block), Block(_mode_block), Block(_disturbed_block)
 
 
 class CausalVAE:
@@ -113,7 +114,10 @@ class CausalVAE:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **overrides: Any) -> "CausalVAE":
-        """Load `<folder>/config.json` and its safetensors; a released file's `loss.*` weights are ignored. Raises WeightsError."""
+        """Load `<folder>/config.json` and the weights beside it; those of the training loss are ignored.
+
+        overrides: values for the configuration. Raises WeightsError.
+        """
         config = CausalVAEConfig.from_dict({**load_config(folder), **overrides})
         vae = cls(config, {})
         vae.load_weights(folder)
@@ -125,9 +129,12 @@ class CausalVAE:
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
-        """Fresh weights: convolutions keep the variance of their input, residual branches end in zeros (arXiv:1901.09321), so that
-        training starts with a short chain, and latents have little noise, since with unit noise a fresh autoencoder has to learn to be
-        heard before it learns anything else."""
+        """Fresh weights, to train from.
+
+        Convolutions keep the variance of their input. Residual branches end in zeros (arXiv:1901.09321), so
+        training starts with a short chain. Latents have little noise: unit noise would drown the untrained
+        encoder's signal.
+        """
         shapes = weight_shapes(config)
         weights = {}
         for name, shape in shapes.items():
@@ -147,7 +154,7 @@ class CausalVAE:
         return cls(config, weights)
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the reference load."""
+        """Write config.json and diffusion_pytorch_model.safetensors, which the reference loads as well."""
         save_weights(
             folder,
             asdict(self.config),
@@ -196,9 +203,10 @@ class CausalVAE:
     def forward_with_tape(
         self, video: Tensor, noise: Tensor = None, freeze_encoder: bool = False, disturbance: Tensor = None
     ) -> tuple[Tensor, Posterior, Tape]:
-        """Reconstruction, posterior, and the tape that walks back; the latents are the mode, or a sample where noise is given.
+        """Reconstruction (B, 3, F, H, W), posterior, and the tape for gradients.
 
-        freeze_encoder: the tape begins at the posterior. disturbance: added to the latents that are decoded, of their shape.
+        noise: (B, C, T, h, w) to sample latents with; None decodes the posterior's mode. freeze_encoder: the
+        tape begins at the posterior. disturbance: (B, C, T, h, w), added to the latents that are decoded.
         """
         tape = Tape(self.weights)
         moments = self._chain(Forward(self.weights) if freeze_encoder else tape, self._encoder, video)
@@ -210,7 +218,7 @@ class CausalVAE:
     def value_and_grad(
         self, loss_of_output: Callable[[Tensor, Posterior], Tensor], video: Tensor, noise: Tensor = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss_of_output(reconstruction, posterior) and its gradient by every weight, under the same names."""
+        """The scalar loss_of_output(reconstruction, posterior), and its gradient by weight name."""
         reconstruction, posterior, tape = self.forward_with_tape(video, noise)
         loss, (by_reconstruction, by_moments) = ms.value_and_grad(
             lambda r, m: loss_of_output(r, Posterior(m)), (0, 1)
