@@ -69,6 +69,7 @@ def test_latents_are_2x4x4_smaller(vae: CausalVAE) -> None:
         vae.encode(pixels(1, 18))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
 def test_chunks_and_tiles(vae: CausalVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     video = pixels(9, 28)

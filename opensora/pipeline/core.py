@@ -21,11 +21,10 @@ from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedWorkSharing
 from opensora.pipeline.sampling import draw, sample, upstream_text
 from opensora.pipeline.settings import Sampling, complete_sampling
-from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
+from opensora.pipeline.stages import Denoiser, decode_frames, encode_text, to_tensor
 from opensora.runtime import free_memory
 from opensora.weights import WeightsError
 
-ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
 BESIDE_THE_MODEL = "<model_path>/text_encoder"
@@ -88,15 +87,16 @@ class Pipeline:
         transformer: LatteT2V | None = None,
         text_encoder: T5Encoder | None = None,
     ) -> None:
-        """Load nothing yet.
+        """Configure a pipeline; nothing is loaded yet.
 
-        pretrained_ckpt: weights for the transformer instead of the folder's. precision: of the transformer;
-        the other models compute in float32. weights_dtype: how the transformer's weights are kept, see
-        `LatteT2V.load_weights`. resident: keep all models in memory; False drops each after its work and
-        reads the text encoder by layers. vae_policy: how latents are decoded, by default chosen for the
-        device. mesh: processes that share the work. share_decoding: the processes of a team share the chunks
-        of each video, and call `decode` with the same latents. transformer, text_encoder: loaded models to
-        use instead of the folder's.
+        pretrained_ckpt: weights for the transformer instead of the folder's.
+        precision: of the transformer; the other models compute in float32.
+        weights_dtype: how the transformer's weights are kept, see `LatteT2V.load_weights`.
+        resident: keep all models in memory; False drops each after use, and reads the text encoder by layers.
+        vae_policy: how latents are decoded; by default chosen for the device.
+        mesh: processes that share the work.
+        share_decoding: the processes of a team decode the same latents and share the chunks.
+        transformer, text_encoder: loaded models to use instead of the folder's.
         """
         self.spec = spec
         self.resident = resident
@@ -104,7 +104,8 @@ class Pipeline:
         self.share_decoding = share_decoding
         policy = vae_policy or VAEPolicy.choose(runtime.device())
         self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
-        self._dtype = runtime.compute_dtype(precision)
+        self._precision = precision
+        runtime.compute_dtype(precision)  # ValueError for one that the device does not have
         self._compiled: set[tuple[Any, ...]] = set()
         self.text = LazyModel(lambda: self._load_text(text_encoder))
         self.transformer = LazyModel(
@@ -127,13 +128,12 @@ class Pipeline:
         vae_policy: VAEPolicy | None = None,
         memory: int | None = None,
     ) -> "Pipeline":
-        """Open a model folder in the release's layout, `<model_path>/<version>` and `<model_path>/vae`;
-        "demo" ships.
+        """Open a model folder in the release's layout; "demo" is the model that ships. See the constructor.
 
-        text_encoder: folder of T5, or None for a pipeline that takes embeddings only. memory: bytes to use,
-        by default what is free; models that do not fit together are loaded one after the other. The other
-        arguments are those of the constructor. Raises WeightsError for files that are missing, damaged or of
-        another model.
+        version: folder of the transformer, `<model_path>/<version>`; needed if there are several.
+        text_encoder: folder of T5, or None for a pipeline that takes embeddings only.
+        memory: bytes to use, by default what is free. Models that do not fit together are loaded in turn.
+        Raises WeightsError for files that are missing, damaged or of another model.
         """
         named = None if text_encoder is None or str(text_encoder) == BESIDE_THE_MODEL else text_encoder
         spec = ModelSpec.find(model_path, version, named)
@@ -180,13 +180,12 @@ class Pipeline:
         upstream: bool = False,
         after_step: AfterStep | None = None,
     ) -> Video:
-        """Generate a video of the prompt.
+        """Generate a video of the prompt. None stands for the model's default.
 
-        None stands for the model's default; `num_frames=1` makes a picture.
-
-        seed: of the numpy Generator for the initial noise and for the noise that samplers add. upstream:
-        sample as the reference does, see `denoise`. Raises ValueError for values that this model
-        cannot sample.
+        seed: of the numpy Generator for the initial noise and for the noise that samplers add.
+        num_frames: 1 makes a picture.
+        upstream: sample as the reference does, see `denoise`.
+        Raises ValueError for values that this model cannot sample.
         """
         chosen = {
             "num_sampling_steps": steps,
@@ -232,8 +231,7 @@ class Pipeline:
     ) -> np.ndarray:
         """Latents float32 (B, C, T, h, w) of B videos, one for each seed.
 
-        text, negative: embeddings and masks, as `encode` returns them, of B prompts and of B or 1 negative
-        prompts.
+        text, negative: embeddings and masks from `encode`, of B prompts and of B or 1 negative prompts.
         """
         generators = [np.random.default_rng(seed) for seed in seeds]
         noise = draw(generators, self.spec.latent_shape(sampling.size, upstream))
@@ -266,16 +264,15 @@ class Pipeline:
         generators: Sequence[np.random.Generator] | None = None,
         after_step: AfterStep | None = None,
     ) -> Tensor:
-        """Denoise latents (B, C, T, h, w), unit-variance noise at first.
+        """Denoise latents (B, C, T, h, w), at first unit-variance noise. Inputs may be tensors or arrays.
 
-        Inputs are tensors or arrays, the result a tensor.
-
-        text_embeds (B, L, D), text_mask (B, L) or None for all tokens; the negative ones (B or 1, ...) are
-        read only if guidance_scale is above 1. temporal: False skips the blocks that join frames, for
-        pictures. generators: one for each video, for samplers that add noise; by default seeded with the
-        video's row. after_step: gets the latents as an array after each step. upstream: as in the
-        reference, the samplers have their bare constructors, and both texts have no mask: those of one
-        prompt are cut to its length, those of several are zero beyond their length.
+        text_embeds, text_mask: (B, L, D), and (B, L) or None for all tokens.
+        negative_embeds, negative_mask: the same with B or 1 rows; read only if guidance_scale is above 1.
+        temporal: False skips the blocks that join frames, for pictures.
+        generators: one for each video, for samplers that add noise; by default seeded with the video's row.
+        after_step: gets the latents as an array after each step.
+        upstream: as in the reference, samplers have their bare constructors, and texts have no mask: those of
+            one prompt are cut to its length, those of several are zero beyond their length.
         """
         x, embeds, mask = _array(latents), _array(text_embeds), _array(text_mask)
         negative, negative_mask = (
@@ -295,7 +292,7 @@ class Pipeline:
         network = Denoiser(transformer, texts, masks, temporal, self.mesh)
         chosen = make_sampler(sampler, steps, upstream)
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
-        return ms.Tensor(
+        return to_tensor(
             sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
         )
 
@@ -303,7 +300,7 @@ class Pipeline:
         """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3)."""
         vae, x = self.vae.get(), _array(latents)
         self._announce("the decoder", x.shape[2:])
-        return ms.Tensor(decode_frames(vae, x))
+        return to_tensor(decode_frames(vae, x))
 
     def _load_text(self, encoder: T5Encoder | None) -> tuple[Tokenizer, T5Encoder]:
         folder = self.spec.paths.text_encoder
@@ -319,10 +316,9 @@ class Pipeline:
     def _load_transformer(self, pretrained_ckpt: str | Path | None, weights_dtype: str) -> LatteT2V:
         transformer = LatteT2V(self.spec.transformer, {})
         transformer.load_weights(pretrained_ckpt or self.spec.paths.transformer, weights_dtype)
-        if self._dtype != ms.float32:
-            transformer.weights = {
-                name: value.astype(self._dtype) for name, value in transformer.weights.items()
-            }
+        if self._precision != "fp32":
+            dtype = runtime.compute_dtype(self._precision)
+            transformer.weights = {name: value.astype(dtype) for name, value in transformer.weights.items()}
         return transformer
 
     def _load_vae(self) -> CausalVAE:
@@ -344,10 +340,7 @@ def _array(x: Array | None) -> Any:
 
 
 def _stack(negative: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
-    """(R, B, ...): [negative, positive], or R = 1 without a negative half.
-
-    One negative row serves all videos.
-    """
+    """(R, B, ...): [negative, positive] or [positive]. One negative row serves all videos."""
     if negative is None:
         return positive[None]
     if negative.shape[1:] != positive.shape[1:]:

@@ -23,9 +23,9 @@ class Preview:
     """Samples the same prompts from the same noise each time, with the model folder's defaults."""
 
     def __init__(self, prompts: Sequence[str], spec: ModelSpec) -> None:
-        """prompts: sentences, or .txt and .csv files of them. spec: the transformer's folder may lack
-        weights.
+        """Read the prompts: sentences, or .txt and .csv files of them.
 
+        spec: the transformer's folder may lack weights.
         Raises ValueError for prompts or weights of the autoencoder that are missing.
         """
         self.prompts, self.spec = read_prompts(prompts), spec

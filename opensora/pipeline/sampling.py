@@ -8,8 +8,7 @@ from opensora.diffusion import Sampler
 from opensora.diffusion.guidance import guide
 
 Network = Callable[[np.ndarray, float], np.ndarray]
-"""Scaled latents (B, C, T, h, w), timestep -> noise and variance (R*B, 2*C, T, h, w), R = 2 for [negative,
-positive]."""
+"""Latents (B, C, T, h, w), timestep -> noise and variance (R*B, 2*C, T, h, w); R = 2 if guided, else 1."""
 
 
 def sample(
@@ -49,10 +48,8 @@ def upstream_text(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(embeds, negative) as the reference gives them to the network, without a mask.
 
-    All (B, L, D), mask (B, L).
-
-    Both texts of a single prompt are cut to its length. The padding of several prompts becomes zero and is
-    attended to; their negative texts stay as they are.
+    All (B, L, D), mask (B, L). Both texts of a single prompt are cut to its length. The padding of several
+    prompts becomes zero and is attended to; their negative texts stay as they are.
     """
     if mask is None:
         return embeds, negative

@@ -45,11 +45,10 @@ class Denoiser:
         temporal: bool,
         mesh: Mesh | None = None,
     ) -> None:
-        """text_embeds: (R, B, L, D), R = 2 for [negative, positive] or 1 without guidance. text_mask: (R, B,
-        L) or None.
+        """Compute the keys and values of the texts.
 
-        mesh: processes that share the frames of the videos and the halves of the guidance; all get the same
-        inputs.
+        text_embeds, text_mask: (R, B, L, D), and (R, B, L) or None; R = 2 for [negative, positive], else 1.
+        mesh: processes that share frames and halves of the guidance; all get the same inputs.
         """
         self.transformer = transformer
         self.temporal = temporal
@@ -103,6 +102,11 @@ def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
             to_bytes(vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy())
         )
     return np.concatenate(videos)
+
+
+def to_tensor(x: np.ndarray) -> Tensor:
+    """A tensor of the framework for callers outside the stages."""
+    return ms.Tensor(x)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:

@@ -51,8 +51,7 @@ def run_chunked(
     workspace: Workspace,
     sharing: WorkSharing | None = None,
 ) -> np.ndarray:
-    """Apply a chain of layers to a video (B, C, F, H, W) and return (B, C', F', H', W'), as the blocks do in
-    one piece.
+    """Apply a chain of layers to a video: (B, C, F, H, W) -> (B, C', F', H', W').
 
     sharing: how several devices share the chunks; by default this one computes all.
     """
@@ -77,10 +76,7 @@ def chunk_frames(frames: int, frame_bytes: int) -> int:
 
 
 def chunk_of(x: Frames, channels: int = 0) -> int:
-    """Frames per chunk of x, or of a result with `channels` channels.
-
-    A computed video keeps its own chunks.
-    """
+    """Frames per chunk of x, or of a result with `channels` channels. Mapped videos have their own."""
     if isinstance(x, Mapped):
         return x.chunk
     frames, batch, own, height, width = x.shape
@@ -159,10 +155,7 @@ class Run:
     def convolved(
         self, x: Frames, weights: Weights, function: Function, stride: int = 1, **more: Tensor
     ) -> Mapped:
-        """x after a causal convolution with the layer's own weights.
-
-        more: further weights of `function`.
-        """
+        """x after a causal convolution; weights: the layer's own, more: further weights of `function`."""
         kernel = np.ascontiguousarray(
             weights["weight"].asnumpy().transpose(2, 0, 1, 3, 4)
         )  # (taps, out, in, kh, kw)

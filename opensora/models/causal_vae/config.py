@@ -182,9 +182,5 @@ def weight_shapes(config: CausalVAEConfig) -> Shapes:
 
 
 def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
-    """The weights of a CausalVAE in any released format or from our checkpoints, without those of the
-    training loss.
-
-    Raises WeightsError.
-    """
+    """The weights of a CausalVAE in any format, without those of its training loss. Raises WeightsError."""
     return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))

@@ -1,5 +1,6 @@
-"""Videos (T, B, C, H, W) float32 on the host, read a few frames at a time: stored, computed on demand, or
-interpolated.
+"""Videos (T, B, C, H, W) float32 on the host, read a few frames at a time.
+
+They are stored, computed on demand, or interpolated.
 
 A workspace stores them in memory up to a budget and in scratch files beyond it. Every read lists frame
 numbers, so a causal convolution repeats the first frame, and a short last chunk the last one, by listing it
@@ -248,8 +249,7 @@ class Interpolated:
 
 
 class Workspace:
-    """Stores videos: in memory while they take at most `budget` bytes together, else in scratch files that it
-    removes.
+    """Stores videos in memory up to `budget` bytes, and further ones in scratch files that it removes.
 
     with Workspace(budget) as workspace: ...
     """

@@ -1,6 +1,4 @@
-"""The kinds of layers of a CausalVAE, one row each, under the release's class names.
-
-Does not import MindSpore.
+"""The kinds of layers of a CausalVAE, one row each. Does not import MindSpore.
 
 A row states what a layer multiplies, how it resizes a video, and which functions compute it: `block` names a
 function of blocks.py for whole videos, `chunked` one of chunked.py for chunks of frames. Weight shapes, costs

@@ -1,5 +1,4 @@
-"""The reference tiling of CausalVAE: overlapping tiles in space, chunks that share a frame in time, blended
-linearly.
+"""The reference tiling of CausalVAE: blended tiles in space, and chunks in time that share a frame.
 
 GroupNorm sees one tile at a time, so the result differs from the untiled one; it equals the reference's, to
 the bit. Does not import MindSpore.
