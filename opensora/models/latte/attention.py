@@ -5,14 +5,8 @@ A rotation is a pair (cos, sin) of tables, or (None, None) for a model without r
 """
 
 from opensora.engine.block import Weights
-from opensora.nn.attention import attention
-from opensora.nn.linear import linear
-from opensora.nn.normalisation import layer_norm
-from opensora.nn.permute import permute
+from opensora.nn import F
 from opensora.nn.tensor import Tensor
-from opensora.runtime import mindspore
-
-ops = mindspore().ops
 
 COMPRESSION_EPS = 1e-5
 
@@ -30,11 +24,11 @@ def frame_attention(
     bias: (B*F, keys) or None. rotation: for S positions. grid: rows and columns of patches.
     """
     source = compress_space(w, x, grid, factor(w)) if compresses(w) else x  # (B, F, keys, D)
-    query = rotate(frame_heads(linear(w, "attn1.to_q", x), heads), rotation, axes=2)
-    key = rotate(frame_heads(linear(w, "attn1.to_k", source), heads), rotation, axes=2)
-    value = frame_heads(linear(w, "attn1.to_v", source), heads)
-    y = attention(query, key, value, _for_keys(bias))  # (B*F, heads, S, d)
-    return linear(w, "attn1.to_out.0", merge_frame_heads(y, x.shape[0]))
+    query = rotate(frame_heads(F.linear(w, "attn1.to_q", x), heads), rotation, axes=2)
+    key = rotate(frame_heads(F.linear(w, "attn1.to_k", source), heads), rotation, axes=2)
+    value = frame_heads(F.linear(w, "attn1.to_v", source), heads)
+    y = F.attention(query, key, value, _for_keys(bias))  # (B*F, heads, S, d)
+    return F.linear(w, "attn1.to_out.0", merge_frame_heads(y, x.shape[0]))
 
 
 def time_attention(w: Weights, x: Tensor, rotation: Rotation, heads: int) -> Tensor:
@@ -43,11 +37,11 @@ def time_attention(w: Weights, x: Tensor, rotation: Rotation, heads: int) -> Ten
     rotation: for T positions.
     """
     source = compress_time(w, x, factor(w)) if compresses(w) else x  # (B, keys, S, D)
-    query = rotate(time_heads(linear(w, "attn1.to_q", x), heads), rotation, axes=1)
-    key = rotate(time_heads(linear(w, "attn1.to_k", source), heads), rotation, axes=1)
-    value = time_heads(linear(w, "attn1.to_v", source), heads)
-    y = attention(query, key, value)  # (B*S, heads, T, d)
-    return linear(w, "attn1.to_out.0", merge_time_heads(y, x.shape[0]))
+    query = rotate(time_heads(F.linear(w, "attn1.to_q", x), heads), rotation, axes=1)
+    key = rotate(time_heads(F.linear(w, "attn1.to_k", source), heads), rotation, axes=1)
+    value = time_heads(F.linear(w, "attn1.to_v", source), heads)
+    y = F.attention(query, key, value)  # (B*S, heads, T, d)
+    return F.linear(w, "attn1.to_out.0", merge_time_heads(y, x.shape[0]))
 
 
 def cross_attention(w: Weights, x: Tensor, text: Text) -> Tensor:
@@ -59,18 +53,18 @@ def cross_attention(w: Weights, x: Tensor, text: Text) -> Tensor:
     batch, captions, heads, length, depth = keys.shape
     images = captions - 1
     frames = x.shape[1] - images
-    query = linear(w, "attn2.to_q", x)
+    query = F.linear(w, "attn2.to_q", x)
     video_bias = None if bias is None else bias[:, 0]
     y = _attend_to_caption(query[:, :frames], keys[:, 0], values[:, 0], video_bias)
     if images:
         rows = batch * images
-        still_query = ops.reshape(query[:, frames:], (rows, 1, *x.shape[2:]))
-        still_keys = ops.reshape(keys[:, 1:], (rows, heads, length, depth))
-        still_values = ops.reshape(values[:, 1:], (rows, heads, length, depth))
-        still_bias = None if bias is None else ops.reshape(bias[:, 1:], (rows, length))
+        still_query = F.reshape(query[:, frames:], (rows, 1, *x.shape[2:]))
+        still_keys = F.reshape(keys[:, 1:], (rows, heads, length, depth))
+        still_values = F.reshape(values[:, 1:], (rows, heads, length, depth))
+        still_bias = None if bias is None else F.reshape(bias[:, 1:], (rows, length))
         still = _attend_to_caption(still_query, still_keys, still_values, still_bias)
-        y = ops.concat((y, ops.reshape(still, (batch, images, *x.shape[2:]))), 1)
-    return linear(w, "attn2.to_out.0", y)
+        y = F.concat((y, F.reshape(still, (batch, images, *x.shape[2:]))), 1)
+    return F.linear(w, "attn2.to_out.0", y)
 
 
 def _attend_to_caption(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
@@ -79,16 +73,16 @@ def _attend_to_caption(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor
     All frames of a sample become one long sequence of queries, so the text is not repeated for each frame.
     """
     batch, frames, patches, width = query.shape
-    query = ops.reshape(query, (batch, 1, frames * patches, width))
-    y = attention(frame_heads(query, keys.shape[1]), keys, values, _for_keys(bias))  # (B, heads, F*S, d)
-    return ops.reshape(merge_frame_heads(y, batch), (batch, frames, patches, width))
+    query = F.reshape(query, (batch, 1, frames * patches, width))
+    y = F.attention(frame_heads(query, keys.shape[1]), keys, values, _for_keys(bias))  # (B, heads, F*S, d)
+    return F.reshape(merge_frame_heads(y, batch), (batch, frames, patches, width))
 
 
 def _for_keys(bias: Tensor) -> Tensor:
     """(rows, keys) -> (rows, 1, 1, keys), or None."""
     if bias is None:
         return None
-    return ops.stop_gradient(ops.reshape(bias, (bias.shape[0], 1, 1, bias.shape[-1])))
+    return F.stop_gradient(F.reshape(bias, (bias.shape[0], 1, 1, bias.shape[-1])))
 
 
 def rotate(x: Tensor, rotation: Rotation, axes: int) -> Tensor:
@@ -101,35 +95,35 @@ def rotate(x: Tensor, rotation: Rotation, axes: int) -> Tensor:
     if cos is None:
         return x
     batch, heads, length, width = x.shape
-    pairs = ops.reshape(x, (batch * heads * length, axes, 2, width // axes // 2))
-    turned = ops.reshape(ops.concat((-pairs[:, :, 1:], pairs[:, :, :1]), 2), x.shape)
-    return x * ops.stop_gradient(cos).astype(x.dtype) + turned * ops.stop_gradient(sin).astype(x.dtype)
+    pairs = F.reshape(x, (batch * heads * length, axes, 2, width // axes // 2))
+    turned = F.reshape(F.concat((-pairs[:, :, 1:], pairs[:, :, :1]), 2), x.shape)
+    return x * F.stop_gradient(cos).astype(x.dtype) + turned * F.stop_gradient(sin).astype(x.dtype)
 
 
 def frame_heads(x: Tensor, heads: int) -> Tensor:
     """(B, F, S, D) -> (B*F, heads, S, d)."""
     batch, frames, patches, width = x.shape
-    return permute(ops.reshape(x, (batch * frames, patches, heads, width // heads)), (0, 2, 1, 3))
+    return F.permute(F.reshape(x, (batch * frames, patches, heads, width // heads)), (0, 2, 1, 3))
 
 
 def merge_frame_heads(x: Tensor, batch: int) -> Tensor:
     """(B*F, heads, S, d) -> (B, F, S, D)."""
     rows, heads, patches, width = x.shape
-    return ops.reshape(permute(x, (0, 2, 1, 3)), (batch, rows // batch, patches, heads * width))
+    return F.reshape(F.permute(x, (0, 2, 1, 3)), (batch, rows // batch, patches, heads * width))
 
 
 def time_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, S, D) -> (B*S, heads, T, d)."""
     batch, frames, patches, width = x.shape
-    by_patch = permute(ops.reshape(x, (batch, frames, patches, heads, width // heads)), (0, 2, 3, 1, 4))
-    return ops.reshape(by_patch, (batch * patches, heads, frames, width // heads))
+    by_patch = F.permute(F.reshape(x, (batch, frames, patches, heads, width // heads)), (0, 2, 3, 1, 4))
+    return F.reshape(by_patch, (batch * patches, heads, frames, width // heads))
 
 
 def merge_time_heads(x: Tensor, batch: int) -> Tensor:
     """(B*S, heads, T, d) -> (B, T, S, D)."""
     rows, heads, frames, width = x.shape
-    by_frame = permute(ops.reshape(x, (batch, rows // batch, heads, frames, width)), (0, 3, 1, 2, 4))
-    return ops.reshape(by_frame, (batch, frames, rows // batch, heads * width))
+    by_frame = F.permute(F.reshape(x, (batch, rows // batch, heads, frames, width)), (0, 3, 1, 2, 4))
+    return F.reshape(by_frame, (batch, frames, rows // batch, heads * width))
 
 
 def compresses(w: Weights) -> bool:
@@ -150,10 +144,10 @@ def compress_space(w: Weights, x: Tensor, grid: tuple[int, int], factor: int) ->
     """
     batch, frames, _, width = x.shape
     rows, columns = grid[0] // factor, grid[1] // factor
-    x = ops.reshape(x, (batch * frames, grid[0], grid[1], width))[:, : rows * factor, : columns * factor]
-    x = ops.reshape(x, (batch * frames * rows, factor, columns, factor, width))
-    kernel = ops.reshape(ops.transpose(w["attn1.sr.weight"], (2, 3, 1, 0)), (1, factor, 1, factor, width))
-    x = ops.reshape(ops.sum(x * kernel, (1, 3)), (batch, frames, rows * columns, width))
+    x = F.reshape(x, (batch * frames, grid[0], grid[1], width))[:, : rows * factor, : columns * factor]
+    x = F.reshape(x, (batch * frames * rows, factor, columns, factor, width))
+    kernel = F.reshape(F.transpose(w["attn1.sr.weight"], (2, 3, 1, 0)), (1, factor, 1, factor, width))
+    x = F.reshape(F.sum(x * kernel, (1, 3)), (batch, frames, rows * columns, width))
     return _normalise_compressed(w, x)
 
 
@@ -164,12 +158,14 @@ def compress_time(w: Weights, x: Tensor, factor: int) -> Tensor:
     """
     batch, frames, patches, width = x.shape
     if frames % 2 == 1:
-        x = ops.concat((x[:, :1],) * (factor - 1) + (x,), 1)
+        x = F.concat((x[:, :1],) * (factor - 1) + (x,), 1)
     steps = x.shape[1] // factor
-    x = ops.reshape(x[:, : steps * factor], (batch * steps, factor, patches, width))
-    kernel = ops.reshape(ops.transpose(w["attn1.sr.weight"], (2, 1, 0)), (1, factor, 1, width))
-    return _normalise_compressed(w, ops.reshape(ops.sum(x * kernel, 1), (batch, steps, patches, width)))
+    x = F.reshape(x[:, : steps * factor], (batch * steps, factor, patches, width))
+    kernel = F.reshape(F.transpose(w["attn1.sr.weight"], (2, 1, 0)), (1, factor, 1, width))
+    return _normalise_compressed(w, F.reshape(F.sum(x * kernel, 1), (batch, steps, patches, width)))
 
 
 def _normalise_compressed(w: Weights, x: Tensor) -> Tensor:
-    return layer_norm(x + w["attn1.sr.bias"], COMPRESSION_EPS) * w["attn1.norm.weight"] + w["attn1.norm.bias"]
+    return (
+        F.layer_norm(x + w["attn1.sr.bias"], COMPRESSION_EPS) * w["attn1.norm.weight"] + w["attn1.norm.bias"]
+    )

@@ -7,15 +7,8 @@ constants.
 
 from opensora.engine.block import Block, Weights
 from opensora.models.latte.attention import cross_attention, frame_attention, frame_heads, time_attention
-from opensora.nn.activations import gelu, silu
-from opensora.nn.linear import linear
-from opensora.nn.modulation import add_gated, modulate
-from opensora.nn.normalisation import layer_norm
+from opensora.nn import F
 from opensora.nn.tensor import Tensor
-from opensora.runtime import mindspore
-
-ms = mindspore()
-ops = ms.ops
 
 MASKED = -10000.0
 """Added to the scores of masked keys."""
@@ -43,10 +36,10 @@ def spatial(
     text, rotation = (keys, values, text_bias), (cos, sin)
     grid, heads, eps = sizes
     shift, scale, gate, shift_ff, scale_ff, gate_ff = modulation(w["scale_shift_table"], conditioning)
-    y = modulate(layer_norm(x, eps), scale, shift)
-    x = add_gated(x, gate, frame_attention(w, y, latent_bias, rotation, grid, heads))
+    y = F.modulate(F.layer_norm(x, eps), scale, shift)
+    x = F.add_gated(x, gate, frame_attention(w, y, latent_bias, rotation, grid, heads))
     x = x + cross_attention(w, x, text)
-    return add_gated(x, gate_ff, feed_forward(w, modulate(layer_norm(x, eps), scale_ff, shift_ff)))
+    return F.add_gated(x, gate_ff, feed_forward(w, F.modulate(F.layer_norm(x, eps), scale_ff, shift_ff)))
 
 
 @Block
@@ -65,10 +58,10 @@ def temporal(
     frames, heads, eps = sizes
     shift, scale, gate, shift_ff, scale_ff, gate_ff = modulation(w["scale_shift_table"], conditioning)
     video = x[:, :frames]
-    y = modulate(layer_norm(video, eps), scale, shift)
-    video = add_gated(video, gate, time_attention(w, y, (cos, sin), heads))
-    y = modulate(layer_norm(video, eps), scale_ff, shift_ff)
-    return with_images(add_gated(video, gate_ff, feed_forward(w, y)), x)
+    y = F.modulate(F.layer_norm(video, eps), scale, shift)
+    video = F.add_gated(video, gate, time_attention(w, y, (cos, sin), heads))
+    y = F.modulate(F.layer_norm(video, eps), scale_ff, shift_ff)
+    return with_images(F.add_gated(video, gate_ff, feed_forward(w, y)), x)
 
 
 @Block
@@ -81,22 +74,22 @@ def embed_patches(w: Weights, latents: Tensor, positions: Tensor) -> Tensor:
     width, channels, size, _ = kernel.shape
     batch, _, frames, height, columns = latents.shape
     rows, columns = height // size, columns // size
-    x = ops.transpose(latents.astype(kernel.dtype), (0, 2, 3, 1, 4))  # (B, F, H, C, W)
-    x = ops.transpose(ops.reshape(x, (batch * frames * rows, size, channels, columns, size)), (0, 3, 2, 1, 4))
-    x = ops.reshape(x, (batch * frames * rows * columns, channels * size * size))
-    x = ops.MatMul(transpose_b=True)(x, ops.reshape(kernel, (width, channels * size * size)))
-    x = ops.reshape(ops.bias_add(x, w["proj.bias"]), (batch, frames, rows * columns, width))
-    table = ops.reshape(ops.stop_gradient(positions), (1, 1, rows * columns, width)).astype(x.dtype)
-    return x + ops.tile(table, (batch, frames, 1, 1))
+    x = F.transpose(latents.astype(kernel.dtype), (0, 2, 3, 1, 4))  # (B, F, H, C, W)
+    x = F.transpose(F.reshape(x, (batch * frames * rows, size, channels, columns, size)), (0, 3, 2, 1, 4))
+    x = F.reshape(x, (batch * frames * rows * columns, channels * size * size))
+    x = F.product(x, F.reshape(kernel, (width, channels * size * size)))
+    x = F.reshape(F.bias_add(x, w["proj.bias"]), (batch, frames, rows * columns, width))
+    table = F.reshape(F.stop_gradient(positions), (1, 1, rows * columns, width)).astype(x.dtype)
+    return x + F.tile(table, (batch, frames, 1, 1))
 
 
 @Block
 def add_frame_positions(w: Weights, x: Tensor, positions: Tensor) -> Tensor:
     """Add positions (T, D) to the frames of the video in x (B, F, S, D)."""
     frames, width = positions.shape
-    table = ops.reshape(ops.stop_gradient(positions), (1, frames, 1, width)).astype(x.dtype)
+    table = F.reshape(F.stop_gradient(positions), (1, frames, 1, width)).astype(x.dtype)
     # Tiled, because operators that broadcast keep large index tables on a CPU.
-    table = ops.tile(table, (x.shape[0], 1, x.shape[2], 1))
+    table = F.tile(table, (x.shape[0], 1, x.shape[2], 1))
     return with_images(x[:, :frames] + table, x)
 
 
@@ -106,34 +99,36 @@ def embed_timestep(w: Weights, embedding: Tensor) -> tuple[Tensor, Tensor]:
 
     This is adaLN-single (PixArt-alpha, arXiv:2310.00426, section 2.3).
     """
-    embedding = ops.stop_gradient(embedding).astype(w["linear.bias"].dtype)
-    y = linear(w, "emb.timestep_embedder.linear_1", embedding)
-    y = linear(w, "emb.timestep_embedder.linear_2", silu(y))
-    return y, linear(w, "linear", silu(y))
+    embedding = F.stop_gradient(embedding).astype(w["linear.bias"].dtype)
+    y = F.linear(w, "emb.timestep_embedder.linear_1", embedding)
+    y = F.linear(w, "emb.timestep_embedder.linear_2", F.silu(y))
+    return y, F.linear(w, "linear", F.silu(y))
 
 
 @Block
 def embed_text(w: Weights, text_embeds: Tensor) -> Tensor:
     """(B, L, C) or (B, 1+N, L, C) -> (B, 1+N, L, D)."""
     text_embeds = text_embeds.astype(w["caption_projection.linear_1.bias"].dtype)
-    y = linear(w, "caption_projection.linear_2", gelu(linear(w, "caption_projection.linear_1", text_embeds)))
-    return y if y.ndim == 4 else ops.expand_dims(y, 1)
+    y = F.linear(
+        w, "caption_projection.linear_2", F.gelu(F.linear(w, "caption_projection.linear_1", text_embeds))
+    )
+    return y if y.ndim == 4 else F.expand_dims(y, 1)
 
 
 @Block
 def text_keys_values(w: Weights, text: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """(B, 1+N, L, D) -> keys and values, each (B, 1+N, heads, L, d)."""
     batch, captions, length, _ = text.shape
-    keys, values = linear(w, "to_k", text), linear(w, "to_v", text)
+    keys, values = F.linear(w, "to_k", text), F.linear(w, "to_v", text)
     shape = (batch, captions, heads, length, keys.shape[-1] // heads)
-    return ops.reshape(frame_heads(keys, heads), shape), ops.reshape(frame_heads(values, heads), shape)
+    return F.reshape(frame_heads(keys, heads), shape), F.reshape(frame_heads(values, heads), shape)
 
 
 @Block
 def text_bias(w: Weights, mask: Tensor) -> Tensor:
     """Mask (B, L) or (B, 1+N, L), 1 = keep -> bias of the scores (B, 1+N, L)."""
     bias = (1.0 - mask) * MASKED
-    return bias if bias.ndim == 3 else ops.expand_dims(bias, 1)
+    return bias if bias.ndim == 3 else F.expand_dims(bias, 1)
 
 
 @Block
@@ -144,10 +139,10 @@ def latent_bias(w: Weights, mask: Tensor, size: int) -> Tensor:
     """
     batch, frames, height, width = mask.shape
     rows, columns = height // size, width // size
-    kept = ops.reshape(mask, (batch * frames, height, width))[:, : rows * size, : columns * size]
-    kept = ops.reshape(kept, (batch * frames * rows, size, columns, size))
-    kept = ops.amax(ops.amax((kept != 0).astype(ms.float32), 3), 1)
-    return (1.0 - ops.reshape(kept, (batch * frames, rows * columns))) * MASKED
+    kept = F.reshape(mask, (batch * frames, height, width))[:, : rows * size, : columns * size]
+    kept = F.reshape(kept, (batch * frames * rows, size, columns, size))
+    kept = F.amax(F.amax((kept != 0).astype(F.float32), 3), 1)
+    return (1.0 - F.reshape(kept, (batch * frames, rows * columns))) * MASKED
 
 
 @Block
@@ -155,31 +150,31 @@ def output(
     w: Weights, x: Tensor, embedded_timestep: Tensor, grid: tuple[int, int], patch_size: int
 ) -> Tensor:
     """Tokens (B, F, S, D) -> latents (B, C, F, H, W) in float32, whatever the weights are in."""
-    shift, scale = modulation(w["scale_shift_table"], ops.tile(embedded_timestep, (1, 2)))
-    y = linear(w, "proj_out", modulate(layer_norm(x, OUTPUT_EPS), scale, shift))  # (B, F, S, p*p*C)
+    shift, scale = modulation(w["scale_shift_table"], F.tile(embedded_timestep, (1, 2)))
+    y = F.linear(w, "proj_out", F.modulate(F.layer_norm(x, OUTPUT_EPS), scale, shift))  # (B, F, S, p*p*C)
     batch, frames, _, width = y.shape
     rows, columns = grid
     size, channels = patch_size, width // patch_size**2
-    y = ops.transpose(ops.reshape(y, (batch * frames * rows, columns, size, size, channels)), (0, 4, 2, 1, 3))
-    y = ops.reshape(y, (batch, frames, rows, channels, size * columns * size))
-    y = ops.transpose(y, (0, 3, 1, 2, 4))  # (B, C, F, rows, p*W)
-    return ops.reshape(y, (batch, channels, frames, rows * size, columns * size)).astype(ms.float32)
+    y = F.transpose(F.reshape(y, (batch * frames * rows, columns, size, size, channels)), (0, 4, 2, 1, 3))
+    y = F.reshape(y, (batch, frames, rows, channels, size * columns * size))
+    y = F.transpose(y, (0, 3, 1, 2, 4))  # (B, C, F, rows, p*W)
+    return F.reshape(y, (batch, channels, frames, rows * size, columns * size)).astype(F.float32)
 
 
 def modulation(table: Tensor, conditioning: Tensor) -> Tensor:
     """A table (n, D) plus conditioning (B, n*D) -> (n, B, 1, 1, D): shifts, scales and gates."""
     parts, width = table.shape
     batch = conditioning.shape[0]
-    sums = ops.expand_dims(table, 0) + ops.reshape(conditioning, (batch, -1, width))  # (B, n, D)
-    return ops.reshape(ops.transpose(sums, (1, 0, 2)), (parts, batch, 1, 1, width))
+    sums = F.expand_dims(table, 0) + F.reshape(conditioning, (batch, -1, width))  # (B, n, D)
+    return F.reshape(F.transpose(sums, (1, 0, 2)), (parts, batch, 1, 1, width))
 
 
 def feed_forward(w: Weights, x: Tensor) -> Tensor:
     """Two linear maps with a GELU between them, (..., D) -> (..., D)."""
-    return linear(w, "ff.net.2", gelu(linear(w, "ff.net.0.proj", x)))
+    return F.linear(w, "ff.net.2", F.gelu(F.linear(w, "ff.net.0.proj", x)))
 
 
 def with_images(video: Tensor, x: Tensor) -> Tensor:
     """The video (B, T, S, D), followed by the images of x (B, T+N, S, D)."""
     frames = video.shape[1]
-    return video if frames == x.shape[1] else ops.concat((video, x[:, frames:]), 1)
+    return video if frames == x.shape[1] else F.concat((video, x[:, frames:]), 1)
