@@ -2,7 +2,7 @@
 
 import math
 
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 def is_guided(guidance_scale: float) -> bool:

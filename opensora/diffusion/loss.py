@@ -10,8 +10,8 @@ import numpy as np
 
 from opensora.diffusion.schedule import Schedule
 from opensora.engine.block import as_array
+from opensora.nn import Tensor
 from opensora.nn.activations import log
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 
 ms = mindspore()

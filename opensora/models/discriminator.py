@@ -13,8 +13,8 @@ import numpy as np
 from opensora.engine.block import Block, Differentiable, Weights
 from opensora.engine.mindspore import Forward, Tape
 from opensora.models.initial import normal, uniform
+from opensora.nn import Tensor
 from opensora.nn.convolution import from_frames, time_tap, to_frames
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 
 ms = mindspore()

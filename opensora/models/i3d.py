@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from opensora.engine.block import Block, Weights
 from opensora.engine.mindspore import Forward
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.runtime import mindspore
 
 ms = mindspore()

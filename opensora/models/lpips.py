@@ -10,8 +10,8 @@ from pathlib import Path
 
 from opensora.engine.block import Block, Weights
 from opensora.engine.mindspore import Forward, Tape
+from opensora.nn import Tensor
 from opensora.nn.convolution import conv2d
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.weights import open_file
 

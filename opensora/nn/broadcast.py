@@ -1,20 +1,18 @@
-"""Broadcasting, in the form that a device does well."""
-
-from typing import Any
+"""Broadcasting in the fastest form for the device."""
 
 from opensora import runtime
+from opensora.nn.tensor import Tensor
 
 ms = runtime.mindspore()
 ops = ms.ops
 ON_CPU = runtime.device() == "CPU"
 
 
-def expand(x: Any, width: int) -> Any:
-    """(..., 1) float32 -> (..., width), ready for arithmetic with a tensor of that shape.
+def expand(x: Tensor, width: int) -> Tensor:
+    """(..., 1) float32 -> (..., width) on a CPU; other devices broadcast x in the next operator.
 
-    On a CPU x takes that shape: operators that broadcast by themselves are slower there, and every compiled
-    one keeps index tables of 16 bytes an element for as long as it lives. As a product with a row of ones its
-    gradient is a fast sum.
+    On a CPU, operators that broadcast are slower, and each compiled one keeps index tables of 16 bytes per
+    element. As a product with a row of ones, this has a fast sum for its gradient.
     """
     if not ON_CPU:
         return x

@@ -1,17 +1,16 @@
 """Linear layers. Weights have the names of the release: `<name>.weight` (out, in), `<name>.bias` (out,)."""
 
-from typing import Any
-
+from opensora.engine.block import Weights
+from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 
 ops = mindspore().ops
 
 
-def linear(weights: Any, name: str, x: Any) -> Any:
-    """x W^T + b over the last axis, (..., in) -> (..., out); the bias is left out where the weights hold
-    none.
+def linear(weights: Weights, name: str, x: Tensor) -> Tensor:
+    """x W^T + b over the last axis, (..., in) -> (..., out); without b if there is no such weight.
 
-    The product is computed in the weight's number format, the result is in that of x.
+    The product is computed in the dtype of W, the result has the dtype of x.
     """
     weight = weights[name + ".weight"]
     rows = ops.reshape(x, (-1, x.shape[-1]))

@@ -1,30 +1,29 @@
-"""Scales, shifts and gates that hold for a whole sample (adaLN, arXiv:2212.09748), on tokens (B, F, S, D)."""
-
-from typing import Any
+"""Scales, shifts and gates of adaLN (arXiv:2212.09748), one per sample, for tokens (B, F, S, D)."""
 
 from opensora import runtime
+from opensora.nn.tensor import Tensor
 
 ms = runtime.mindspore()
 ops = ms.ops
 ON_CPU = runtime.device() == "CPU"
 
 
-def modulate(x: Any, scale: Any, shift: Any) -> Any:
+def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """x * (1 + scale) + shift: tokens (B, F, S, D), scale and shift (B, 1, 1, D)."""
     return x * _for_tokens(1.0 + scale, x) + _for_tokens(shift, x)
 
 
-def add_gated(x: Any, gate: Any, y: Any) -> Any:
+def add_gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
     """x + gate * y: tokens x and y (B, F, S, D), gate (B, 1, 1, D)."""
     return x + _for_tokens(gate, x) * y
 
 
-def _for_tokens(value: Any, x: Any) -> Any:
+def _for_tokens(value: Tensor, x: Tensor) -> Tensor:
     """(B, 1, 1, D) -> (B, F, S, D).
 
-    On a CPU a product with a column of ones, as in `nn/broadcast.py`: operators that broadcast by themselves
-    keep large index tables, and a reduction over the middle axes, which would be the gradient, is an order of
-    magnitude slower than the product with a row of ones.
+    On a CPU this is a product with a column of ones. Operators that broadcast keep large index tables there
+    (see `broadcast.py`), and their gradient, a sum over the middle axes, is ten times slower than that of a
+    product.
     """
     if not ON_CPU:
         return value

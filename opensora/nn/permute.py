@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
+from opensora.nn.tensor import Tensor
 
 ms = runtime.mindspore()
 ops = ms.ops
@@ -15,21 +16,21 @@ Cell: Any = ms.nn.Cell
 class _GatherRows(Cell):
     """Reorder rows. `back` is the inverse of `order`: with it the gradient is a gather too."""
 
-    def construct(self, rows: Any, order: Any, back: Any) -> Any:
+    def construct(self, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
         return ops.gather(rows, order, 0)
 
-    def bprop(self, rows: Any, order: Any, back: Any, out: Any, gradient: Any) -> Any:
+    def bprop(self, rows: Tensor, order: Tensor, back: Tensor, out: Tensor, gradient: Tensor) -> Tensor:
         return ops.gather(gradient, back, 0), ops.zeros_like(order), ops.zeros_like(back)
 
 
 _gather_rows = _GatherRows()
 
 
-def permute(x: Any, axes: tuple[int, ...]) -> Any:
+def permute(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """`ops.transpose(x, axes)` for axes that end with the last one.
 
-    On a CPU whole rows are copied: the operator moves single numbers, takes twice as long, and every compiled
-    one keeps an index of 8 bytes an element for as long as it lives.
+    On a CPU it gathers rows: the operator copies element by element, which takes twice as long, and each
+    compiled one keeps an index of 8 bytes per element.
     """
     if not ON_CPU:
         return ops.transpose(x, axes)
@@ -40,11 +41,11 @@ def permute(x: Any, axes: tuple[int, ...]) -> Any:
 
 
 @ops.constexpr
-def _orders(shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+def _orders(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     order = np.arange(np.prod(shape), dtype=np.int32).reshape(shape).transpose(axes).reshape(-1)
     return ms.Tensor(order), ms.Tensor(np.argsort(order).astype(np.int32))
 
 
 @ops.constexpr
-def _shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+def _shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in axes)

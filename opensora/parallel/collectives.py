@@ -12,7 +12,7 @@ from typing import Any
 
 from opensora import runtime
 from opensora.engine.block import Gradients, Pullback, Weights
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.parallel.control import Control
 
 ms = runtime.mindspore()

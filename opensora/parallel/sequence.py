@@ -13,8 +13,7 @@ import numpy as np
 
 from opensora import runtime
 from opensora.engine.block import Differentiable, Gradients, Pullback, Weights
-from opensora.nn.exchange import FrameExchange, WorkSharing
-from opensora.nn.tensor import Tensor
+from opensora.nn import FrameExchange, Tensor, WorkSharing
 from opensora.parallel.collectives import ProcessGroup
 
 ms = runtime.mindspore()

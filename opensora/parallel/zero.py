@@ -8,8 +8,8 @@ of `nn/flat.py`, padded with zeros.
 import numpy as np
 
 from opensora import runtime
+from opensora.nn import Tensor
 from opensora.nn.flat import ParameterSharding
-from opensora.nn.tensor import Tensor
 from opensora.parallel.mesh import Mesh
 
 ms = runtime.mindspore()

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from opensora.diffusion.schedule import BETA_END, BETA_START, TRAIN_STEPS, linear_betas
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 class Sampler(ABC):

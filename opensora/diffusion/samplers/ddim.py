@@ -9,7 +9,7 @@ from opensora.diffusion.samplers.base import (
     transfer,
 )
 from opensora.diffusion.schedule import TRAIN_STEPS
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 class DDIM(Sampler):

@@ -4,7 +4,7 @@ import numpy as np
 
 from opensora.diffusion.samplers.base import Sampler, leading_timesteps, require_noise, train_alphas_cumprod
 from opensora.diffusion.schedule import TRAIN_STEPS
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 class DDPM(Sampler):

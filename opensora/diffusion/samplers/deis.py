@@ -10,7 +10,7 @@ from opensora.diffusion.samplers.base import (
     train_alphas_cumprod,
     transfer,
 )
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 def log_polynomial_weight(start: float, end: float, node: float, other: float) -> float:

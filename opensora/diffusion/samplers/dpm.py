@@ -12,7 +12,7 @@ from opensora.diffusion.samplers.base import (
     sigmas_at,
     train_alphas_cumprod,
 )
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 def predicted_data(eps: Tensor, x: Tensor, rho: float) -> Tensor:

@@ -9,7 +9,7 @@ from opensora.diffusion.samplers.base import (
     sigmas_at,
     train_alphas_cumprod,
 )
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 class Euler(SigmaSampler):

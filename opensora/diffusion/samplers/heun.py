@@ -3,7 +3,7 @@
 import numpy as np
 
 from opensora.diffusion.samplers.base import SigmaSampler, even_timesteps, sigmas_at, train_alphas_cumprod
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 # The betas of the reference's bare constructor, which are not those that the model was trained with.
 UPSTREAM_BETAS = (0.00085, 0.012)

@@ -11,7 +11,7 @@ from opensora.diffusion.samplers.base import (
 )
 from opensora.diffusion.samplers.euler import ancestral_split
 from opensora.diffusion.samplers.heun import UPSTREAM_BETAS, two_stage_timesteps
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 class KDPM2Ancestral(SigmaSampler):

@@ -12,7 +12,7 @@ from opensora.diffusion.samplers.base import (
     transfer,
 )
 from opensora.diffusion.schedule import TRAIN_STEPS
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 # Weights of the outputs, newest first, by the number of outputs.
 ADAMS_BASHFORTH = {

@@ -3,7 +3,7 @@
 import numpy as np
 
 from opensora.diffusion.samplers.dpm import DPMSolverMultistep, data_step, log_gap, predicted_data
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 
 
 def corrector_weights(gap: float, gap_before: float) -> tuple[float, float]:

@@ -5,8 +5,7 @@ A rotation is a pair (cos, sin) of tables, or (None, None) for a model without r
 """
 
 from opensora.engine.block import Weights
-from opensora.nn import F
-from opensora.nn.tensor import Tensor
+from opensora.nn import F, Tensor
 
 COMPRESSION_EPS = 1e-5
 

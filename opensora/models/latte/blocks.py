@@ -7,8 +7,7 @@ constants.
 
 from opensora.engine.block import Block, Weights
 from opensora.models.latte.attention import cross_attention, frame_attention, frame_heads, time_attention
-from opensora.nn import F
-from opensora.nn.tensor import Tensor
+from opensora.nn import F, Tensor
 
 MASKED = -10000.0
 """Added to the scores of masked keys."""

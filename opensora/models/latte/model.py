@@ -16,9 +16,8 @@ from opensora.models import embeddings
 from opensora.models.latte import blocks
 from opensora.models.latte.attention import Rotation
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_specs
-from opensora.nn.exchange import FrameExchange
+from opensora.nn import FrameExchange, Tensor
 from opensora.nn.on_demand import OnDemand, tensors
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.weights import HalfStorage, load_config, save_weights
 
