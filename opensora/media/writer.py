@@ -1,7 +1,6 @@
 """Write videos, animations and pictures. Frames are numpy uint8 (T, H, W, 3), RGB."""
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from PIL import Image
 
 from opensora.files import atomic_path
 from opensora.media.formats import STILL_SUFFIXES
+from opensora.media.mp4 import Mp4Writer
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
@@ -38,22 +38,13 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
-    height, width = frames.shape[1:3]
-    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    with av.open(
-        str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
-    ) as container:
-        # With several threads the bytes would depend on the machine. mbtree sums macroblocks in code that
-        # reads past the end of small frames: one in about thirty encodings of 32x32 pixels came out
-        # different.
-        options = {"crf": "17", "preset": "medium", "threads": "1", "mbtree": "0", "colorspace": "smpte170m"}
-        stream: Any = container.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1001), options=options
-        )
-        stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
-        for pixels in even:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    writer = Mp4Writer(path, fps)
+    try:
+        for frame in frames:
+            writer.write(frame)
+        writer.finish()
+    finally:
+        writer.close()
 
 
 def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:
