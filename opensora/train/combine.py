@@ -1,4 +1,5 @@
-"""One checkpoint out of the parts that the ranks of a parallel run wrote: ours, or the published MindSpore version's."""
+"""`opensora combine`: one checkpoint from the shards of a parallel run, of this or of the published
+version."""
 
 import logging
 import os
@@ -28,13 +29,16 @@ WHOLE = "optimizer-0-of-1.safetensors"
 
 
 def combine(source: Path, target: Path, model_config: str | None = None) -> Path:
-    """Combine the parts in `source`, a checkpoint or run folder of ours or a folder with rank_0, rank_1, ... of .ckpt files.
+    """Combine the shards in `source`: a checkpoint or run folder, or a folder with rank_0, rank_1, ... of
+    .ckpt files.
 
-    Returns what was written: the folder `target`, or `target`/rank_0/full_0.ckpt. Raises WeightsError.
+    model_config: folder of the config.json for .ckpt files, by default the published model's. Returns the
+    path written: the folder `target`, or `target`/rank_0/full_0.ckpt. Raises WeightsError for shards that are
+    missing or do not fit, and if the target exists.
     """
     if source.name == "ckpt" and not source.is_dir() and (source.parent / "checkpoints").is_dir():
         raise WeightsError(
-            f"{source.parent} is a run whose checkpoints hold the whole model: name it where weights are asked for"
+            f"{source.parent} is a run, and its checkpoints hold the whole model: use the run folder as it is"
         )
     if not source.is_dir():
         raise WeightsError(f"folder {source} does not exist: check the path after --src")
@@ -43,17 +47,18 @@ def combine(source: Path, target: Path, model_config: str | None = None) -> Path
     checkpoint = latest_checkpoint(source) if (source / "checkpoints").is_dir() else source
     if checkpoint is None or not (checkpoint / "manifest.json").is_file():
         raise WeightsError(
-            f"{source} holds neither a complete checkpoint nor folders rank_0, rank_1, ...: check the path after --src"
+            f"{source} holds neither a complete checkpoint nor folders rank_0, rank_1, ...: "
+            "check the path after --src"
         )
     return _combine_checkpoint(checkpoint, target)
 
 
 def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
-    """A checkpoint of one rank, complete or absent: everything as it is, and the optimizer's state in one file."""
+    """Copy the checkpoint, with the optimizer's state in one file. The target is complete or absent."""
     if target.exists():
         raise WeightsError(f"{target} exists: choose another --dest, or remove it first")
     if (checkpoint / WHOLE).is_file():
-        raise WeightsError(f"{checkpoint} is whole already: use it as it is")
+        raise WeightsError(f"{checkpoint} is not sharded: use it as it is")
     prefixes = sharded_states(path.name for path in checkpoint.iterdir()) or {""}
     states = {prefix: ShardedState(checkpoint, prefix) for prefix in prefixes}
     building = target.with_name(f".{target.name}.{os.getpid()}")
@@ -74,7 +79,8 @@ def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
 
 
 def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path:
-    """Parameters that the ranks hold split along their first axis become whole; how many parts make one follows from its full shape."""
+    """Join parameters that are split along their first axis. The full shape gives the number of parts of
+    each."""
     files = [open_file(path) for path in _rank_files(source)]
     kind = FORMATS[find_format(files[0].path)]
     config = load_config(model_config) if model_config is not None else kind.release_config()
@@ -90,7 +96,7 @@ def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path
 
 
 def _rank_files(source: Path) -> list[Path]:
-    """For every rank the newest checkpoint that all ranks have, by its name."""
+    """For every rank, the newest checkpoint (by name) that all ranks have."""
     folders = {int(match[1]): path for path in source.iterdir() if (match := RANK.fullmatch(path.name))}
     missing = sorted(set(range(max(folders) + 1)) - set(folders))
     if missing:
@@ -103,23 +109,24 @@ def _rank_files(source: Path) -> list[Path]:
     common = set.intersection(*names)
     if not common:
         raise WeightsError(
-            f"the ranks in {source} have no .ckpt file of the same name: copy the files of one step into all of them"
+            f"the ranks in {source} have no .ckpt file of the same name: "
+            "copy the files of one step into every folder"
         )
     newest = max(common, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
     if len(common) > 1:
-        log.info("%s: of %d checkpoints, %s is combined", source, len(common), newest)
+        log.info("%s: combining %s, the newest of %d checkpoints", source, newest, len(common))
     return [folders[rank] / newest for rank in sorted(folders)]
 
 
 class _JoinedRanks(Mapping[str, np.ndarray]):
-    """Every parameter of the ranks' files, put together when it is asked for."""
+    """Every parameter of the ranks' files, joined on access."""
 
     def __init__(self, files: list[WeightsFile], whole: Mapping[str, tuple[int, ...]]) -> None:
         weights = [name for name, entry in files[0].entries.items() if entry.dtype in FLOATING]
         self._parts = {name: files[: self._count(name, files, whole)] for name in weights}
 
     def _count(self, name: str, files: list[WeightsFile], whole: Mapping[str, tuple[int, ...]]) -> int:
-        """How many ranks hold a part each: the others repeat them."""
+        """How many ranks hold a part of this parameter each; further ranks hold copies."""
         part = files[0].entries[name].shape
         full = whole.get(release_name(name, whole), part)
         if part == full:

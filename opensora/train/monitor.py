@@ -1,4 +1,4 @@
-"""What a run shows: one line of metrics.jsonl per logged step, TensorBoard events, and a line on the terminal."""
+"""Metrics of a run: lines of metrics.jsonl, TensorBoard events, and lines on the terminal."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ SECONDS = "seconds_"
 
 
 class Stopwatch:
-    """Sums the seconds of the named parts of a step."""
+    """Measures the named parts of a step in seconds."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -31,7 +31,7 @@ class Stopwatch:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
 
     def read(self) -> dict[str, float]:
-        """The sums as `seconds_<part>`, which begin anew."""
+        """The seconds since the last call as `seconds_<part>`."""
         seconds, self._seconds = self._seconds, {}
         return {f"seconds_{name}": value for name, value in seconds.items()}
 
@@ -39,11 +39,11 @@ class Stopwatch:
 class Board:
     """TensorBoard events, each written before `write` returns.
 
-    The package's SummaryWriter leaves that to a thread: a full disk ends the thread without a word, and the run waits for it for ever.
+    The package's SummaryWriter uses a thread: a full disk ends it silently, and the run waits for it forever.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """What earlier processes wrote for `first_step` and later is hidden."""
+        """Hides events of earlier processes from `first_step` on."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = EventsWriter(str(folder / "events"))
         self._file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
@@ -58,10 +58,9 @@ class Board:
 
 
 class Monitor:
-    """Averages the terms of the steps since the last line, and measures the seconds of a step and the time left.
+    """Logs the means of metrics over the steps since the last line, the seconds per step, and the time left.
 
-    Terms that begin with `seconds_` are times; their means go into the file and not onto the terminal. `state` is that of `Monitor.state`
-    at the checkpoint that a run continues from, so that its next line averages the same steps.
+    Metrics that begin with `seconds_` are times, which are not printed on the terminal.
     """
 
     def __init__(
@@ -72,12 +71,16 @@ class Monitor:
         state: Mapping[str, Any] | None = None,
         processes: tuple[int, int] = (0, 1),
     ) -> None:
-        """processes: (which, of how many); the first alone writes into the run folder."""
+        """state: `Monitor.state` at the checkpoint that a run continues from, so that its next line averages
+        the same steps.
+
+        processes: (which, of how many); only the first writes to the run folder.
+        """
         self.path = run / "metrics.jsonl"
         self.board: Board | None = None
         if processes[0] == 0:
             run.mkdir(parents=True, exist_ok=True)
-            _forget_after(self.path, first_step)
+            _remove_after(self.path, first_step)
             self.board = Board(run / "tensorboard", first_step + 1)
         self.options, self.samples_per_step = options, options.samples_per_step * processes[1]
         self.watch = Stopwatch()
@@ -88,16 +91,17 @@ class Monitor:
         self._since, self._steps = time.monotonic(), 0
 
     def state(self) -> dict[str, Any]:
-        """What the next line will be made of, without times."""
+        """The sums for the next line, without times."""
         names = [name for name in self._sums if not name.startswith(SECONDS)]
         return {
             "sums": {name: self._sums[name] for name in names},
             "counts": {name: self._counts[name] for name in names},
         }
 
-    def step(self, step: int, terms: Mapping[str, float]) -> None:
-        """Take in the terms of one finished step, counted from 1. A term may be absent from some steps."""
-        for name, value in {**terms, **self.watch.read()}.items():
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of a finished step, counted from 1, and write a line if it is due. Steps may lack
+        metrics."""
+        for name, value in {**metrics, **self.watch.read()}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
@@ -118,7 +122,7 @@ class Monitor:
         self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Record values of a step, such as a validation's, if there are any."""
+        """Write values of a step, such as those of a validation, if there are any."""
         if self.board is None or not values:
             return
         with open(self.path, "a", encoding="utf-8") as file:
@@ -130,8 +134,8 @@ class Monitor:
             self.board.close()
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines after the checkpoint that a run resumes from, so that no step stands twice."""
+def _remove_after(path: Path, step: int) -> None:
+    """Remove the lines after the checkpoint that a run resumes from, so that no step is there twice."""
     if path.is_file():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         write_atomic(path, lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
@@ -141,7 +145,7 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        # A line cut short by a kill belongs to no step.
+        # A kill cut this line short.
         return float("inf")
 
 

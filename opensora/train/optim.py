@@ -84,9 +84,9 @@ class Optimizer:
     """Updates a dict of weights in place. Subclasses choose the update rule of each weight.
 
     options: a dataclass with the options of the optimizer. max_steps: length of the run, for the schedule.
-    sharding: which part of each group's vector this device updates, and how it exchanges gradients and weights
-    with the others; by default it updates all of it. masters: keep float32 copies of this device's part of
-    the weights from the first step on, so that the caller may round the weights after each step.
+    sharding: which part of each group's vector this device updates, and how it exchanges gradients and
+    weights with the others; by default it updates all of it. masters: keep float32 copies of this device's
+    part of the weights from the first step on, so that the caller may round the weights after each step.
     """
 
     def __init__(

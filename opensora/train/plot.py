@@ -1,4 +1,4 @@
-"""The curves of runs beside one another: one picture with a panel a metric, a line a run."""
+"""`opensora plot`: the metrics of runs in one picture, with a panel per metric and a line per run."""
 
 import json
 from collections.abc import Sequence
@@ -16,26 +16,24 @@ class PlotOptions:
     """Options of `opensora plot`."""
 
     runs: list[str] = field(default_factory=list)
-    """Run folders."""
+    """Run folders to compare."""
     output: str = "curves.png"
     """Picture to write (.png, .svg or .pdf)."""
     metrics: list[str] = field(default_factory=list)
-    """Names in metrics.jsonl; default: all."""
+    """Metrics to draw, by their names in metrics.jsonl; default: all."""
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise ValueError("there is no run to draw: name run folders, as in `opensora plot runs/a runs/b`")
+            raise ValueError("no run to draw: name run folders, as in `opensora plot runs/a runs/b`")
         if Path(self.output).suffix not in (".png", ".svg", ".pdf"):
-            raise ValueError(
-                f"output {self.output} is not a picture that can be written: end it with .png, .svg or .pdf"
-            )
+            raise ValueError(f"output {self.output} has an unknown suffix: use .png, .svg or .pdf")
 
 
 Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def read_curves(run: str | Path) -> Curves:
-    """Steps and values of every metric of a run. Raises ValueError where the folder holds none."""
+    """(steps, values) of every metric of a run. Raises ValueError if the folder has no metrics."""
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"{run} has no metrics.jsonl: name the folder of a run that has logged a step")
@@ -44,7 +42,7 @@ def read_curves(run: str | Path) -> Curves:
         try:
             values = json.loads(line)
         except ValueError:
-            continue  # the line that a run is writing now
+            continue  # a run is writing this line
         for name, value in values.items():
             if name != "step":
                 steps, numbers = curves.setdefault(name, ([], []))
@@ -54,12 +52,12 @@ def read_curves(run: str | Path) -> Curves:
 
 
 def plot(options: PlotOptions) -> str:
-    """Run `opensora plot`. Returns the picture's path. Raises ValueError for unknown metrics, and without matplotlib."""
+    """Draw the picture and return its path. Raises ValueError for unknown metrics, and without matplotlib."""
     runs = {run: read_curves(run) for run in options.runs}
     known = sorted({name for curves in runs.values() for name in curves})
     unknown = [name for name in options.metrics if name not in known]
     if unknown:
-        raise ValueError(f"no run has a metric {unknown[0]}: choose from {', '.join(known)}")
+        raise ValueError(f"no run has the metric {unknown[0]}: choose from {', '.join(known)}")
     figure = _draw(runs, options.metrics or known)
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(options.output) as temporary:
@@ -83,7 +81,7 @@ def _draw(runs: dict[str, Curves], names: Sequence[str]) -> Any:
                 steps, numbers = curves[name]
                 panel.plot(steps, numbers, label=run, marker="." if len(steps) < 20 else None)
         panel.grid(alpha=0.3)
-    for panel in panels:  # those that are left over
+    for panel in panels:  # unused panels
         panel.axis("off")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
     return figure

@@ -1,6 +1,7 @@
-"""Mixed precision: half-precision copies of float32 master weights, and the scale that keeps small gradients from vanishing.
+"""Mixed precision: half-precision copies of float32 master weights, and a loss scale against underflow.
 
-The loss is multiplied by the scale before the backward pass and the gradients are divided by it (arXiv:1710.03740).
+The loss is multiplied by the scale before the backward pass and the gradients are divided by it
+(arXiv:1710.03740).
 """
 
 from collections.abc import Mapping
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
+from opensora.nn.tensor import Tensor
 from opensora.train.options import PrecisionOptions
 
 ms = runtime.mindspore()
 
 
-def compute_weights(weights: Mapping[str, Any], dtype: Any, level: str) -> dict[str, Any]:
-    """What the network computes with: level O2 casts all weights to `dtype`, O1 the matrices of linear maps only, O0 none."""
+def compute_weights(weights: Mapping[str, Tensor], dtype: Any, level: str) -> dict[str, Tensor]:
+    """The weights that the network computes with: O2 casts all to `dtype`, O1 matrices of linear layers, O0
+    none."""
     if level == "O0" or dtype == ms.float32:
         return dict(weights)
     return {
@@ -24,15 +27,17 @@ def compute_weights(weights: Mapping[str, Any], dtype: Any, level: str) -> dict[
     }
 
 
-def _is_matrix(name: str, value: Any) -> bool:
+def _is_matrix(name: str, value: Tensor) -> bool:
     return name.endswith(".weight") and len(value.shape) == 2
 
 
 class LossScaler:
-    """A factor on the loss: halved after a step that overflowed, doubled after a number of steps that did not (both by default)."""
+    """A factor on the loss: lowered after a step that overflowed, raised after a number of steps that did
+    not."""
 
     def __init__(self, options: PrecisionOptions) -> None:
-        """Without init_loss_scale the scale is 65536 for fp16, whose small numbers vanish, and a constant 1 otherwise."""
+        """Without init_loss_scale the scale starts at 65536 for fp16, and is a constant 1 for other
+        formats."""
         self.scale = options.init_loss_scale or (65536.0 if options.number_format == "fp16" else 1.0)
         self.factor, self.window = options.loss_scale_factor, options.scale_window
         self.dynamic = options.loss_scaler_type == "dynamic" and bool(
@@ -41,7 +46,7 @@ class LossScaler:
         self.finite_steps = 0
 
     def update(self, finite: bool) -> None:
-        """Take in whether all gradients of a step were finite."""
+        """Adapt the scale. finite: whether all gradients of the step were."""
         if not self.dynamic:
             return
         self.finite_steps = self.finite_steps + 1 if finite else 0

@@ -3,7 +3,7 @@
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
-from opensora.weights.release import TensorSource, check_types, load_config, open_weights
+from opensora.weights.release import TensorSource, check_types, load_config, open_weights, read_config
 from opensora.weights.saving import save_config, save_tensors, save_weights
 from opensora.weights.sources import latest_checkpoint, open_file, weight_files
 
@@ -21,6 +21,7 @@ __all__ = [
     "load_config",
     "open_file",
     "open_weights",
+    "read_config",
     "save_config",
     "save_tensors",
     "save_weights",

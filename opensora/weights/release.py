@@ -34,6 +34,11 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     return read_object(path)
 
 
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The object in a .json file, or in the config.json of a folder. Raises WeightsError as `load_config` does."""
+    return read_object(Path(path)) if Path(path).is_file() else load_config(path)
+
+
 def check_types(defaults: object, values: Mapping[str, Any]) -> None:
     """Raise WeightsError for a value of a config.json whose type differs from the attribute of `defaults`."""
     for name, value in values.items():

@@ -1,8 +1,8 @@
-"""`make faults`: a training run that is killed at random moments, half of them during a save, is the run that was not, to the bit.
+"""`make faults`: a training run that is killed at random moments ends bit for bit as an uninterrupted one.
 
-Two runs are left alone and must agree with each other. A third is killed (SIGKILL) again and again and started again by the same
-command; after every kill its newest complete checkpoint is loaded and compared with that of the same step of the first, and at the end
-all metrics but times are.
+Two uninterrupted runs must agree. A third run is killed (SIGKILL) repeatedly, half the time during a save,
+and started again by the same command. After every kill its newest complete checkpoint must equal that of the
+first run, and at the end all metrics except times must.
 """
 
 import json
@@ -29,8 +29,17 @@ def main(kills: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = make_place(Path(folder))
         clips = {"num_clips": 16, "num_frames": 5, "resolution": 32}
-        command("train-vae", demo_data=place / "data", model_config=place / "model/vae", output_dir=place / "vae", max_train_steps=1,
-                video_num_frames=5, resolution=32, batch_size=1, num_validation_clips=1)  # fmt: skip
+        command(
+            "train-vae",
+            demo_data=place / "data",
+            model_config=place / "model/vae",
+            output_dir=place / "vae",
+            max_train_steps=1,
+            video_num_frames=5,
+            resolution=32,
+            batch_size=1,
+            num_validation_clips=1,
+        )
         command("convert", src=place / "vae", target=place / "model")
         command(
             "encode-latents",
@@ -52,14 +61,13 @@ def main(kills: int) -> None:
             if newest is not None:
                 load_checkpoint(newest)
                 same_checkpoints(one, killed, [newest.name])
-            report(
-                f"kill {number + 1}/{kills}{' during a save' if saving else ''}: newest checkpoint {newest and newest.name}"
-            )
+            during = " during a save" if saving else ""
+            report(f"kill {number + 1}/{kills}{during}: newest checkpoint {newest and newest.name}")
         assert start(place, killed, steps).wait() == 0
         same_checkpoints(one, killed, [f"step-{steps:08d}"])
         assert metrics(one) == metrics(killed), "the killed run has other metrics"
         report(
-            f"after {kills} kills the run is the uninterrupted one to the bit: weights, averages, optimizer, metrics"
+            f"after {kills} kills the run equals the uninterrupted one: weights, averages, optimizer, metrics"
         )
 
 
@@ -67,12 +75,25 @@ def start(place: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
     """Start or continue a run in a process of its own."""
     latents = place / "latents"
     settings: dict[str, Any] = {
-        "model_path": place / "model", "train_text_encoder": True, "vae_latent_folder": latents,
-        "validation_latent_folder": latents, "output_dir": run,
-        "max_train_steps": steps, "checkpointing_steps": SAVE_EVERY, "ckpt_max_keep": 0, "log_interval": 3, "validation_steps": 50,
-        "batch_size": 2, "gradient_accumulation_steps": 2, "lr_warmup_steps": 5, "learning_rate": 1e-3, "lr_scheduler": "cosine",
-        "ema_decay": 0.9, "init_loss_scale": 1024, "scale_window": 7,
-    }  # fmt: skip
+        "model_path": place / "model",
+        "train_text_encoder": True,
+        "vae_latent_folder": latents,
+        "validation_latent_folder": latents,
+        "output_dir": run,
+        "max_train_steps": steps,
+        "checkpointing_steps": SAVE_EVERY,
+        "ckpt_max_keep": 0,
+        "log_interval": 3,
+        "validation_steps": 50,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "lr_warmup_steps": 5,
+        "learning_rate": 1e-3,
+        "lr_scheduler": "cosine",
+        "ema_decay": 0.9,
+        "init_loss_scale": 1024,
+        "scale_window": 7,
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "opensora", *words("train", **settings)], stderr=subprocess.DEVNULL
     )
@@ -102,7 +123,7 @@ def building(run: Path) -> Iterator[Path]:
 
 
 def same_checkpoints(run: Path, other: Path, names: list[str]) -> None:
-    """The manifests hold the sha256 of every file: weights, averages, moments, loss scale, the loop's state."""
+    """Compares the manifests, which hold the sha256 of every file."""
     for name in names:
         first, second = (
             json.loads((folder / "checkpoints" / name / "manifest.json").read_text())

@@ -1,4 +1,4 @@
-"""A data set of four animations and a model small enough to train in seconds, for commands that a user types."""
+"""A data set of four animations and a model that trains in seconds, for tests of commands."""
 
 import json
 import shutil
@@ -19,14 +19,20 @@ VAE = CausalVAEConfig(
     decoder_resnet_blocks=("ResnetBlock2D",) * 4,
 )
 LATTE = LatteConfig(
-    num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=8, sample_size=(4, 4),
-    video_length=2, model_max_length=12,
-)  # fmt: skip
+    num_layers=1,
+    num_attention_heads=2,
+    attention_head_dim=8,
+    cross_attention_dim=16,
+    caption_channels=8,
+    sample_size=(4, 4),
+    video_length=2,
+    model_max_length=12,
+)
 T5 = T5Config(vocab_size=32128, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2)
 
 
 def make_place(place: Path) -> Path:
-    """Fill a folder with `data`, the data set, and `model`, the config.json files and the tokenizer of a model."""
+    """Fill a folder with `data`, a data set, and `model`, config.json files and a tokenizer."""
     (place / "data").mkdir()
     make_cache(place / "data")
     for part, config in (("vae", VAE), ("5x32x32", LATTE), ("text_encoder", T5)):

@@ -18,7 +18,7 @@ CONFIG = f"--model_config={RELEASE / '5x32x32'}"
 
 @pytest.fixture
 def ranks(tmp_path: Path) -> Path:
-    """What eight devices of the published version leave: parameters split by four along the first axis where they can be, each twice."""
+    """Files of eight devices of the published version: parameters in four parts, each twice."""
     for rank in range(8):
         part = rank % 4
         split = {
@@ -38,7 +38,7 @@ def ranks(tmp_path: Path) -> Path:
 
 
 def test_published_ranks(ranks: Path) -> None:
-    """The published command's own words, with the source as destination; the result loads like every other file."""
+    """The published command, with the source as destination; the result loads like every other file."""
     words = [
         "combine",
         "--src",
@@ -80,7 +80,7 @@ def test_a_lost_or_foreign_rank(ranks: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_our_checkpoint(tmp_path: Path) -> None:
-    """Model and averages are whole already; the state of the optimizer is put together, and the folder is complete again."""
+    """The optimizer's state is joined, everything else copied, and the folder is complete."""
     rng = np.random.default_rng(0)
     moments = {name: rng.standard_normal((2, 3)).astype(np.float32) for name in ("w.exp_avg", "w.exp_avg_sq")}
     checkpoint = save_checkpoint(
@@ -115,7 +115,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for source, fault in (
         (tmp_path / "nowhere", "does not exist"),
         (tmp_path, "holds neither a complete checkpoint nor folders rank_0"),
-        (tmp_path / "run" / "ckpt", "run is a run whose checkpoints hold the whole model"),
+        (tmp_path / "run" / "ckpt", "run is a run, and its checkpoints hold the whole model"),
     ):
         assert main(["combine", f"--src={source}", f"--dest={tmp_path / 'x'}"]) == 2
         assert fault in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""From a data set to a model folder by the commands a user types, at toy size; and a run in two parts against a run in one."""
+"""From a data set to a video by commands, at toy size; a resumed run equals an uninterrupted one."""
 
 import json
 from pathlib import Path
@@ -23,20 +23,39 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_vae(place: Path, run: str, steps: int) -> dict[str, np.ndarray]:
     command(
-        "train-vae", demo_data=place / "data", model_config=place / "model" / "vae", output_dir=place / run, max_train_steps=steps,
-        video_num_frames=5, resolution=32, batch_size=1, num_validation_clips=1, lr_warmup_steps=2, learning_rate=1e-3, log_interval=1,
+        "train-vae",
+        demo_data=place / "data",
+        model_config=place / "model" / "vae",
+        output_dir=place / run,
+        max_train_steps=steps,
+        video_num_frames=5,
+        resolution=32,
+        batch_size=1,
+        num_validation_clips=1,
+        lr_warmup_steps=2,
+        learning_rate=1e-3,
+        log_interval=1,
         ema_decay=0.9,
-    )  # fmt: skip
+    )
     return load_file(place / run / "checkpoints" / f"step-{steps:08d}" / "ema.safetensors")
 
 
 def train(place: Path, run: str, steps: int, **options: object) -> dict[str, np.ndarray]:
     command(
-        "train", model_path=place / "model", train_text_encoder=True, vae_latent_folder=place / "latents",
+        "train",
+        model_path=place / "model",
+        train_text_encoder=True,
+        vae_latent_folder=place / "latents",
         validation_latent_folder=place / "latents",
-        output_dir=place / run, max_train_steps=steps, batch_size=2, lr_warmup_steps=2, learning_rate=1e-3, log_interval=1, ema_decay=0.9,
+        output_dir=place / run,
+        max_train_steps=steps,
+        batch_size=2,
+        lr_warmup_steps=2,
+        learning_rate=1e-3,
+        log_interval=1,
+        ema_decay=0.9,
         **options,
-    )  # fmt: skip
+    )
     return {
         f"{group}/{name}": value
         for group in ("model", "ema", "text_encoder", "text_encoder_ema", "optimizer-0-of-1")
@@ -62,9 +81,15 @@ def test_data_set_to_video(place: Path) -> None:
         "convert", src=place / "vae-whole", target=place / "model", demo_data=place / "data", dtype="float16"
     )
     command(
-        "encode-latents", demo_data=place / "data", vae=place / "model" / "vae", output_path=place / "latents", num_clips=4, num_frames=5,
-        resolution=32, batch_size=2,
-    )  # fmt: skip
+        "encode-latents",
+        demo_data=place / "data",
+        vae=place / "model" / "vae",
+        output_path=place / "latents",
+        num_clips=4,
+        num_frames=5,
+        resolution=32,
+        batch_size=2,
+    )
     cache = LatentCache(place / "latents")
     assert len(cache) == 4 and cache.moments(3).shape == (8, 2, 4, 4)
 
@@ -115,6 +140,6 @@ def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) 
     ]
     assert main(["train", *words]) == 2
     assert (
-        capsys.readouterr().err
-        == "opensora: nowhere holds no cache: make one with `opensora encode-latents` or `opensora embed-text`\n"
+        capsys.readouterr().err == "opensora: nowhere holds no cache: "
+        "make one with `opensora encode-latents` or `opensora embed-text`\n"
     )

@@ -39,9 +39,17 @@ def latents(place: Path, tmp_path: Path) -> Path:
 def train(place: Path, **options: Any) -> int:
     """One epoch, unless `options` say otherwise."""
     settings = {
-        "model_path": place / "model", "train_text_encoder": True, "max_train_steps": CLIPS // 2, "batch_size": 2,
-        "checkpointing_steps": 2, "ckpt_max_keep": 0, "lr_warmup_steps": 0, "learning_rate": 1e-3, "log_interval": 1, **options,
-    }  # fmt: skip
+        "model_path": place / "model",
+        "train_text_encoder": True,
+        "max_train_steps": CLIPS // 2,
+        "batch_size": 2,
+        "checkpointing_steps": 2,
+        "ckpt_max_keep": 0,
+        "lr_warmup_steps": 0,
+        "learning_rate": 1e-3,
+        "log_interval": 1,
+        **options,
+    }
     return main(words("train", **settings))
 
 
@@ -185,7 +193,7 @@ def test_losses_that_are_not_finite_move_nothing_and_end_the_run(
     assert all("grad_norm is" in line and "with the samples clip " in line for line in skipped)
     assert (
         error[-1].startswith("opensora: step 4: ")
-        and "3 steps in a row were skipped: look at these samples" in error[-1]
+        and "3 steps in a row were skipped: check these samples" in error[-1]
     )
     written = lines(tmp_path / "metrics.jsonl")
     assert [line["skipped_steps"] for line in written if "skipped_steps" in line] == [1, 2]

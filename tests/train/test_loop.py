@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from opensora.train.checkpoint import latest_checkpoint, load_checkpoint
-from opensora.train.loop import STOPPED_BY_SIGNAL, Prefetch, train
+from opensora.train.loop import STOPPED_BY_SIGNAL, train
 from opensora.train.options import LoopOptions
+from opensora.train.prefetch import Prefetch
 from tests.train.toy import Toy
 
 ROOT = Path(__file__).parents[2]
@@ -191,16 +192,14 @@ def test_a_process_that_is_asked_to_stop_saves_and_says_75(tmp_path: Path) -> No
 
 def test_batches_arrive_by_step_whatever_thread_is_first() -> None:
     task, made, lock = Toy(), [], threading.Lock()
-    original = task.batch
 
     def batch(step: int) -> np.ndarray:
-        result = original(step)
+        result = task.batch(step)
         with lock:
             made.append(step)
         return result
 
-    task.batch = batch  # type: ignore[method-assign]
-    with Prefetch(task, 5, LoopOptions(max_train_steps=20, dataloader_prefetch_size=3)) as batches:
+    with Prefetch(batch, first=6, last=20, ahead=3) as batches:
         for step in range(6, 21):
             np.testing.assert_array_equal(batches.take(step), Toy().batch(step))
             assert max(made) <= step + 3
@@ -214,7 +213,7 @@ def test_an_error_in_a_batch_arrives_at_its_step() -> None:
                 raise ValueError("clip 3 cannot be read")
             return super().batch(step)
 
-    with Prefetch(Broken(), 0, LoopOptions(max_train_steps=9)) as batches:
+    with Prefetch(Broken().batch, first=1, last=9, ahead=4) as batches:
         batches.take(1), batches.take(2)
         with pytest.raises(ValueError, match="clip 3 cannot be read"):
             batches.take(3)

@@ -43,7 +43,7 @@ def one(weight: Any) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(8, 8), (4, 50), (50, 4), (6, 5, 3, 3), (128, 16, 3, 3, 3)])
 @pytest.mark.parametrize("size", [1e-6, 1.0])
 def test_singular_values_become_about_one(shape: tuple[int, ...], size: float) -> None:
-    """And the singular vectors stay, so that the product with the matrix is symmetric. Small ones may stay below."""
+    """The singular vectors stay the same."""
     matrix = np.random.default_rng(0).standard_normal((shape[0], int(np.prod(shape[1:]))))
     left, _, right = np.linalg.svd(matrix, full_matrices=False)
     matrix = (left * np.linspace(1, 0.1, len(right))) @ right
@@ -76,7 +76,7 @@ def test_matrices_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def muon_steps(name: str, steps: int) -> np.ndarray:
-    """The published iteration in float64, with its constants: momentum 0.95 (Nesterov) and five quintic steps."""
+    """The published algorithm in float64: Nesterov momentum 0.95, five quintic iterations."""
     weight, momentum = arrays(0)[name].astype(np.float64), np.zeros(SHAPES[name])
     for step in range(1, steps + 1):
         gradient = arrays(step)[name].astype(np.float64)
@@ -107,7 +107,7 @@ def test_matrices_inside_move_as_published_and_all_else_by_adamw() -> None:
 
 
 def test_a_step_is_as_long_as_one_of_adamw() -> None:
-    """In the root mean square of a square matrix's elements: STEP of the rate, which Adam's steps have on average."""
+    """The root mean square of its elements is about 0.2 of the learning rate."""
     step = step_length((64, 64)) * one(
         ms.Tensor(np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32))
     )

@@ -35,9 +35,9 @@ def test_runs_become_a_picture(runs: list[str], tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "there is no run to draw: name run folders"),
+        ([], "no run to draw: name run folders"),
         (["nowhere"], "nowhere has no metrics.jsonl: name the folder of a run"),
-        (["a", "--metrics", "los"], "no run has a metric los: choose from loss, validation_mse"),
+        (["a", "--metrics", "los"], "no run has the metric los: choose from loss, validation_mse"),
         (["a", "--output", "curves.txt"], "output curves.txt is not a picture"),
     ],
 )

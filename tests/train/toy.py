@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,14 +40,14 @@ class Toy:
         (folder / f"{step}.txt").write_text(str(self.w))
         return {"validation": float(self.w.sum())}
 
-    def groups(self) -> Mapping[str, Arrays]:
+    def state_files(self) -> Mapping[str, Arrays]:
         return {"model": {"w": self.w}, "optimizer": {"momentum": self.momentum}}
 
     def write_shard(self, folder: Path) -> None:
         pass  # one process holds everything
 
-    def load_groups(self, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
-        self.w, self.momentum = groups["model"]["w"], groups["optimizer"]["momentum"]
+    def load_state_files(self, files: Mapping[str, Arrays]) -> None:
+        self.w, self.momentum = files["model"]["w"], files["optimizer"]["momentum"]
 
 
 if __name__ == "__main__":

@@ -92,12 +92,12 @@ def _mode_block(weights: Weights, moments: Tensor) -> Tensor:
     return ops.chunk(moments, 2, 1)[0]
 
 
-def _disturbed_block(weights: Weights, latents: Tensor, disturbance: Tensor) -> Tensor:
-    return latents + ops.stop_gradient(disturbance)
+def _add_noise(weights: Weights, latents: Tensor, noise: Tensor) -> Tensor:
+    return latents + ops.stop_gradient(noise)
 
 
 _to_frames, _to_video = Block(_frames_block), Block(_video_block)
-_sample, _mode, _disturbed = Block(_sample_block), Block(_mode_block), Block(_disturbed_block)
+_sample, _mode, _noisy = Block(_sample_block), Block(_mode_block), Block(_add_noise)
 
 
 class CausalVAE:
@@ -201,18 +201,18 @@ class CausalVAE:
         return self._apply(self._decoder, latents)
 
     def forward_with_tape(
-        self, video: Tensor, noise: Tensor = None, freeze_encoder: bool = False, disturbance: Tensor = None
+        self, video: Tensor, noise: Tensor = None, freeze_encoder: bool = False, decoder_noise: Tensor = None
     ) -> tuple[Tensor, Posterior, Tape]:
         """Reconstruction (B, 3, F, H, W), posterior, and the tape for gradients.
 
         noise: (B, C, T, h, w) to sample latents with; None decodes the posterior's mode. freeze_encoder: the
-        tape begins at the posterior. disturbance: (B, C, T, h, w), added to the latents that are decoded.
+        tape begins at the posterior. decoder_noise: (B, C, T, h, w), added to the latents before decoding.
         """
         tape = Tape(self.weights)
         moments = self._chain(Forward(self.weights) if freeze_encoder else tape, self._encoder, video)
         latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
-        if disturbance is not None:
-            latents = tape(_disturbed, "", latents, disturbance)
+        if decoder_noise is not None:
+            latents = tape(_noisy, "", latents, decoder_noise)
         return self._chain(tape, self._decoder, latents), Posterior(moments), tape
 
     def value_and_grad(

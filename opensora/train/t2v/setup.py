@@ -1,14 +1,12 @@
-"""From the options of a training command to the networks and data it names, and to the loop."""
+"""From the options of `opensora train` to networks and data, and to the training loop."""
 
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
 from opensora.data.loader import Loader
 from opensora.data.samples import SampleSource
@@ -20,94 +18,112 @@ from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.model import T5Config, T5Encoder
-from opensora.options import by_group
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
 from opensora.train.loop import train
+from opensora.train.run_folder import write_options
 from opensora.train.t2v.options import TrainOptions
-from opensora.train.t2v.task import Preview, T2VTask
+from opensora.train.t2v.task import T2VTask
+from opensora.train.t2v.validation import Preview
 from opensora.weights import WeightsError, load_config, weight_files
 from opensora.weights.folder import find_autoencoder
 
+MakePreview = Callable[[Sequence[str], ModelSpec], Preview]
+"""From prompts and the model in training to the object that makes videos of them at each validation."""
 
-def train_t2v(options: TrainOptions, make_preview: Callable[[Sequence[str], ModelSpec], Preview]) -> int:
-    """Run `opensora train`, in one process or together with those that `msrun` started. Returns the exit code.
 
-    make_preview: what turns prompts and a model into the videos of a validation.
-    """
+def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
+    """Run `opensora train`, alone or with the processes that `msrun` started. Returns the exit code."""
     set_jit(options.mode == 0)
-    compute_dtype(options.number_format)  # refused now, and not after everything is loaded
-    with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh:
-        return _train_t2v(options, mesh, make_preview)
+    compute_dtype(options.number_format)  # raises now, and not after everything is loaded
+    with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh, ExitStack() as stack:
+        if options.scale_lr:
+            samples = options.samples_per_step * mesh.data[1]
+            options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
+        spec = find_spec(options)
+        options = replace(options, model_max_length=options.model_max_length or spec.text_length)
+        return train(_make_task(options, spec, mesh, make_preview, stack), options, mesh)
 
 
-def _train_t2v(
-    options: TrainOptions, mesh: Mesh, make_preview: Callable[[Sequence[str], ModelSpec], Preview]
-) -> int:
-    if options.scale_lr:
-        samples = options.samples_per_step * mesh.data[1]
-        options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
+def find_spec(options: TrainOptions) -> ModelSpec:
+    """The model folder's description, with the autoencoder of ae_path."""
     spec = ModelSpec.find(options.model_path, options.version, options.text_encoder_name, options.num_frames)
-    if options.ae_path is not None:
-        spec = spec.with_vae(find_autoencoder(options.ae_path))
-    options = replace(options, model_max_length=options.model_max_length or spec.text_length)
-    paths = spec.paths
-    known_vae = paths.vae if any(paths.vae.glob("*.safetensors")) else None
-    source = make_source(options, options.seed, paths.text_encoder, known_vae, spec.strides)
-    config = _sized(LatteConfig.from_dict({**spec.transformer.to_dict(), **_changes(options)}), source)
+    return spec if options.ae_path is None else spec.with_vae(find_autoencoder(options.ae_path))
+
+
+def _make_task(
+    options: TrainOptions, spec: ModelSpec, mesh: Mesh, make_preview: MakePreview, stack: ExitStack
+) -> T2VTask:
+    """The task, and the description of the run in its folder. stack: ends the processes that read samples."""
+    paths, run = spec.paths, Path(options.output_dir)
+    source = _source(options, spec)
+    config = _config(options, spec, source)
     rng = np.random.default_rng(options.seed)
     model = LatteT2V.initialise(config, rng)
     text_encoder = None if options.text_embed_cache else _text_encoder(options, paths.text_encoder, rng)
     if options.pretrained is not None:
         model.load_weights(options.pretrained)
-    with ExitStack() as stack:
-        run = Path(options.output_dir)
-        quarantine = run / ("quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl")
-        data = stack.enter_context(
-            Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
-        )
-        held_out = (
-            None if options.validation_latent_folder is None else Loader(_held_out(options, spec, known_vae))
-        )
-        vae = None if source.encoded else _vae(options, paths.vae)
-        if mesh.is_first:
-            _write_settings(run, options, config)
-        preview = None
-        if options.validation_prompts and mesh.is_first:
-            trained = replace(spec, paths=replace(paths, transformer=run), transformer=config)
-            preview = make_preview(options.validation_prompts, trained)
-        return train(T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview), options, mesh)
+    quarantine = run / ("quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl")
+    data = stack.enter_context(
+        Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
+    )
+    held_out = None if options.validation_latent_folder is None else Loader(_held_out(options, spec))
+    vae = None if source.encoded else _vae(options, paths.vae)
+    preview = None
+    if mesh.is_first:
+        _describe(run, options, config)
+        if options.validation_prompts:
+            in_training = replace(spec, paths=replace(paths, transformer=run), transformer=config)
+            preview = make_preview(options.validation_prompts, in_training)
+    return T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview)
 
 
-def _sized(config: LatteConfig, source: SampleSource) -> LatteConfig:
-    """The model for clips of this size: its positions span as many frames and patches as they have; all weights fit."""
+def _source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
+    """The samples that the options describe; cached latents and embeddings must be of the model's
+    encoders."""
+    vae = spec.paths.vae if any(spec.paths.vae.glob("*.safetensors")) else None
+    return make_source(options, options.seed, spec.paths.text_encoder, vae, spec.strides)
+
+
+def _held_out(options: TrainOptions, spec: ModelSpec) -> SampleSource:
+    """The samples of the validation loss; no caption is left out."""
+    validation = replace(
+        options,
+        vae_latent_folder=options.validation_latent_folder,
+        video_data=None,
+        image_data=None,
+        image_latent_folder=None,
+        text_embed_cache=False,
+        caption_dropout=0.0,
+    )
+    return _source(validation, spec)
+
+
+def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> LatteConfig:
+    """The transformer's configuration for these clips: positions span their frames and patches. All weights
+    fit."""
+    given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor", "model_max_length")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = LatteConfig.from_dict({**spec.transformer.to_dict(), **changes})
     clip = source.clip
     frames, side, _ = source.strides.latent_size((clip.num_frames, clip.max_image_size, clip.max_image_size))
     side += side % config.patch_size
     return replace(config, video_length=frames, sample_size=(side, side))
 
 
-def _changes(options: TrainOptions) -> dict[str, Any]:
-    """What the options change in the transformer's configuration."""
-    given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor", "model_max_length")}
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def _text_encoder(options: TrainOptions, folder: Path | None, rng: np.random.Generator) -> T5Encoder:
-    """The encoder as its folder has it; or one to train, fresh or from the checkpoint that `pretrained` names."""
+    """The pretrained encoder; for training a new one, with the weights of the checkpoint in `pretrained` if
+    it has them."""
     if folder is None:
         raise WeightsError(
-            f"{options.model_path} has no text_encoder: name its folder with --text_encoder_name, or use --text_embed_cache"
+            f"{options.model_path} has no text_encoder: name its folder with --text_encoder_name, "
+            "or use --text_embed_cache"
         )
     if not options.train_text_encoder:
         return T5Encoder.from_pretrained(folder)
     encoder = T5Encoder.initialise(T5Config.from_dict(load_config(folder)), rng)
-    trained = (
-        None
-        if options.pretrained is None
-        else weight_files(options.pretrained)[0].parent / "text_encoder_ema.safetensors"
-    )
-    if trained is not None:
+    if options.pretrained is not None:
+        trained = weight_files(options.pretrained)[0].parent / "text_encoder_ema.safetensors"
         encoder.load_weights(trained if trained.is_file() else folder)
     return encoder
 
@@ -119,20 +135,8 @@ def _vae(options: TrainOptions, folder: Path) -> CausalVAE:
     return vae
 
 
-def _held_out(options: TrainOptions, spec: ModelSpec, vae: Path | None) -> SampleSource:
-    """What is measured on in validation: every caption as it is."""
-    cached = replace(
-        options, vae_latent_folder=options.validation_latent_folder, video_data=None, image_data=None, image_latent_folder=None,
-        text_embed_cache=False, caption_dropout=0.0,
-    )  # fmt: skip
-    return make_source(cached, options.seed, spec.paths.text_encoder, vae, spec.strides)
-
-
-def _write_settings(run: Path, options: TrainOptions, config: LatteConfig) -> None:
-    """Save the options, and the transformer's configuration, which a model folder of its weights needs."""
-    run.mkdir(parents=True, exist_ok=True)
-    content = yaml.safe_dump(by_group(options), sort_keys=False).encode()
-    write_atomic(run / "config.yaml", lambda file: file.write(content))
-    write_atomic(
-        run / "config.json", lambda file: file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
-    )
+def _describe(run: Path, options: TrainOptions, config: LatteConfig) -> None:
+    """Write the options, and the config.json that makes the run a model folder of its weights."""
+    write_options(run, options)
+    content = json.dumps(config.to_dict(), indent=2) + "\n"
+    write_atomic(run / "config.json", lambda file: file.write(content.encode()))

@@ -1,6 +1,8 @@
-"""One training step of text-to-video: noise a batch of latents, predict, walk back, update (Open-Sora-Plan v1.1.0)."""
+"""One training step of text-to-video: noise the latents, predict, walk back, update (Open-Sora-Plan
+v1.1.0)."""
 
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -9,40 +11,31 @@ from opensora.diffusion.loss import loss_terms
 from opensora.engine.block import Block
 from opensora.models.latte.model import LatteT2V
 from opensora.nn.exchange import FrameExchange
+from opensora.nn.tensor import Tensor
+from opensora.parallel.collectives import ProcessGroup
+from opensora.parallel.mesh import Mesh
+from opensora.parallel.sequence import ShardedFrameExchange, local_batch
 from opensora.runtime import mindspore
-from opensora.train.optim import AdamW, clip_scale
+from opensora.train.optim import Optimizer, clip_scale
 
 ms = mindspore()
 ops = ms.ops
 
 
 class Batch(TypedDict, total=False):
-    """What a step is computed from. Arrays of the host or of the device; the masks and num_images may be absent."""
+    """What a step is computed from: arrays of the host or the device. Masks, num_images and what follows may
+    be absent."""
 
-    latents: Any  # (B, 4, T+N, H, W), scaled to unit variance
+    latents: Any  # (B, C, T+N, H, W), unit variance
     timestep: Any  # (B,) whole numbers below 1000
     noise: Any  # as latents
     text_embeds: Any  # (B, L, D) or (B, 1+N, L, D)
     text_mask: Any  # (B, L) or (B, 1+N, L), 1 = keep
     latent_mask: Any  # (B, T+N, H, W), 1 = keep
-    num_images: int
-    share: (
-        Any  # (B,) the part of a sample's loss that these frames make up, where others are on other devices
-    )
-    weight: Any  # (B,) what each sample's loss counts
-    temporal: bool  # False leaves out the blocks that join frames, for pictures alone
-
-
-def _weighted_loss(
-    weights: Any, output: Any, latents: Any, noise: Any, coefficients: Any, mask: Any, share: Any
-) -> Any:
-    loss, mse, vb = loss_terms(output, latents, noise, coefficients, mask)
-    if share is not None:
-        loss, mse, vb = loss * share, mse * share, vb * share
-    return ops.mean(loss), loss, mse, vb
-
-
-_loss = Block(_weighted_loss)
+    num_images: int  # N, the images after the video on the time axis
+    share: Any  # (B,) fraction of each sample's loss in these frames; other devices have the rest
+    weight: Any  # (B,) weight of each sample's loss
+    temporal: bool  # False skips the temporal blocks, for batches of images
 
 
 def step_gradients(
@@ -51,74 +44,119 @@ def step_gradients(
     loss_scale: float = 1.0,
     exchange: FrameExchange | None = None,
     num_no_recompute: int = 0,
-) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """(loss terms, gradients by weight, gradient by text_embeds) of the mean loss over a batch; terms are `loss`, `mse`, `vb`, (B,).
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """(loss terms, gradients by weight name, gradient of text_embeds) of the mean loss of a batch.
 
-    The gradients are those of the loss times `loss_scale`, in the number format of the model's weights. exchange: as in a call of the
-    model, for a batch of some of the frames; terms and gradients are then this device's summands. num_no_recompute: how many layers, the
-    last ones, keep what they compute: less time, more memory, the same numbers.
+    The terms `loss`, `mse` and `vb` are (B,). Gradients are those of the loss times `loss_scale`, in the
+    number format of the model's weights. exchange: as in a call of the model, for a batch with some of the
+    frames; terms and gradients are then summands, to be added over the devices. num_no_recompute: number of
+    last layers that keep their activations: faster, but more memory.
     """
     diffusion = GaussianDiffusion()
-    latents, noise, text_embeds = (
-        _tensor(batch["latents"]),
-        _tensor(batch["noise"]),
-        _tensor(batch["text_embeds"]),
-    )
-    timestep = np.asarray(
-        batch["timestep"].asnumpy() if isinstance(batch["timestep"], ms.Tensor) else batch["timestep"]
-    )
-    mask = _tensor(batch.get("latent_mask"))
-    noised = diffusion.q_sample(latents, timestep, noise)
-    output, tape = model.forward_with_tape(
-        noised,
+    latents, noise = _tensor(batch["latents"]), _tensor(batch["noise"])  # (B, C, T+N, H, W)
+    text_embeds, latent_mask = _tensor(batch["text_embeds"]), _tensor(batch.get("latent_mask"))
+    timestep = _array(batch["timestep"])
+    output, tape = model.forward_with_tape(  # output: (B, 2C, T+N, H, W)
+        diffusion.q_sample(latents, timestep, noise),
         timestep,
         text_embeds,
         _tensor(batch.get("text_mask")),
-        mask,
+        latent_mask,
         num_images=batch.get("num_images", 0),
         temporal=batch.get("temporal", True),
         exchange=exchange,
         num_no_recompute=num_no_recompute,
     )
-    inputs = (
-        output,
-        latents,
-        noise,
-        diffusion.loss_coefficients(timestep),
-        mask,
-        _tensor(batch.get("share")),
-    )
-    mean, loss, mse, vb = _loss({}, *inputs)
-    if "weight" in batch:
-        weight = ms.Tensor(batch["weight"])
-        outward = (
-            ops.zeros_like(mean),
-            weight * (loss_scale / len(timestep)),
-            ops.zeros_like(mse),
-            ops.zeros_like(vb),
-        )
-        loss = loss * weight
-    else:
-        outward = (
-            ops.full_like(mean, loss_scale),
-            ops.zeros_like(loss),
-            ops.zeros_like(mse),
-            ops.zeros_like(vb),
-        )
-    _, by_input = _loss.gradient({}, inputs, outward)
-    gradients, (by_text,) = tape.gradients([(output, by_input[0])], wanted=[text_embeds])
-    return {"loss": loss, "mse": mse, "vb": vb}, gradients, by_text
+    coefficients = diffusion.loss_coefficients(timestep)
+    inputs = (output, latents, noise, coefficients, latent_mask, _tensor(batch.get("share")))
+    terms, by_output = _loss_gradient(inputs, batch.get("weight"), loss_scale)
+    gradients, (by_text,) = tape.gradients([(output, by_output)], wanted=[text_embeds])
+    return terms, gradients, by_text
 
 
 def train_step(
-    model: LatteT2V, batch: Batch, optimizer: AdamW
-) -> tuple[dict[str, Any], dict[str, Any], float]:
-    """One step in place: (loss terms, gradients as the optimizer took them, their global norm before clipping)."""
+    model: LatteT2V, batch: Batch, optimizer: Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
+    """Update the model. Returns (loss terms (B,), clipped gradients by weight name, global norm before
+    clipping)."""
     terms, gradients, _ = step_gradients(model, batch)
     norm, _ = optimizer.update(model.weights, gradients)
     scale = clip_scale(norm, optimizer.options.max_grad_norm)
     return terms, {name: gradient * scale for name, gradient in gradients.items()}, norm
 
 
-def _tensor(value: Any) -> Any:
+def _loss(
+    w: Any,
+    output: Tensor,
+    latents: Tensor,
+    noise: Tensor,
+    coefficients: Tensor,
+    latent_mask: Tensor,
+    share: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(mean loss, loss (B,), mse (B,), vb (B,))."""
+    loss, mse, vb = loss_terms(output, latents, noise, coefficients, latent_mask)
+    if share is not None:
+        loss, mse, vb = loss * share, mse * share, vb * share
+    return ops.mean(loss), loss, mse, vb
+
+
+_LOSS = Block(_loss)
+
+
+def _loss_gradient(
+    inputs: tuple[Any, ...], weight: np.ndarray | None, loss_scale: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """(loss terms, gradient of the scaled mean loss by the model's output, the first of `inputs`)."""
+    mean, loss, mse, vb = _LOSS({}, *inputs)
+    zeros = ops.zeros_like(mse), ops.zeros_like(vb)
+    if weight is None:
+        outward = (ops.full_like(mean, loss_scale), ops.zeros_like(loss), *zeros)
+    else:
+        weights = ms.Tensor(weight)
+        outward = (ops.zeros_like(mean), weights * (loss_scale / len(weight)), *zeros)
+        loss = loss * weights
+    _, (by_output, *_) = _LOSS.gradient({}, inputs, outward)
+    return {"loss": loss, "mse": mse, "vb": vb}, by_output
+
+
+def split_frames(batch: Batch, group: ProcessGroup) -> tuple[Batch, FrameExchange | None]:
+    """This process's frames of a batch, and how a model exchanges them with the rest of the group; None if it
+    is alone."""
+    if group.size == 1:
+        return batch, None
+    arrays = {name: _array(value) for name, value in batch.items()}
+    frames = arrays["latents"].shape[2] - batch["num_images"]
+    return cast(Batch, local_batch(arrays, group)), ShardedFrameExchange(group, frames)
+
+
+def gather_terms(
+    mesh: Mesh, terms: Mapping[str, np.ndarray], timestep: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Loss terms and timesteps, (B,) each, of all processes in order; processes that share samples add their
+    terms."""
+    own = {"timestep": timestep.tolist(), **{name: value.tolist() for name, value in terms.items()}}
+    all_ranks = mesh.world.agree(own)
+    teams = [all_ranks[first : first + mesh.team.size] for first in range(0, len(all_ranks), mesh.team.size)]
+    gathered = {
+        name: np.concatenate([np.sum([rank[name] for rank in team], 0) for team in teams]) for name in terms
+    }
+    return gathered, np.concatenate([team[0]["timestep"] for team in teams])
+
+
+def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[str, float]:
+    """Means of loss terms (B,), and of mse by quarter of the timesteps (B,): mse_q1 (least noise) to
+    mse_q4."""
+    means = {name: float(value.mean()) for name, value in terms.items()}
+    quarters = timestep // 250
+    return means | {
+        f"mse_q{i + 1}": float(terms["mse"][quarters == i].mean()) for i in range(4) if (quarters == i).any()
+    }
+
+
+def _tensor(value: Any) -> Tensor:
     return ms.Tensor(value) if isinstance(value, np.ndarray) else value
+
+
+def _array(value: Any) -> Any:
+    return value.asnumpy() if isinstance(value, ms.Tensor) else value

@@ -1,4 +1,4 @@
-"""One training step against the reference's: loss terms, gradients, norm, and where AdamW moves the weights."""
+"""One training step against the reference's: loss terms, gradients, norm, and the update of AdamW."""
 
 from typing import Any
 

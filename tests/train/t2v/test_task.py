@@ -1,4 +1,4 @@
-"""The batches of a text-to-video run: order, captions left out, timesteps, and draws from the latents' distribution."""
+"""Batches of a text-to-video run: order, dropped captions, timesteps, and samples of the posterior."""
 
 from pathlib import Path
 

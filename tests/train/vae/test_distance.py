@@ -1,4 +1,5 @@
-"""The distances of clips by the loss that they are a part of, against double precision and their definitions."""
+"""The distances of clips by the loss that they are a part of, against double precision and their
+definitions."""
 
 from collections.abc import Callable
 

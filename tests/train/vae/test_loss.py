@@ -7,25 +7,31 @@ import pytest
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
-from opensora.train.vae.loss import GeneratorTerms
-from opensora.train.vae.task import VAELoss, generator_step
+from opensora.train.vae.loss import GeneratorTerms, VAELoss
+from opensora.train.vae.step import generator_step
 from tests import reference
 
 CASES = reference.read_json("gan/losses")
 
 
 def stand_in(images: Any, target: Any) -> Any:
-    """What the reference tensors were made with in place of LPIPS: the mean squared difference of each image, (N, 1, 1, 1)."""
+    """What the reference tensors were made with in place of LPIPS: the mean squared difference of each image,
+    (N, 1, 1, 1)."""
     return ((images - target) ** 2).mean((1, 2, 3), keep_dims=True)
 
 
 def make_loss(dims: int, perceptual_weight: float = 1.0, disc_loss: str = "hinge") -> VAELoss:
     case = CASES[f"d{dims}"]
     return VAELoss(
-        kl_weight=case["kwargs"]["kl_weight"], logvar=case["logvar"], perceptual=stand_in, perceptual_weight=perceptual_weight,
+        kl_weight=case["kwargs"]["kl_weight"],
+        logvar=case["logvar"],
+        perceptual=stand_in,
+        perceptual_weight=perceptual_weight,
         discriminator=Discriminator.from_weights(reference.load(f"gan/d{dims}_discriminator"), dims=dims),
-        disc_start=case["kwargs"]["disc_start"], disc_weight=case["kwargs"]["disc_weight"], disc_loss=disc_loss,
-    )  # fmt: skip
+        disc_start=case["kwargs"]["disc_start"],
+        disc_weight=case["kwargs"]["disc_weight"],
+        disc_loss=disc_loss,
+    )
 
 
 def tensors(prefix: str) -> dict[str, np.ndarray]:
@@ -88,7 +94,8 @@ def test_both_losses_and_their_gradients_are_the_reference(dims: int, case: str)
 
 
 class NearTheReference(VAELoss):
-    """The terms at the reference's reconstruction, moved by noise of 5e-6, instead of the one that is given."""
+    """The terms at the reference's reconstruction, moved by noise of 5e-6, instead of the one that is
+    given."""
 
     def generator(self, video: Any, reconstruction: Any, *rest: Any) -> GeneratorTerms:
         noise = np.random.default_rng(1).standard_normal(reconstruction.shape) * self.side * 5e-6
@@ -104,12 +111,13 @@ class NearTheReference(VAELoss):
 @pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
 def test_a_whole_step_is_the_reference() -> None:
-    """Of the discriminator's 156,000 units, computed in double precision at the reference's reconstruction, one lies 2e-7 from its bend
-    and others 2e-6. So noise of 5e-6 on the reconstruction, or rounding, decides which side it takes, which moves the
-    adversarial gradient by 4e-3 of its maximum and its weight by 1e-4. The reconstruction itself, which the network makes out of
-    some 150 operators, is only known to 1e-5: the reference's is 5e-6 from the one in double precision (mean; 4e-5 at most), and there
-    the gradient is 0.1 of its maximum away from the reference's. Our reconstruction is compared with the reference's to its tolerance,
-    and the gradients from near the latter, on that side of the bend which the reference took.
+    """Of the discriminator's 156,000 units, computed in double precision at the reference's reconstruction,
+    one lies 2e-7 from its bend and others 2e-6. So noise of 5e-6 on the reconstruction, or rounding, decides
+    which side it takes, which moves the adversarial gradient by 4e-3 of its maximum and its weight by 1e-4.
+    The reconstruction itself, which the network makes out of some 150 operators, is only known to 1e-5: the
+    reference's is 5e-6 from the one in double precision (mean; 4e-5 at most), and there the gradient is 0.1
+    of its maximum away from the reference's. Our reconstruction is compared with the reference's to its
+    tolerance, and the gradients from near the latter, on that side of the bend which the reference took.
     """
     case = reference.load("gan/vae_step")
     vae = CausalVAE(
@@ -131,7 +139,10 @@ def test_a_whole_step_is_the_reference() -> None:
 
     # All that has no bend is the reference's at our own reconstruction as well.
     output, posterior, tape = vae.forward_with_tape(video)
-    last_layer = lambda gradient: tape.peek([(output, gradient)], blocks=2)["decoder.conv_out.conv.weight"]  # noqa: E731
+
+    def last_layer(gradient: Any) -> Any:
+        return tape.peek([(output, gradient)], blocks=2)["decoder.conv_out.conv.weight"]
+
     own = make_loss(3).generator(video, output, posterior.moments, 10, last_layer)
     assert_near(
         own.log,

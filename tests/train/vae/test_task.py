@@ -1,4 +1,5 @@
-"""The autoencoder's training with a discriminator: it learns, it continues bit for bit from any step, and a broken step changes nothing."""
+"""The autoencoder's training with a discriminator: it learns, it continues bit for bit from any step, and a
+broken step changes nothing."""
 
 import logging
 from collections.abc import Mapping
@@ -16,23 +17,31 @@ from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
 from opensora.train.checkpoint import load_checkpoint, save_checkpoint
 from opensora.train.loop import train
+from opensora.train.vae.loss import VAELoss
 from opensora.train.vae.options import TrainVAEOptions
 from opensora.train.vae.setup import make_loss
-from opensora.train.vae.task import VAELoss, VAETask
+from opensora.train.vae.task import VAETask
 from opensora.weights import WeightsError, save_config, save_tensors
 from tests.train.vae.test_loss import small_lpips
 
 # Two levels, one of which halves space and time: few blocks to compile.
 CONFIG = CausalVAEConfig(
-    hidden_size=8, hidden_size_mult=(1, 1), num_res_blocks=1, norm_num_groups=4,
-    encoder_resnet_blocks=("ResnetBlock2D",) * 2, encoder_spatial_downsample=("Downsample", ""),
-    encoder_temporal_downsample=("TimeDownsampleRes2x", ""), decoder_resnet_blocks=("ResnetBlock2D",) * 2,
-    decoder_spatial_upsample=("", "SpatialUpsample2x"), decoder_temporal_upsample=("", "TimeUpsampleRes2x"),
-)  # fmt: skip
+    hidden_size=8,
+    hidden_size_mult=(1, 1),
+    num_res_blocks=1,
+    norm_num_groups=4,
+    encoder_resnet_blocks=("ResnetBlock2D",) * 2,
+    encoder_spatial_downsample=("Downsample", ""),
+    encoder_temporal_downsample=("TimeDownsampleRes2x", ""),
+    decoder_resnet_blocks=("ResnetBlock2D",) * 2,
+    decoder_spatial_upsample=("", "SpatialUpsample2x"),
+    decoder_temporal_upsample=("", "TimeUpsampleRes2x"),
+)
 
 
 class MovingSquare:
-    """A bright square that moves over a dark ground, from a place and in a colour that follow from the number: 5 frames of 16 x 16."""
+    """A bright square that moves over a dark ground, from a place and in a colour that follow from the
+    number: 5 frames of 16 x 16."""
 
     def clip(self, number: int) -> np.ndarray:
         rng = np.random.default_rng([7, number])
@@ -50,10 +59,20 @@ class MovingSquare:
 
 def make_options(run: Path, steps: int, **changes: Any) -> TrainVAEOptions:
     settings: dict[str, Any] = {
-        "demo_data": "unused", "model_config": "unused", "output_dir": str(run), "max_train_steps": steps, "video_num_frames": 5,
-        "resolution": 16, "batch_size": 2, "learning_rate": 4e-3, "lr_warmup_steps": 5, "ema_decay": 0.9, "log_interval": 1,
-        "learn_logvar": True, "use_discriminator": True,
-    }  # fmt: skip
+        "demo_data": "unused",
+        "model_config": "unused",
+        "output_dir": str(run),
+        "max_train_steps": steps,
+        "video_num_frames": 5,
+        "resolution": 16,
+        "batch_size": 2,
+        "learning_rate": 4e-3,
+        "lr_warmup_steps": 5,
+        "ema_decay": 0.9,
+        "log_interval": 1,
+        "learn_logvar": True,
+        "use_discriminator": True,
+    }
     return TrainVAEOptions(**(settings | changes))
 
 
@@ -95,9 +114,9 @@ def test_it_learns_and_continues_bit_for_bit_from_any_step(tmp_path: Path) -> No
         assert ("g_loss" in log) == ("disc_loss" in log) == (step > 40)
         if step in (1, 39, 40, 41, 44):
             # Through the files, as a killed run finds them.
-            kept[step] = save_checkpoint(tmp_path, step, task.groups(), {}, keep=0)
+            kept[step] = save_checkpoint(tmp_path, step, task.state_files(), {}, keep=0)
         if step == 45:
-            expected = task.groups()
+            expected = task.state_files()
     assert task.validate(80, tmp_path / "samples")["validation_psnr"] - before >= 6
     assert (tmp_path / "samples" / "step-00000080.png").is_file()
     assert set(expected) == {
@@ -111,10 +130,10 @@ def test_it_learns_and_continues_bit_for_bit_from_any_step(tmp_path: Path) -> No
 
     for step in (39, 40, 41, 44):
         resumed = make_task(options, disc_start=40)
-        resumed.load_groups(*load_checkpoint(kept[step]))
+        resumed.load_state_files(load_checkpoint(kept[step])[0])
         for later in range(step + 1, 46):
             resumed.step(later, resumed.batch(later))
-        assert_same(resumed.groups(), expected)
+        assert_same(resumed.state_files(), expected)
 
 
 @pytest.mark.slow
@@ -125,14 +144,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_named(
     task = make_task(options, disc_start=0)
     assert task.loss.discriminator is not None
     task.loss.discriminator.weights["main.0.bias"] = ms.Tensor(np.full(8, np.inf, np.float32))
-    before = task.groups()
+    before = task.state_files()
     with (
         caplog.at_level(logging.WARNING),
         pytest.raises(ValueError, match=r"step 2: .*with the samples square 2, square 3; 2 steps in a row"),
     ):
         train(task, options)
     assert "the update was skipped" in caplog.text
-    after = task.groups()
+    after = task.state_files()
     for group in ("model", "ema", "discriminator", "loss"):
         for name, value in before[group].items():
             np.testing.assert_array_equal(after[group][name], value, err_msg=f"{group}/{name}")
@@ -141,7 +160,8 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_named(
 
 @pytest.mark.usefixtures("operator_mode")
 def test_parts_of_a_batch_are_averaged(tmp_path: Path) -> None:
-    """Without a discriminator, whose norms look at a part at a time, two parts of one clip are one of two clips."""
+    """Without a discriminator, whose norms look at a part at a time, two parts of one clip are one of two
+    clips."""
     logs = []
     for size, parts in ((2, 1), (1, 2)):
         options = make_options(tmp_path, 4, batch_size=size, gradient_accumulation_steps=parts)
@@ -175,13 +195,13 @@ def test_a_frozen_encoder_stays_and_the_decoder_gets_the_same_gradients(tmp_path
 
 @pytest.mark.slow
 def test_latent_noise_disturbs_what_is_decoded(tmp_path: Path) -> None:
-    """Decoded are the latents and the disturbance; a step draws the same one each time."""
+    """Decoded are the latents and the noise; a step draws the same one each time."""
     options = make_options(tmp_path, 4, freeze_encoder=True, latent_noise=0.0)
     task = make_task(options, disc_start=99)
     video = ms.Tensor(task.batch(1)[0])
     calm, posterior, _ = task.vae.forward_with_tape(video)
     far = np.full(posterior.mean.shape, 3.0, np.float32)
-    moved = task.vae.forward_with_tape(video, disturbance=ms.Tensor(far))[0].asnumpy()
+    moved = task.vae.forward_with_tape(video, decoder_noise=ms.Tensor(far))[0].asnumpy()
     np.testing.assert_allclose(moved, task.vae.decode(posterior.mean + ms.Tensor(far)).asnumpy(), atol=1e-5)
     assert np.abs(moved - calm.asnumpy()).max() > 1e-3
     logs = [
@@ -197,10 +217,10 @@ def test_a_run_without_a_discriminator_continues_with_one(tmp_path: Path) -> Non
     task = make_task(options, disc_start=1)
     task.loss.discriminator = None
     task.step(1, task.batch(1))
-    groups = task.groups()
-    assert set(groups) == {"model", "ema", "optimizer-0-of-1"}
+    files = task.state_files()
+    assert set(files) == {"model", "ema", "optimizer-0-of-1"}
     resumed = make_task(options, disc_start=1)
-    resumed.load_groups(groups, {})
+    resumed.load_state_files(files)
     assert resumed.optimizer.step == 1
     assert "disc_loss" in resumed.step(2, resumed.batch(2))
 

@@ -1,0 +1,32 @@
+"""Batches that are prepared in threads while a step computes."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+
+class Prefetch:
+    """Calls `make(step)` ahead of time, `ahead` steps at most, each in its own thread. Use as a context
+    manager."""
+
+    def __init__(self, make: Callable[[int], Any], first: int, last: int, ahead: int) -> None:
+        """first, last: the steps that will be taken."""
+        self._make, self._next, self._last, self._ahead = make, first, last, ahead
+        self._pool = ThreadPoolExecutor(ahead)
+        self._pending: dict[int, Future[Any]] = {}
+
+    def take(self, step: int) -> Any:
+        """The batch of `step`; steps are taken in order. Raises what `make` raised."""
+        while self._next <= min(step + self._ahead, self._last):
+            self._pending[self._next] = self._pool.submit(self._make, self._next)
+            self._next += 1
+        return self._pending.pop(step).result()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,76 @@
+"""Batches of samples with a timestep and noise for each; everything random depends on the seed and the step
+only."""
+
+from typing import Any
+
+import numpy as np
+
+from opensora.data.loader import Loader
+
+HostBatch = dict[str, np.ndarray]
+"""A batch on the host: "pixels" or "latents", "latent_mask", "input_ids" or "text_embeds", "text_mask", and
+"row", "timestep" and "noise"."""
+DIFFUSION, POSTERIOR = 1, 2
+"""Streams of random numbers of a row: noise of the diffusion, noise of the autoencoder's posterior."""
+
+
+class BatchDrawer:
+    """Draws batches from a loader and adds timesteps and noise."""
+
+    def __init__(self, data: Loader, channels: int, seed: int) -> None:
+        """channels: those of the latents."""
+        self.data, self.channels, self.seed = data, channels, seed
+
+    @property
+    def has_videos(self) -> bool:
+        """Whether samples hold a video; otherwise each picture is a sample."""
+        return self.data.source.videos is not None
+
+    def draw(self, numbers: range, step: int, place: tuple[int, int] = (0, 1)) -> tuple[HostBatch, list[str]]:
+        """A batch of the samples `numbers`, and the paths of their files.
+
+        place: (which, of how many) batches of the step this is. Rows are counted over all of them, so that
+        timesteps and noise do not depend on how a step is divided.
+        """
+        batch, paths = self.data.batch(numbers)
+        if not self.has_videos:
+            batch = {name: _split_pictures(name, value) for name, value in batch.items()}
+        mask = batch["latent_mask"]
+        count = len(mask)
+        rows = np.arange(place[0] * count, (place[0] + 1) * count)
+        timestep = spread_timesteps(place[1] * count, np.random.default_rng([self.seed, step]))[rows]
+        noise = RowNoise(self.seed, step, rows, DIFFUSION)
+        shape = (count, self.channels, *mask.shape[1:])
+        return batch | {"row": rows, "timestep": timestep, "noise": noise.standard_normal(shape)}, paths
+
+
+def split_batch(batch: HostBatch, parts: int) -> list[HostBatch]:
+    """A batch in equal parts, for gradient accumulation."""
+    return [{name: np.split(value, parts)[part] for name, value in batch.items()} for part in range(parts)]
+
+
+def spread_timesteps(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Stratified timesteps (count,): one from each of `count` equal parts of 0 to 999, in random order."""
+    share = (rng.permutation(count) + rng.random(count)) / count
+    return (share * 1000).astype(np.int64)
+
+
+class RowNoise:
+    """Standard normal noise with a generator for each row of a step, so that a row's noise does not depend on
+    the others."""
+
+    def __init__(self, seed: int, step: int, rows: np.ndarray, stream: int) -> None:
+        self._generators = [np.random.default_rng([seed, step, int(row), stream]) for row in rows]
+
+    def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+        """(rows, ...), as `numpy.random.Generator.standard_normal`."""
+        return np.stack([rng.standard_normal(shape[1:], dtype) for rng in self._generators])
+
+
+def _split_pictures(name: str, value: np.ndarray) -> np.ndarray:
+    """Pictures on the time axis as samples: (B, C, N, ...) -> (B*N, C, 1, ...), (B, N, ...) -> (B*N, 1,
+    ...)."""
+    if name in ("pixels", "latents"):
+        value = np.swapaxes(value, 1, 2)
+        return np.expand_dims(value.reshape(-1, *value.shape[2:]), 2)
+    return value.reshape(-1, 1, *value.shape[2:])
