@@ -1,5 +1,4 @@
-"""Checkpoints of a run: a folder per step that is valid once it is complete, and a LATEST file that moves
-after it.
+"""Checkpoints of a run: a folder per step, and a LATEST file that moves once the folder is complete.
 
 <run>/checkpoints/step-00000100/*.safetensors   the task's state, a file per dict of arrays
                                 state.json      the step and the loop's own state

@@ -1,5 +1,4 @@
-"""`opensora combine`: one checkpoint from the shards of a parallel run, of this or of the published
-version."""
+"""`opensora combine`: one checkpoint from the shards that a parallel run wrote."""
 
 import logging
 import os
@@ -29,8 +28,10 @@ WHOLE = "optimizer-0-of-1.safetensors"
 
 
 def combine(source: Path, target: Path, model_config: str | None = None) -> Path:
-    """Combine the shards in `source`: a checkpoint or run folder, or a folder with rank_0, rank_1, ... of
-    .ckpt files.
+    """Combine the shards in `source`.
+
+    source: a checkpoint or run folder, or the published version's folder with rank_0, rank_1, ... of .ckpt
+    files.
 
     model_config: folder of the config.json for .ckpt files, by default the published model's. Returns the
     path written: the folder `target`, or `target`/rank_0/full_0.ckpt. Raises WeightsError for shards that are
@@ -79,8 +80,10 @@ def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
 
 
 def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path:
-    """Join parameters that are split along their first axis. The full shape gives the number of parts of
-    each."""
+    """Join parameters that are split along their first axis.
+
+    The full shape of a parameter gives its number of parts.
+    """
     files = [open_file(path) for path in _rank_files(source)]
     kind = FORMATS[find_format(files[0].path)]
     config = load_config(model_config) if model_config is not None else kind.release_config()

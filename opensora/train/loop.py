@@ -40,8 +40,10 @@ class Task(Protocol):
         """Return metrics on held-out data, and write samples to `folder`."""
 
     def state_files(self) -> Mapping[str, Arrays]:
-        """The state that a resumed run needs: arrays by file name. Called on every rank; rank 0's result is
-        saved."""
+        """The state that a resumed run needs: arrays by file name.
+
+        Called on every rank; rank 0's result is saved.
+        """
 
     def write_shard(self, folder: Path) -> None:
         """Write this rank's part of the state that is sharded, if any."""
@@ -96,8 +98,10 @@ def train(task: Task, options: LoopOptions, mesh: Mesh | None = None) -> int:
 
 
 def _resume(task: Task, run: Path, other: str | None) -> tuple[int, dict[str, Any]]:
-    """(last finished step, state of the loop) from the run folder, else from the checkpoint `other`, else (0,
-    {})."""
+    """(last finished step, state of the loop); (0, {}) for a new run.
+
+    The newest checkpoint of the run folder comes first, then the checkpoint `other`.
+    """
     folder = latest_checkpoint(run)
     if folder is None and other is not None:
         folder = Path(other)

@@ -71,9 +71,9 @@ class Monitor:
         state: Mapping[str, Any] | None = None,
         processes: tuple[int, int] = (0, 1),
     ) -> None:
-        """state: `Monitor.state` at the checkpoint that a run continues from, so that its next line averages
-        the same steps.
+        """Continue the log of a run after `first_step`.
 
+        state: `Monitor.state` at that step, so that the next line averages the same steps.
         processes: (which, of how many); only the first writes to the run folder.
         """
         self.path = run / "metrics.jsonl"
@@ -99,8 +99,10 @@ class Monitor:
         }
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of a finished step, counted from 1, and write a line if it is due. Steps may lack
-        metrics."""
+        """Add the metrics of a finished step, counted from 1, and write a line if it is due.
+
+        A step may lack some metrics.
+        """
         for name, value in {**metrics, **self.watch.read()}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1

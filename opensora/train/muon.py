@@ -127,8 +127,9 @@ def _narrow(matrix: Tensor, shape: Sequence[int]) -> Tensor:
 
 @ms.jit
 def _orthogonal(matrices: Tensor) -> Tensor:
-    """(n, rows, columns), rows <= columns. The polynomials act on the Gram matrices, which are the smaller
-    ones.
+    """Orthogonalise matrices (n, rows, columns), rows <= columns.
+
+    The polynomials act on the Gram matrices, which are smaller.
     """
     identity = ops.eye(matrices.shape[1], dtype=ms.float32)
     gram = ops.BatchMatMul(transpose_b=True)(matrices, matrices)  # (n, rows, rows)

@@ -17,8 +17,7 @@ ms = runtime.mindspore()
 
 
 def compute_weights(weights: Mapping[str, Tensor], dtype: Any, level: str) -> dict[str, Tensor]:
-    """The weights that the network computes with: O2 casts all to `dtype`, O1 matrices of linear layers, O0
-    none."""
+    """The weights to compute with: O2 casts all to `dtype`, O1 the matrices of linear layers, O0 none."""
     if level == "O0" or dtype == ms.float32:
         return dict(weights)
     return {
@@ -32,12 +31,10 @@ def _is_matrix(name: str, value: Tensor) -> bool:
 
 
 class LossScaler:
-    """A factor on the loss: lowered after a step that overflowed, raised after a number of steps that did
-    not."""
+    """A factor on the loss, lowered after an overflow and raised after a number of steps without one."""
 
     def __init__(self, options: PrecisionOptions) -> None:
-        """Without init_loss_scale the scale starts at 65536 for fp16, and is a constant 1 for other
-        formats."""
+        """Without init_loss_scale it starts at 65536 for fp16, and is a constant 1 for other formats."""
         self.scale = options.init_loss_scale or (65536.0 if options.number_format == "fp16" else 1.0)
         self.factor, self.window = options.loss_scale_factor, options.scale_window
         self.dynamic = options.loss_scaler_type == "dynamic" and bool(

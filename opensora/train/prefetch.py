@@ -7,8 +7,10 @@ from typing import Any
 
 
 class Prefetch:
-    """Calls `make(step)` ahead of time, `ahead` steps at most, each in its own thread. Use as a context
-    manager."""
+    """Calls `make(step)` up to `ahead` steps ahead of time, each in its own thread.
+
+    A context manager, which waits for its threads.
+    """
 
     def __init__(self, make: Callable[[int], Any], first: int, last: int, ahead: int) -> None:
         """first, last: the steps that will be taken."""

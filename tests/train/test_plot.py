@@ -38,7 +38,7 @@ def test_runs_become_a_picture(runs: list[str], tmp_path: Path, capsys: pytest.C
         ([], "no run to draw: name run folders"),
         (["nowhere"], "nowhere has no metrics.jsonl: name the folder of a run"),
         (["a", "--metrics", "los"], "no run has the metric los: choose from loss, validation_mse"),
-        (["a", "--output", "curves.txt"], "output curves.txt is not a picture"),
+        (["a", "--output", "curves.txt"], "output curves.txt has an unknown suffix"),
     ],
 )
 def test_what_cannot_be_drawn_is_told(

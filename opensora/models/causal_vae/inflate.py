@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def inflate_vae(src: str | Path, target: str | Path, model_config: str | Path | None) -> None:
-    """Write the inflated weights of the image autoencoder `src` to `target`, a folder or a .safetensors or
-    .ckpt file.
+    """Write the inflated weights of the image autoencoder `src` to `target`.
 
-    model_config: configuration of the video autoencoder, a folder or a .json file; None for the published
-    one's. Raises WeightsError for files that do not fit, and if the target exists.
+    target: a folder, or a .safetensors or .ckpt file. model_config: configuration of the video autoencoder, a
+    folder or a .json file; None for the published one's. Raises WeightsError for files that do not fit, and
+    if the target exists.
     """
     path = Path(target)
     if path.suffix in SUFFIXES and path.suffix not in (".safetensors", ".ckpt"):

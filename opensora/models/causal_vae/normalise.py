@@ -1,5 +1,4 @@
-"""Give an autoencoder's latents the mean and deviation that the diffusion expects, with the same
-reconstructions."""
+"""Give an autoencoder's latents zero mean and the deviation that the diffusion expects."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

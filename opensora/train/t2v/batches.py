@@ -1,5 +1,4 @@
-"""Batches of samples with a timestep and noise for each; everything random depends on the seed and the step
-only."""
+"""Batches of samples with timesteps and noise, which depend on the seed and the step only."""
 
 from typing import Any
 
@@ -56,8 +55,10 @@ def spread_timesteps(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 class RowNoise:
-    """Standard normal noise with a generator for each row of a step, so that a row's noise does not depend on
-    the others."""
+    """Standard normal noise with a generator for each row of a step.
+
+    A row's noise does not depend on which other rows are drawn.
+    """
 
     def __init__(self, seed: int, step: int, rows: np.ndarray, stream: int) -> None:
         self._generators = [np.random.default_rng([seed, step, int(row), stream]) for row in rows]
@@ -68,8 +69,7 @@ class RowNoise:
 
 
 def _split_pictures(name: str, value: np.ndarray) -> np.ndarray:
-    """Pictures on the time axis as samples: (B, C, N, ...) -> (B*N, C, 1, ...), (B, N, ...) -> (B*N, 1,
-    ...)."""
+    """Make samples of pictures: (B, C, N, ...) -> (B*N, C, 1, ...), (B, N, ...) -> (B*N, 1, ...)."""
     if name in ("pixels", "latents"):
         value = np.swapaxes(value, 1, 2)
         return np.expand_dims(value.reshape(-1, *value.shape[2:]), 2)

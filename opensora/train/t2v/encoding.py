@@ -1,5 +1,4 @@
-"""From a batch of samples to latents and text embeddings, cached ones or those of the autoencoder and the
-text encoder."""
+"""Latents and text embeddings of a batch, cached or encoded now."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,8 +44,7 @@ class BatchEncoder:
         return _by_sample(self.text_encoder(ids, mask), batch)
 
     def texts_with_tape(self, batch: HostBatch) -> tuple[Tensor, Tensor, Tape]:
-        """(text embeddings (B, 1+N, L, D), the encoder's output (B*(1+N), L, D), its tape) to train the
-        encoder."""
+        """For training the encoder: (embeddings (B, 1+N, L, D), its output (B*(1+N), L, D), its tape)."""
         assert self.text_encoder is not None
         ids, mask = _tokens(batch)
         output, tape = self.text_encoder.forward_with_tape(ids, mask)
@@ -66,8 +64,7 @@ def _by_sample(output: Tensor, batch: HostBatch) -> Tensor:
 
 
 class SharedEncoder:
-    """Latents for a group of processes that train on the same batches: each encodes another part of the next
-    ones.
+    """Latents for a group of processes that train on the same batches.
 
     Of a group of n, process i encodes part i of the next n parts, and all gather the latents.
     """
@@ -86,8 +83,7 @@ class SharedEncoder:
         self._latents: dict[tuple[int, int], np.ndarray] = {}
 
     def latents(self, batch: HostBatch, step: int, part: int) -> np.ndarray:
-        """Latents (B, C, T+N, h, w) of part `part` of step `step`, which `batch` is. Parts are asked for in
-        order."""
+        """Latents (B, C, T+N, h, w) of `batch`, part `part` of step `step`. Call it in their order."""
         if "latents" in batch or self._group.size == 1:
             return self._encoder.latents(batch, step)
         if (step, part) not in self._latents:

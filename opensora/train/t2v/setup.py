@@ -79,8 +79,7 @@ def _make_task(
 
 
 def _source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
-    """The samples that the options describe; cached latents and embeddings must be of the model's
-    encoders."""
+    """The samples that the options describe. Caches must be of the model's encoders."""
     vae = spec.paths.vae if any(spec.paths.vae.glob("*.safetensors")) else None
     return make_source(options, options.seed, spec.paths.text_encoder, vae, spec.strides)
 
@@ -100,8 +99,7 @@ def _held_out(options: TrainOptions, spec: ModelSpec) -> SampleSource:
 
 
 def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> LatteConfig:
-    """The transformer's configuration for these clips: positions span their frames and patches. All weights
-    fit."""
+    """The transformer's configuration, with positions for the frames and patches of these clips."""
     given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor", "model_max_length")}
     changes = {name: value for name, value in given.items() if value is not None}
     config = LatteConfig.from_dict({**spec.transformer.to_dict(), **changes})
@@ -112,8 +110,7 @@ def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> Lat
 
 
 def _text_encoder(options: TrainOptions, folder: Path | None, rng: np.random.Generator) -> T5Encoder:
-    """The pretrained encoder; for training a new one, with the weights of the checkpoint in `pretrained` if
-    it has them."""
+    """The pretrained encoder; one that is trained starts from random weights or from `pretrained`."""
     if folder is None:
         raise WeightsError(
             f"{options.model_path} has no text_encoder: name its folder with --text_encoder_name, "

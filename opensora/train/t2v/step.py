@@ -1,5 +1,4 @@
-"""One training step of text-to-video: noise the latents, predict, walk back, update (Open-Sora-Plan
-v1.1.0)."""
+"""One training step: noise the latents, predict, walk back, update (Open-Sora-Plan v1.1.0)."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
@@ -23,8 +22,7 @@ ops = ms.ops
 
 
 class Batch(TypedDict, total=False):
-    """What a step is computed from: arrays of the host or the device. Masks, num_images and what follows may
-    be absent."""
+    """Inputs of a step, arrays of the host or the device. From text_mask on they may be absent."""
 
     latents: Any  # (B, C, T+N, H, W), unit variance
     timestep: Any  # (B,) whole numbers below 1000
@@ -77,8 +75,7 @@ def step_gradients(
 def train_step(
     model: LatteT2V, batch: Batch, optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
-    """Update the model. Returns (loss terms (B,), clipped gradients by weight name, global norm before
-    clipping)."""
+    """Update the model. Returns (loss terms (B,), clipped gradients, global norm before clipping)."""
     terms, gradients, _ = step_gradients(model, batch)
     norm, _ = optimizer.update(model.weights, gradients)
     scale = clip_scale(norm, optimizer.options.max_grad_norm)
@@ -121,8 +118,7 @@ def _loss_gradient(
 
 
 def split_frames(batch: Batch, group: ProcessGroup) -> tuple[Batch, FrameExchange | None]:
-    """This process's frames of a batch, and how a model exchanges them with the rest of the group; None if it
-    is alone."""
+    """This process's frames of a batch, and the model's exchange with the group (None for one process)."""
     if group.size == 1:
         return batch, None
     arrays = {name: _array(value) for name, value in batch.items()}
@@ -133,8 +129,10 @@ def split_frames(batch: Batch, group: ProcessGroup) -> tuple[Batch, FrameExchang
 def gather_terms(
     mesh: Mesh, terms: Mapping[str, np.ndarray], timestep: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Loss terms and timesteps, (B,) each, of all processes in order; processes that share samples add their
-    terms."""
+    """Loss terms and timesteps, (B,) each, of all processes in order.
+
+    Processes that share samples add their terms.
+    """
     own = {"timestep": timestep.tolist(), **{name: value.tolist() for name, value in terms.items()}}
     all_ranks = mesh.world.agree(own)
     teams = [all_ranks[first : first + mesh.team.size] for first in range(0, len(all_ranks), mesh.team.size)]
@@ -145,8 +143,10 @@ def gather_terms(
 
 
 def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[str, float]:
-    """Means of loss terms (B,), and of mse by quarter of the timesteps (B,): mse_q1 (least noise) to
-    mse_q4."""
+    """Means of loss terms (B,), and of mse by quarter of the timesteps (B,).
+
+    The quarters are mse_q1 (least noise) to mse_q4; one without a sample is absent.
+    """
     means = {name: float(value.mean()) for name, value in terms.items()}
     quarters = timestep // 250
     return means | {

@@ -170,8 +170,7 @@ class T2VTask:
         return inputs
 
     def _update(self, gradients: dict[str, Tensor]) -> tuple[float, float]:
-        """Update weights and average from gradients times the loss scale. Returns (global norm, learning
-        rate)."""
+        """Update weights and average. Returns (global norm before clipping, learning rate)."""
         norm, rate = self.optimizer.update(self.weights, gradients, self.scaler.scale)
         finite = math.isfinite(norm)
         if finite:
@@ -207,8 +206,7 @@ class T2VTask:
         return float(len(batch) * flops)
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
-        """Measure the moving average's loss on held-out samples, and write its videos of the prompts to
-        `folder`."""
+        """The loss of the moving average on held-out samples; writes its videos of the prompts."""
         self._set_weights(self.ema.weights)
         metrics = {}
         if self.held_out_loss is not None:

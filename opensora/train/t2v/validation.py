@@ -27,8 +27,10 @@ class Preview(Protocol):
 
 
 class HeldOutLoss:
-    """The mean squared error of the predicted noise on held-out samples, with the same noise and timesteps
-    every time."""
+    """The mean squared error of the predicted noise on held-out samples.
+
+    Noise and timesteps are the same at every validation.
+    """
 
     def __init__(
         self,

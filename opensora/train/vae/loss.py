@@ -173,8 +173,7 @@ class VAELoss:
 
 
 def adaptive_weight(by_nll: Tensor, by_g_loss: Tensor) -> float:
-    """The ratio of the gradients' norms, the likelihood's to the adversarial term's, at most
-    LARGEST_WEIGHT."""
+    """The ratio of the gradients' norms, at most LARGEST_WEIGHT."""
     by_nll, by_g_loss = by_nll.asnumpy().astype(np.float64), by_g_loss.asnumpy().astype(np.float64)
     return float(np.clip(np.linalg.norm(by_nll) / (np.linalg.norm(by_g_loss) + 1e-4), 0.0, LARGEST_WEIGHT))
 

@@ -64,10 +64,10 @@ def make_task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:
 
 
 def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.Generator) -> VAELoss:
-    """The loss. What the options leave open comes from `config`, the content of config.json, else from
-    LOSS_DEFAULTS.
+    """The loss that options and configuration describe.
 
-    The published config.json has loss_params, an object, and loss_type, a class name that ends with 2D or 3D.
+    config: the content of config.json. The released one has loss_params, an object, and loss_type, a class
+    name that ends with 2D or 3D. Options win over loss_params, which win over LOSS_DEFAULTS.
     """
     given = {name: getattr(options, name) for name in LOSS_DEFAULTS if getattr(options, name) is not None}
     loss_params = config.get("loss_params")

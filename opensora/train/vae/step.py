@@ -14,8 +14,7 @@ def generator_step(
     freeze_encoder: bool = False,
     decoder_noise: Tensor | None = None,
 ) -> tuple[GeneratorTerms, dict[str, Tensor], Tensor]:
-    """(terms, gradients by the autoencoder's weight names, reconstruction (B, 3, T, H, W)) for a video of
-    this shape.
+    """Returns (terms, gradients by weight name, reconstruction) for a video (B, 3, T, H, W).
 
     step: counted from 0. Before `loss.disc_start` the discriminator is not run. noise: unit noise for a
     sample of the posterior, (B, C, t, h, w); without it the latents are its mode. decoder_noise: added to the

@@ -71,8 +71,7 @@ class VAETask:
             self._average_over_processes()
 
     def _average_over_processes(self) -> None:
-        """The adversarial term's weight and the discriminator's norms are those of the clips of all
-        processes."""
+        """Let the adaptive weight and the discriminator's norms see the clips of all processes."""
         mean = parameter_sharding(self.mesh, "data").reduce_mean
         self.loss.all_reduce_mean = mean
         discriminator = self.loss.discriminator
@@ -112,10 +111,10 @@ class VAETask:
     def _gradients(
         self, step: int, batch: list[np.ndarray]
     ) -> tuple[dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
-        """(metrics, gradients of the autoencoder, gradients of the discriminator), means over the parts of a
-        batch.
+        """(metrics, gradients of the autoencoder, gradients of the discriminator).
 
-        The metrics are means over all processes too; the optimizers average the gradients.
+        All are means over the parts of a batch. The metrics are means over all processes too; the optimizers
+        average the gradients.
         """
         all_metrics, vae_gradients, disc_gradients = [], [], []
         for pixels, noise, decoder_noise in zip(batch, *self._noises(step, batch), strict=True):
@@ -142,8 +141,7 @@ class VAETask:
         return means, _mean(vae_gradients), _mean(disc_gradients)
 
     def _noises(self, step: int, batch: list[np.ndarray]) -> tuple[list[Tensor], list[Tensor | None]]:
-        """(unit noise for the posterior, noise before decoding or None) for each part, of the latents'
-        shape."""
+        """(noise for the posterior, noise before decoding or None) per part, of the latents' shape."""
         rng = np.random.default_rng([self.options.seed, step])
         (process, processes), size = self.mesh.data, sum(map(len, batch))
         shape = self.vae.latent_shape((size * processes, *batch[0].shape[1:]))
@@ -159,8 +157,7 @@ class VAETask:
         return posterior, parts(deviation * rng.standard_normal(shape, np.float32))
 
     def _update(self, gradients: dict[str, Tensor]) -> tuple[float, float]:
-        """Update the autoencoder and a learned log-variance. Returns (global norm before clipping, learning
-        rate)."""
+        """Update the autoencoder. Returns (global norm before clipping, learning rate)."""
         weights = dict(self.vae.weights)
         if self.options.learn_logvar:
             weights[LOGVAR] = ms.Tensor(np.float32(self.loss.logvar))

@@ -25,8 +25,10 @@ class ReconstructionQuality:
         self._clips, self._mesh = clips, mesh
 
     def __call__(self, vae: CausalVAE, step: int, folder: Path) -> dict[str, float]:
-        """The metric `validation_psnr` in dB. Rank 0 writes its first clips and their reconstructions to
-        `folder`."""
+        """The metric `validation_psnr` in dB.
+
+        Rank 0 writes a picture of its first clips and their reconstructions.
+        """
         errors, pairs = [], []
         for clip in self._clips[self._mesh.rank :: self._mesh.size]:
             video = to_pixels(clip[None])  # (1, 3, T, H, W)
