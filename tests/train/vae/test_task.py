@@ -277,9 +277,12 @@ def test_lpips_comes_from_one_file_or_from_two(tmp_path: Path) -> None:
         ([], "name one source of clips"),
         (
             ["--video_path=a", "--scale_lr"],
-            "option scale_lr True is the published version's: give the learning rate itself",
+            "option scale_lr True is the published version's: set --learning_rate itself",
         ),
-        (["--video_path=a", "--epochs=3"], "say how long to train with --max_train_steps"),
+        (
+            ["--video_path=a", "--epochs=3"],
+            "option --epochs is the published version's: set --max_train_steps",
+        ),
         (["--video_path=a", "--max_steps=0"], "max_train_steps 0 is too small: use 1 or more"),
         (["--video_path=a", "--disc_dims=4"], "option disc_dims is '4', but it must be one of 2, 3"),
         (["--video_path=nowhere"], "folder nowhere does not exist"),
