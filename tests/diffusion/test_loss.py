@@ -57,7 +57,7 @@ def test_sample_without_kept_elements_has_no_loss(diffusion: GaussianDiffusion) 
 
 
 def loss_per_element(schedule: GaussianDiffusion, output: np.ndarray, detached: np.ndarray) -> np.ndarray:
-    """In double precision: mse of `output` plus the variational bound, whose mean comes from the noise prediction in `detached`."""
+    """The loss in float64: mse of `output` plus the bound, whose mean comes from the noise in `detached`."""
     t = T.reshape(-1, 1, 1, 1, 1)
     x_start, noise = TENSORS["x_start"].astype(np.float64), TENSORS["noise"].astype(np.float64)
     x_t = schedule.sqrt_alphas_cumprod[t] * x_start + schedule.sqrt_one_minus_alphas_cumprod[t] * noise
@@ -103,7 +103,7 @@ def test_gradient_of_the_loss(diffusion: GaussianDiffusion, jitted: bool) -> Non
     )
     np.testing.assert_allclose(loss.asnumpy(), TENSORS["nokw.loss"].mean(), rtol=1e-5)
 
-    # Complex-step derivatives. Every element has a loss of its own, so all of them are moved at once, the halves of the channels in turn.
+    # Complex-step derivatives. Elements are independent, so all are moved at once, for each half of the channels.
     for half in (slice(0, 4), slice(4, 8)):
         moved = output.astype(np.complex128)
         moved[:, half] += 1e-30j

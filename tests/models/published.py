@@ -1,4 +1,4 @@
-"""A release with tiny widths, written once by PyTorch: tests/reference/torch/release. Its values follow a formula."""
+"""A tiny release that PyTorch wrote, tests/reference/torch/release. Its values follow a formula."""
 
 from math import prod
 from pathlib import Path
@@ -20,7 +20,10 @@ T5 = T5Config.from_dict(load_config(RELEASE / "text_encoder"))
 
 
 def values(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """What the release holds: item i of the tensor n in the order of names is ((37 i + 11 n) % 101 - 50) / 64, exact in 16 bits."""
+    """The tensors of the release. Item i of tensor n, by order of names, is ((37 i + 11 n) % 101 - 50) / 64.
+
+    These values are exact in 16 bits.
+    """
     return {
         name: (((37 * np.arange(prod(shape)) + 11 * n) % 101 - 50) / 64).reshape(shape).astype(np.float32)
         for n, (name, shape) in enumerate(sorted(shapes.items()))

@@ -114,7 +114,8 @@ def patch_logits(w: dict[str, np.ndarray], x: np.ndarray, layers: int, training:
 
 def convolve(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
     padded: np.ndarray = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    windows = sliding_window_view(padded, kernel.shape[2:], (2, 3))[:, :, ::stride, ::stride]  # type: ignore[call-overload]
+    windows = sliding_window_view(padded, kernel.shape[2:], (2, 3))  # type: ignore[call-overload]
+    windows = windows[:, :, ::stride, ::stride]
     return np.einsum("nchwij,ocij->nohw", windows, kernel)
 
 

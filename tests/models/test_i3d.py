@@ -103,7 +103,7 @@ def test_scores_by_an_independent_formula(weights: dict[str, np.ndarray]) -> Non
 
 def test_names_are_the_published() -> None:
     names = [name for name in random_weights(np.random.default_rng(0)) if not name.endswith("tracked")]
-    # 57 convolutions with a norm of four vectors each, and the classifier: the numbers of pytorch-i3d's state dict.
+    # 57 convolutions, each with a norm of four vectors, and the classifier, as in pytorch-i3d's state dict.
     assert len(names) == 57 * 5 + 2
     assert {
         "Conv3d_1a_7x7.conv3d.weight",

@@ -75,7 +75,7 @@ def test_gradients_of_attention() -> None:
 
 
 def stand_in(*args: Any, **options: Any) -> Any:
-    """What the operator's documentation says that it does, in float64, for the arguments that it says it takes."""
+    """The operator as documented, in float64, with checks of its documented arguments."""
     call = INSTALLED.bind(*args, **options)
     call.apply_defaults()
     given = call.arguments

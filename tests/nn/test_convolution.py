@@ -100,5 +100,6 @@ def test_gradients_of_the_causal_convolution(frames: int, strides: Strides) -> N
     for place, gradient in enumerate(gradients):
         direction = random(*arrays[place].shape, seed=2)
         moved = [array + direction if i == place else array for i, array in enumerate(arrays)]
-        slope = float(((expected(*moved, *strides) - expected(*arrays, *strides)) * by_output).sum())  # type: ignore[call-arg]
+        change = expected(*moved, *strides) - expected(*arrays, *strides)  # type: ignore[call-arg]
+        slope = float((change * by_output).sum())
         assert float((gradient.asnumpy() * direction).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-3)

@@ -44,7 +44,7 @@ def test_group_norm_of_frames_by_themselves() -> None:
 def test_group_norm_keeps_its_digits_at_a_large_mean(mean: float) -> None:
     x, ones, zeros = random(2, 8, 32, 32) + np.float32(mean), np.ones(8, np.float32), np.zeros(8, np.float32)
     result = group_norm(ms.Tensor(x), ms.Tensor(ones), ms.Tensor(zeros), 1, 4).asnumpy()
-    # What is left is the rounding of one float32 mean; the difference of two squares would lose mean^2 times as much.
+    # The error is the rounding of one float32 mean; a difference of squares would lose mean^2 times as much.
     np.testing.assert_allclose(result, expected_group_norm(x, ones, zeros, 1, 4), atol=2e-7 * mean)
 
 

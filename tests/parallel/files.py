@@ -1,4 +1,4 @@
-"""Files shared out to the processes of a job: captions, clips and reconstructions are, to the byte, those of one process."""
+"""Processes share captions, clips and reconstructions; the files are those of one process, to the byte."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ def test_four_processes(place: Path, data: dict[str, object], mode: str, sp_size
 
 
 def test_four_processes_then_two_then_one(place: Path, data: dict[str, object]) -> None:
-    """Frames, samples and the optimizer's states shared by four; the run goes on with samples and states shared by two, then alone."""
+    """Four processes share frames, samples and optimizer states; two, then one, resume the run."""
     assert main(words(place, "one", 10, batch_size=4, **data)) == 0
     shared = {"parallel_mode": "optim", "gradient_accumulation_steps": 2, "batch_size": 1, **data}
     job = launch.run(
@@ -71,16 +71,18 @@ def test_four_processes_then_two_then_one(place: Path, data: dict[str, object]) 
 
 
 def test_two_processes_then_one_train_an_autoencoder_and_its_discriminator(place: Path) -> None:
-    """Norms, adaptive weight and both optimizers are those of one process with all clips, also where one goes on alone.
+    """Norms, adaptive weight and optimizers are those of one process with all clips, also after a resume.
 
-    The rate is small, since the two networks work against each other: at 1e-3 they multiply rounding by a thousand in two steps.
+    The learning rate is small: at 1e-3 the two networks amplify rounding errors a thousandfold in two steps.
     """
 
     def words(run: str, steps: int, size: int, **options: object) -> list[str]:
         settings = {
-            "video_path": place / "videos, all of them", "model_config": place / "model/vae", "output_dir": place / run,
-            "max_train_steps": steps, "batch_size": size, "video_num_frames": 5, "resolution": 32, "num_validation_clips": 2,
-            "lr_warmup_steps": 0, "learning_rate": 1e-4, "optim_eps": 1e-4, "log_interval": 1, "use_discriminator": True, "disc_start": 2,
+            "video_path": place / "videos, all of them", "model_config": place / "model/vae",
+            "output_dir": place / run,
+            "max_train_steps": steps, "batch_size": size, "video_num_frames": 5, "resolution": 32,
+            "num_validation_clips": 2, "lr_warmup_steps": 0, "learning_rate": 1e-4, "optim_eps": 1e-4,
+            "log_interval": 1, "use_discriminator": True, "disc_start": 2,
             **options,
         }  # fmt: skip
         return ["train-vae", *(f"--{name}={value}" for name, value in settings.items())]

@@ -41,7 +41,8 @@ from tests.train.toy import Toy
 
 ms = mindspore()
 TINY = LatteConfig(
-    num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=8, sample_size=(4, 6),
+    num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=8,
+    sample_size=(4, 6),
     video_length=5,
 )  # fmt: skip
 
@@ -95,7 +96,7 @@ def check_collectives(group: collectives.ProcessGroup) -> None:
 
 
 def check_gradients(group: collectives.ProcessGroup) -> None:
-    """<A x, y> = <x, A^T y>, summed over the group, for each collective A and the gradient that its block gives."""
+    """<A x, y> = <x, A^T y>, summed over the group, for each collective A and its gradient A^T."""
     rng = np.random.default_rng(100 + group.index)
     for make in (
         collectives.all_reduce,
@@ -113,7 +114,7 @@ def check_gradients(group: collectives.ProcessGroup) -> None:
 
 
 def check_optimizers(mesh: Mesh) -> None:
-    """Three clipped steps on gradients that differ from rank to rank end alike, with states shared or not, and as in one process.
+    """Three clipped steps with replicated and with sharded states give the weights of a single process.
 
     Once with AdamW for everything, once with Muon for one of the matrices, which has one moment only.
     """
@@ -191,7 +192,7 @@ def check_turns(group: collectives.ProcessGroup) -> None:
 
 
 def check_frames(group: collectives.ProcessGroup, cases: Sequence[str]) -> None:
-    """Loss and gradients of frames shared by all processes against those of one, masks on; a case is `<frames>+<images>`."""
+    """Loss and gradients with shared frames are those of one process. A case is `<frames>+<images>`."""
     set_jit(False)  # the blocks are not what is tested
     rng = np.random.default_rng(0)
     model = LatteT2V.initialise(TINY, rng)
@@ -230,7 +231,7 @@ def check_shared_frames(
     terms, found, _ = step_gradients(
         model, local_batch(batch, group), exchange=exchange, num_no_recompute=kept
     )  # type: ignore[arg-type]
-    # Five exchanges a layer of this rank's tokens, padded: forward, half of it again, and backward (docs/results/parallel.md).
+    # Five exchanges per layer of this rank's padded tokens: two forward, one recomputed, two backward.
     n, patches = group.size, 2 * 3
     tokens = 2 * -(-frames // n) * n * -(-patches // n)
     assert group.sent - sent == (5 - kept) * int((n - 1) / n * tokens * TINY.width * 4)

@@ -1,4 +1,4 @@
-"""A discriminator whose batch norms see the clips of all processes: what one process makes of all clips together."""
+"""A discriminator whose batch norms cover the clips of all processes gives the result of a single process."""
 
 import numpy as np
 

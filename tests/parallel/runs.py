@@ -23,7 +23,7 @@ def words(place: Path, run: str, steps: int, **options: object) -> list[str]:
 
 
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
-    """Everything that a checkpoint holds of the networks, moving averages included, but key biases, whose gradient is rounding alone."""
+    """Networks and moving averages of a checkpoint, without key biases: their gradients are rounding errors."""
     folder = run / "checkpoints" / f"step-{step:08d}"
     groups = {
         path.stem: load_file(path)

@@ -1,4 +1,4 @@
-"""A group of one, and the calls that only Ascend runs: their arguments fit the installed operators (docs/ascend.md)."""
+"""A group of one, and calls for Ascend: their arguments fit the installed operators (docs/ascend.md)."""
 
 import inspect
 from typing import Any

@@ -1,4 +1,4 @@
-"""Jobs of two processes: collectives, gradients over shared frames, optimizer states, files shared out, and processes that fail."""
+"""Jobs of two processes: collectives, shared frames, sharded optimizer states, shared files, failures."""
 
 import time
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_two_processes(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_that_fails_ends_the_job(tmp_path: Path) -> None:
-    """Three jobs at once, since each waits for its scheduler, which takes a lost process for slow at first."""
+    """Three jobs at once: each waits until its scheduler gives up on a lost process."""
     start = time.monotonic()
     places = {how: tmp_path / how.replace(" ", "-") for how in FAILURES}
     jobs = {

@@ -41,7 +41,8 @@ def test_shares_of_a_sample_add_up_to_one_and_captions_follow_their_images() -> 
     mask = (rng.random((2, 8, 4, 4)) < 0.5).astype(np.float32)
     text = rng.standard_normal((2, 4, 6, 3), np.float32)  # one for the video, three for images
     batch = {
-        "latents": np.ones((2, 4, 8, 4, 4), np.float32), "noise": np.ones((2, 4, 8, 4, 4), np.float32), "timestep": np.array([1, 2]),
+        "latents": np.ones((2, 4, 8, 4, 4), np.float32), "noise": np.ones((2, 4, 8, 4, 4), np.float32),
+        "timestep": np.array([1, 2]),
         "latent_mask": mask, "text_embeds": text, "num_images": 3,
     }  # fmt: skip
     own = [local_batch(batch, group) for group in ranks(2)]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_processes_share_frames_and_encoding(place: Path) -> None:
-    """Clips of five latent frames and three pictures each, read and encoded during the run; five steps are no whole number of turns."""
+    """Clips of five latent frames and three images. Two ranks encode in turn; five steps end within a turn."""
     clips = {
         "num_frames": 17,
         "max_image_size": 32,

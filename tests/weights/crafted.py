@@ -60,7 +60,7 @@ def archive(
     compression: int = zipfile.ZIP_STORED,
     **more: bytes,
 ) -> Path:
-    """A file such as torch.save writes, of this content and one storage, "0". more: other members by their name."""
+    """A file like torch.save's with this content and one storage, "0". more: other members by name."""
     members = {
         "model/data.pkl": pickled(content),
         "model/byteorder": b"little",

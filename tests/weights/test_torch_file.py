@@ -1,4 +1,4 @@
-"""PyTorch's own files: what torch.save wrote is read exactly, and what only an attacker writes is refused without being run."""
+"""PyTorch's files: those of torch.save are read exactly, those of an attacker are rejected and not run."""
 
 import logging
 import os
@@ -12,8 +12,8 @@ from opensora.weights import TensorFile, WeightsError
 from opensora.weights.torch_file import TorchFile
 from tests.weights.crafted import Called, archive, good, pickled, storage, tensor
 
-# Made once with PyTorch 2.13: a state_dict of every type, of views (transposed, rows, every_other, permuted, tied) and a Parameter;
-# legacy: without the zip. nested.pt: {"epoch": 3, "model": ..., "ema": ..., "opt": None, "lr": 1e-4},
+# Made once with PyTorch 2.13: a state_dict of every type, of views (transposed, rows, every_other, permuted, tied)
+# and a Parameter; legacy: without the zip. nested.pt: {"epoch": 3, "model": ..., "ema": ..., "opt": None, "lr": 1e-4},
 # nested_twice.pt: {"state_dict": {"model": ...}}.
 TORCH = Path(__file__).parent.parent / "reference" / "torch"
 
@@ -117,7 +117,7 @@ def test_a_path_outside(tmp_path: Path, name: str) -> None:
 
 
 def test_a_zip_bomb(tmp_path: Path) -> None:
-    """Deflated, a million zeros are a thousand bytes; and members that overlap make a file seem larger than it is."""
+    """A million zeros deflate to a thousand bytes; overlapping members make a file seem larger."""
     archive(tmp_path / "x.bin", {"x": tensor(storage())}, bytes(10**6), zipfile.ZIP_DEFLATED)
     with pytest.raises(WeightsError, match="is compressed or encrypted"):
         TorchFile(tmp_path / "x.bin")

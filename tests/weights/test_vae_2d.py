@@ -14,7 +14,7 @@ LEVELS = range(4)
 
 
 def latent_diffusion() -> list[str]:
-    """Layers of stable diffusion's autoencoder under the names of its own code, which has four levels, two blocks in each and three up."""
+    """Layers of stable diffusion's autoencoder: four levels of two blocks (encoder) or three (decoder)."""
     names = ["quant_conv", "post_quant_conv"]
     for half, blocks, shortcuts, level_name in (("encoder", 2, (1, 2), "down"), ("decoder", 3, (0, 1), "up")):
         names += [f"{half}.{name}" for name in ("conv_in", "conv_out", "norm_out")]
@@ -60,7 +60,7 @@ NEW = ("group_norm", "to_q", "to_k", "to_v", "to_out.0")
 
 
 def save(path: Path, names: list[str]) -> Path:
-    """Each tensor holds its own number; maps of the attention are matrices where the second library writes them."""
+    """Each tensor holds its own number. Diffusers writes linear layers of the attention as matrices."""
     matrices = tuple(f"{name}.weight" for name in (*OLD[1:], *NEW[1:]))
     vectors = [name for name in names if name.endswith("bias") or "norm" in name]
     shapes = {

@@ -1,4 +1,4 @@
-"""Accuracy on Gaussian data, where the probability flow is known: x keeps its place in units of its standard deviation."""
+"""Accuracy on Gaussian data, where the flow is known: x stays constant in units of its standard deviation."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def deviation(sigma: float) -> float:
 
 
 def run(sampler: Sampler, steps_left: int = 0, count: int = 1, seed: int = 0) -> np.ndarray:
-    """x in units of its exact value, `steps_left` evaluations before the end; for several, starts are random."""
+    """x over its exact value, `steps_left` evaluations before the end, from random starts."""
     rng = np.random.default_rng(seed)
     unit_scale = (
         sampler.init_noise_sigma > 1.0

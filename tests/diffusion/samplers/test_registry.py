@@ -11,7 +11,7 @@ NOISY = {"DDPM", "EulerAncestralDiscrete", "KDPM2AncestralDiscrete"}
 
 
 def sample(sampler: Sampler, seed: int = 0, shape: tuple[int, ...] = (3,)) -> np.ndarray:
-    """A run on the exact noise prediction for standard normal data, which is the scaled input times its noise level."""
+    """Sample with the exact noise prediction for standard normal data: scaled input times noise level."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape) * sampler.init_noise_sigma
     kept = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
@@ -99,7 +99,10 @@ def test_trained_schedule_by_default(name: str) -> None:
 
 
 def test_samplers_load_without_the_framework() -> None:
-    code = "import sys; from opensora.diffusion import make_sampler; make_sampler('PNDM', 5); sys.exit('mindspore' in sys.modules)"
+    code = (
+        "import sys; from opensora.diffusion import make_sampler; make_sampler('PNDM', 5); "
+        "sys.exit('mindspore' in sys.modules)"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode
         == 0

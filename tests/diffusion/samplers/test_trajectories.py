@@ -1,4 +1,4 @@
-"""The ten samplers of the reference: recorded runs of 10 steps with the prediction 0.1 * input * cos(t / 1000)."""
+"""Recorded 10-step runs of the reference's ten samplers; the network is 0.1 * input * cos(t / 1000)."""
 
 from collections.abc import Callable
 

@@ -231,7 +231,7 @@ def test_masked_text_and_patches_have_no_influence(tiny: LatteT2V) -> None:
 
 
 def test_rectangular_training_size_gives_the_references_output_at_every_size(video: dict[str, Any]) -> None:
-    """The reference cannot run a model with a rectangular sample_size; both axes of its positions follow the first number."""
+    """The reference cannot run a rectangular sample_size: it uses the first number for both axes."""
     model = build("latte", sample_size=[8, 12])
     assert_close(call(model, video, "othersize"), video["othersize.output"])
     assert_close(call(model, video, "padmask"), video["padmask.output"])
