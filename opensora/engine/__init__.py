@@ -16,6 +16,12 @@ class Engine(Protocol):
 
     name: str
     precision: str
+    device: str
+    """"CPU" or "Ascend"."""
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """The array as one of the engine's tensors, whose memory it may share."""
+        ...
 
     def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
         """All of a model's weights as the engine keeps them, in memory or ready to be read."""
@@ -31,6 +37,10 @@ class Engine(Protocol):
 
     def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
         """The output of a block whose weights change from call to call."""
+        ...
+
+    def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
+        """`function(weights, *inputs)` as a function of its inputs. What is compiled for it goes when it goes."""
         ...
 
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> Any:

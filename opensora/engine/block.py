@@ -73,7 +73,7 @@ class Block:
 class Run(Protocol):
     """Runs the blocks of a network, each on its own part of the network's weights."""
 
-    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
         """The block's output; its weights are those below `prefix`, see `subset`."""
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.engine.block import Block, Prefix, Weights, names_below
+from opensora.engine.block import Block, Differentiable, Prefix, Weights, names_below
 
 CONVERTER = "openvino.tools.ovc"
 _tracing: ContextVar[bool] = ContextVar("tracing", default=False)
@@ -178,7 +178,8 @@ class Trace:
         self._weights = weights
         self._constants: dict[str, Node] = {}
 
-    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
+        assert isinstance(block, Block)  # maps between devices are MindSpore's
         return block.function(Constants(names_below(self._weights, prefix), self._constant), *inputs)
 
     def tensor(self, array: np.ndarray) -> Node:

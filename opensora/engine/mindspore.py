@@ -15,7 +15,7 @@ from opensora.engine import Network
 from opensora.engine.block import Block, Differentiable, Prefix, Pullback, Weights, subset
 from opensora.engine.tree import tree_map
 from opensora.engine.weights import OnDemand
-from opensora.runtime import compute_dtype, mindspore
+from opensora.runtime import compute_dtype, device, mindspore
 
 ms = mindspore()
 
@@ -137,7 +137,11 @@ class MindSpore:
     def __init__(self, precision: str = "fp32") -> None:
         """precision: number format of the weights. Raises ValueError for one that the device has no kernels for."""
         self.precision = precision
+        self.device = device()
         self._dtype = compute_dtype(precision)
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return ms.Tensor.from_numpy(array)
 
     def weights(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Tensors that share the arrays' memory, so that nothing is held twice."""
@@ -152,6 +156,11 @@ class MindSpore:
     def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
         return block(weights, *tree_map(as_tensor, inputs))
 
+    def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
+        """Operators run one by one: compiled code would keep its working memory for as long as the process lives."""
+        tensors = {name: as_tensor(value) for name, value in weights.items()}
+        return lambda *inputs: function(tensors, *tree_map(as_tensor, inputs))
+
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         return Tape(weights, saved)
 
@@ -162,7 +171,7 @@ class MindSpore:
 
 def as_tensor(value: Any) -> Any:
     """Arrays as tensors; everything else as it is."""
-    return ms.Tensor(value) if isinstance(value, np.ndarray) else value
+    return ms.Tensor.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
 
 
 class Forward:

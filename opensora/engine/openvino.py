@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from opensora.engine import Network
-from opensora.engine.block import Block, Prefix, Weights, as_array, subset
-from opensora.engine.graph import Node, Trace, openvino, opset, tracing
+from opensora.engine.block import Block, Differentiable, Prefix, Weights, as_array, subset
+from opensora.engine.graph import Node, Trace, constant, openvino, opset, tracing
 from opensora.engine.tree import filled, leaves, tree_map
 from opensora.engine.weights import OnDemand
 
@@ -28,13 +28,18 @@ class OpenVINO:
     """Runs networks and keeps them compiled, for as long as it lives. Arrays go in, arrays come out."""
 
     name = "openvino"
+    device = "CPU"
 
     def __init__(self, precision: str = "fp32") -> None:
         self.precision = precision
         self._programs: dict[Any, Program] = {}
 
+    def tensor(self, array: np.ndarray) -> Array:
+        return array.view(Array)
+
     def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-        return arrays
+        """Arrays that lie in files stay there; graphs share their memory."""
+        return arrays.shared() if hasattr(arrays, "shared") else dict(arrays)
 
     def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
         return OnDemand(arrays, np.asarray)
@@ -42,21 +47,32 @@ class OpenVINO:
     def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
         if isinstance(weights, OnDemand):
             return network(BlockByBlock(self, weights), *inputs)
-        inputs = tree_map(_host, inputs)
-        key = network, id(weights), _signature(inputs)
-        if key not in self._programs:
-            # The program holds the weights, so that no other object gets their id.
-            self._programs[key] = Program(partial(_with_constants, network, weights), inputs, self.precision)
-        return self._programs[key](inputs)
+        # The program holds the weights, so that no other object gets their id.
+        return self._program(
+            (network, id(weights)), partial(_with_constants, network, weights), inputs, weights
+        )
 
     def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
-        weights = block.own(weights)
-        inputs = tree_map(_host, (tuple(weights.values()), *inputs))
-        key = block, tuple(weights), _signature(inputs)
+        own = block.own(weights)
+        names = tuple(own)
+        return self._program(
+            (block, names), partial(_with_inputs, block, names), (tuple(own.values()), *inputs)
+        )
+
+    def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
+        alone = OpenVINO(self.precision)
+        return lambda *inputs: alone._program((), partial(_with_weights, function, weights), inputs)
+
+    def _program(
+        self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...], weights: Weights | None = None
+    ) -> Any:
+        """The output of a function of nodes, compiled for these inputs; key: what it is known by beside their shapes."""
+        inputs = tree_map(_host, inputs)
+        key = key, _signature(inputs)
         if key not in self._programs:
-            self._programs[key] = Program(
-                partial(_with_inputs, block, tuple(weights)), inputs, self.precision
-            )
+            self._programs[key] = Program(function, inputs, self.precision)
+            if weights is not None and hasattr(weights, "drop_pages"):
+                weights.drop_pages()  # the program has its own copies in the order that its operators want
         return self._programs[key](inputs)
 
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> Any:
@@ -69,7 +85,8 @@ class BlockByBlock:
     def __init__(self, engine: OpenVINO, weights: Weights) -> None:
         self._engine, self._weights = engine, weights
 
-    def __call__(self, block: Block, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
+        assert isinstance(block, Block)  # maps between devices are MindSpore's
         return self._engine.call(block, subset(self._weights, prefix), *inputs)
 
     def tensor(self, array: np.ndarray) -> Any:
@@ -78,6 +95,10 @@ class BlockByBlock:
 
 def _with_constants(network: Network, weights: Weights, *inputs: Any) -> Any:
     return network(Trace(weights), *inputs)
+
+
+def _with_weights(function: Callable[..., Any], weights: Weights, *inputs: Any) -> Any:
+    return function({name: constant(as_array(value)) for name, value in weights.items()}, *inputs)
 
 
 def _with_inputs(block: Block, names: tuple[str, ...], weights: tuple[Any, ...], *inputs: Any) -> Any:

@@ -1,7 +1,4 @@
-"""The networks: text encoder, denoiser, autoencoder, discriminator and metrics.
-
-Each is imported when it is first used.
-"""
+"""The networks: text encoder, denoiser, autoencoder, discriminator and metrics. Each is imported when it is first used."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,6 @@
 """Floating-point operations of matrix products, a multiply-add counted as two.
 
-No count includes norms, activations and softmax: they are a few per mille of the operations, if not of the
-time.
+Norms, activations and softmax are left out everywhere: they are a few per mille of the operations, if not of the time.
 """
 
 

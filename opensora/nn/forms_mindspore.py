@@ -53,6 +53,7 @@ __all__ = [
 amax = ops.amax
 bias_add = ops.bias_add
 broadcast_to = ops.broadcast_to
+chunk = ops.chunk
 clamp = ops.clamp
 concat = ops.concat
 exp = ops.exp

@@ -82,6 +82,10 @@ def _axes(axis: int | tuple[int, ...]) -> Any:
     return _integers(axis if isinstance(axis, tuple) else (axis,))
 
 
+def chunk(x: Node, parts: int, axis: int) -> tuple[Node, ...]:
+    return tuple(map(Node, o.split(x.output, o.constant(np.int64(axis)), parts).outputs()))
+
+
 def exp(x: Node) -> Node:
     return x.map(o.exp)
 

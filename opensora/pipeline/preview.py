@@ -1,4 +1,4 @@
-"""Preview of a transformer in training: an mp4 for each of a few prompts, and a sheet with frames of all."""
+"""What a transformer in training makes of a few prompts: an mp4 each, and a sheet with frames of all of them."""
 
 import logging
 from collections.abc import Sequence
@@ -20,20 +20,18 @@ log = logging.getLogger(__name__)
 
 
 class Preview:
-    """Samples the same prompts from the same noise each time, with the model folder's defaults."""
+    """Samples the same prompts from the same noise each time, with the defaults of the model folder."""
 
     def __init__(self, prompts: Sequence[str], spec: ModelSpec) -> None:
-        """Read the prompts: sentences, or .txt and .csv files of them.
+        """prompts: sentences, or .txt and .csv files of them. spec: the transformer's folder may lack weights.
 
-        spec: the transformer's folder may lack weights.
-        Raises ValueError for prompts or weights of the autoencoder that are missing.
+        Raises ValueError for prompts and for weights of the autoencoder that are not there.
         """
         self.prompts, self.spec = read_prompts(prompts), spec
         weight_files(spec.paths.vae)
         if spec.text_encoder is None:
             raise WeightsError(
-                "validation_prompts needs the text encoder: "
-                "name its folder with --text_encoder_name, or leave validation_prompts out"
+                "validation_prompts needs the text encoder: name its folder with --text_encoder_name, or leave it out"
             )
 
     def __call__(

@@ -1,6 +1,7 @@
-"""The three stages as functions of numpy arrays: encode texts, denoise one step, decode latents."""
+"""The three stages, callables of plain numpy arrays in front of the models: text, one evaluation of the denoiser, pixels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.pixels import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.causal_vae.config import LATENT_SCALE
-from opensora.nn.tensor import Tensor
 from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedFrameExchange, gather_frames, local_shard
@@ -21,20 +21,21 @@ ms = runtime.mindspore()
 def encode_text(
     tokenizer: Tokenizer, encoder: T5Encoder, prompts: Sequence[str], max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (B, L, D) and masks (B, L), 1 for tokens, of cleaned prompts, both float32; L is max_length.
+    """Embeddings float32 (B, L, D) and masks float32 (B, L), 1 for tokens, of cleaned prompts; L is max_length.
 
-    Each prompt is encoded alone, because the rounding of a matrix product depends on its number of rows: a
-    prompt gives the same bytes whichever others are encoded with it.
+    One prompt at a time: the rounding of a matrix product depends on its number of rows, and the same prompt shall give the
+    same bytes in any company.
     """
     input_ids, mask = tokenizer([clean_caption(prompt, sampling=True) for prompt in prompts], max_length)
     return encoder.each(input_ids, mask), mask.astype(np.float32)
 
 
 class Denoiser:
-    """The transformer under fixed texts, whose keys and values it computes once.
+    """One evaluation of the transformer under fixed texts, whose keys and values are computed here, once.
 
-    On a CPU each video is computed alone, with its negative half: a batch saves nothing there, and would
-    change the last bits of a video. Other devices compute the whole batch at once.
+    text_embeds: (R, B, L, D), R = 2 for [negative, positive] or 1 without guidance; text_mask: (R, B, L) or None.
+    On a CPU each video is computed by itself, with its negative half: there a batch gains nothing, and the bytes of a video
+    do not depend on it. Other devices take the whole batch at once.
     """
 
     def __init__(
@@ -45,11 +46,7 @@ class Denoiser:
         temporal: bool,
         mesh: Mesh | None = None,
     ) -> None:
-        """Compute the keys and values of the texts.
-
-        text_embeds, text_mask: (R, B, L, D), and (R, B, L) or None; R = 2 for [negative, positive], else 1.
-        mesh: processes that share frames and halves of the guidance; all get the same inputs.
-        """
+        """mesh: processes that share the frames of the videos and the halves of the guidance; all get the same inputs."""
         self.transformer = transformer
         self.temporal = temporal
         self.mesh = mesh or Mesh()
@@ -65,7 +62,7 @@ class Denoiser:
             for group in self.groups
         ]
 
-    def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
+    def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Any, Any]:
         keys_values = self.transformer.text_keys_values(ms.Tensor(_flat(embeds)))
         return keys_values, None if mask is None else ms.Tensor(_flat(mask), ms.float32)
 
@@ -94,7 +91,7 @@ class Denoiser:
 def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
     """Latents (B, C, T, h, w) -> frames uint8 (B, F, H, W, 3).
 
-    Each video is decoded alone: that bounds the memory, and its bytes do not depend on the batch.
+    One video at a time, which bounds the memory and keeps its bytes independent of the batch.
     """
     videos = []
     for i in range(len(latents)):
@@ -102,11 +99,6 @@ def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
             to_bytes(vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy())
         )
     return np.concatenate(videos)
-
-
-def to_tensor(x: np.ndarray) -> Tensor:
-    """A tensor of the framework for callers outside the stages."""
-    return ms.Tensor(x)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:

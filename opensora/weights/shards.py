@@ -1,9 +1,8 @@
-"""The state of an optimizer in one file per rank: `<prefix>optimizer-<rank>-of-<ranks>.safetensors`.
+"""An optimizer's state in several files, one a rank: `optimizer-<rank>-of-<ranks>.safetensors`, a second one's with a word before it.
 
-The optimizer has the moments of each group of weights as one flat vector. A rank's file holds its range of
-the vector as `<moment>.<group>`, such as `exp_avg.0`; the ranges in the order of the ranks are the vector,
-which may be padded at its end. The metadata `layout` lists names and shapes of the weights in each group, as
-JSON: [[["a.weight", [2, 3]], ...], ...].
+The optimizer holds the moments of each group of weights as one long vector. A rank's file has its contiguous part of it as
+`<moment>.<group>`, such as `exp_avg.0`; the parts in the order of the ranks are the vector, which may be padded at its end. The
+file's metadata says in `layout`, as JSON, which weights follow one another in each group: [[["a.weight", [2, 3]], ...], ...].
 """
 
 import json
@@ -34,12 +33,9 @@ def save_shard(
     numbers: Mapping[str, np.ndarray],
     prefix: str = "",
 ) -> None:
-    """Write the file of a rank.
+    """Write a rank's file. groups: names and shapes of the weights of each; parts: this rank's part of the moments of each group.
 
-    groups: names and shapes of the weights in each group.
-    parts: this rank's range of each moment, for each group.
-    numbers: values that are equal on all ranks, such as the number of steps.
-    prefix: the start of the file's name, to tell several optimizers apart.
+    numbers: what every rank holds alike, such as the count of steps. prefix: start of the file's name.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in numbers.items()}
     arrays |= {
@@ -49,12 +45,13 @@ def save_shard(
     }
     layout = json.dumps([[[name, list(shape)] for name, shape in shapes.items()] for shapes in groups])
     content = save(arrays, {"layout": layout})
-    path = folder / f"{prefix}optimizer-{rank}-of-{ranks}.safetensors"
-    write_atomic(path, lambda file: file.write(content))
+    write_atomic(
+        folder / f"{prefix}optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content)
+    )
 
 
 class ShardedState(TensorSource):
-    """The state in the files of all ranks, under `<weight>.<moment>`. Each tensor is assembled on access.
+    """The whole state of the files in a folder, under `<weight>.<moment>`, each tensor put together when it is asked for.
 
     Raises WeightsError for a missing file, and for files that do not belong together.
     """
@@ -62,7 +59,7 @@ class ShardedState(TensorSource):
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self.files, groups = _open_shards(folder, prefix)
         first = self.files[0]
-        # Numbers, such as the number of steps, are the same in every file.
+        # Numbers such as the count of steps are the same in every file.
         super().__init__(
             {
                 name: (first, name, entry.shape)
@@ -70,8 +67,9 @@ class ShardedState(TensorSource):
                 if not VECTOR.fullmatch(name)
             }
         )
-        self._vectors: dict[str, tuple[str, int]] = {}
-        """The vector that contains each tensor, and the tensor's offset in it."""
+        self._vectors: dict[
+            str, tuple[str, int]
+        ] = {}  # for every tensor the vector that it is part of, and where it starts
         moments = sorted({match[1] for name in first.entries if (match := VECTOR.fullmatch(name))})
         for i, shapes in enumerate(groups):
             for moment in moments:
@@ -87,8 +85,7 @@ class ShardedState(TensorSource):
                 ]
                 if sum(lengths) < start:
                     raise WeightsError(
-                        f"{folder}: the parts of {vector} hold {sum(lengths)} of {start} values: "
-                        "copy all files again"
+                        f"{folder}: the parts of {vector} hold {sum(lengths)} of {start} values: copy all again"
                     )
         self.dtypes |= dict.fromkeys(self._vectors, "F32")
 
@@ -113,7 +110,7 @@ class ShardedState(TensorSource):
 
 
 def sharded_states(names: Iterable[str]) -> set[str]:
-    """The prefixes of optimizers with more than one file among `names`."""
+    """Whose state lies in several of these files, as `ShardedState` takes it."""
     return {match[1] for name in names if (match := PATTERN.fullmatch(name)) and match[3] != "1"}
 
 
@@ -123,10 +120,12 @@ def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict
     ]
     counts = {int(match[3]) for match in found}
     if len(counts) != 1:
-        content = f"no {prefix}optimizer-<rank>-of-<ranks>.safetensors"
-        if counts:
-            content = f"files of runs with {sorted(counts)} ranks"
-        raise WeightsError(f"{folder} holds {content}: name the folder of one checkpoint")
+        what = (
+            f"no {prefix}optimizer-<rank>-of-<ranks>.safetensors"
+            if not counts
+            else f"files of runs with {sorted(counts)} ranks"
+        )
+        raise WeightsError(f"{folder} holds {what}: name the folder of one checkpoint")
     ranks = counts.pop()
     missing = sorted(set(range(ranks)) - {int(match[2]) for match in found})
     if missing:
@@ -139,7 +138,7 @@ def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict
             layouts.append((opened.metadata() or {}).get("layout"))
     if layouts[0] is None or any(layout != layouts[0] for layout in layouts):
         raise WeightsError(
-            f"{folder}: the optimizer's files differ in their layout of weights: copy the checkpoint again"
+            f"{folder}: the optimizer's files do not say the same layout of weights: copy the checkpoint again"
         )
     try:
         return files, [

@@ -1,7 +1,6 @@
-"""Autoencoders of images, such as sd-vae-ft-mse, with the names of the latent-diffusion code for any source.
+"""Autoencoders of single images, such as sd-vae-ft-mse: whatever library saved one, its names become those of latent diffusion's code.
 
-The video autoencoder has the same names of layers, with `.conv` after convolutions, so inflation only maps
-shapes.
+They are also the names of the video autoencoder's layers, up to the convolutions' own `.conv`, so that inflating is a map of shapes.
 """
 
 import logging
@@ -34,7 +33,7 @@ UP = re.compile(r"^decoder\.up\.(\d+)\.")
 
 
 def is_vae_2d(file: WeightsFile) -> bool:
-    """Whether a file contains an image autoencoder, whose convolutions are two-dimensional."""
+    """Whether a file holds an image autoencoder: its convolutions are two-dimensional."""
     shapes = [
         entry.shape
         for name, entry in file.entries.items()
@@ -44,10 +43,7 @@ def is_vae_2d(file: WeightsFile) -> bool:
 
 
 def open_vae_2d(source: str | Path) -> TensorSource:
-    """The weights of an image autoencoder. Linear layers of the attention become 1x1 convolutions.
-
-    Raises WeightsError for other files.
-    """
+    """The weights of an image autoencoder under latent diffusion's names, its attention's maps as 1x1 convolutions. Raises WeightsError."""
     paths = weight_files(source)
     files = [open_file(path) for path in paths]
     if not any(map(is_vae_2d, files)):
@@ -69,12 +65,11 @@ def open_vae_2d(source: str | Path) -> TensorSource:
             shape = (*shape, 1, 1)
         if file.entries[stored].dtype not in FLOATING:
             raise WeightsError(
-                f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: "
-                "use a file with weights in F32 or F16"
+                f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: use a file with weights in F32 or F16"
             )
         where[name] = file, stored, shape
     if left:
-        log.info("%s: ignored %d tensors that are not the autoencoder's", source, left)
+        log.info("%s: %d tensors that are not the autoencoder's were left out", source, left)
     return TensorSource(where)
 
 
@@ -87,7 +82,7 @@ def _latent_diffusion_name(stored: str, last_level: int) -> str:
         start, _, part = name.rpartition(".mid.attn_1.")
         layer, _, last = part.rpartition(".")
         name = f"{start}.mid.attn_1.{ATTENTION.get(layer, layer)}.{last}"
-    if name == published:
-        return name
-    # Diffusers counts the levels of the decoder from the latents, latent diffusion from the pixels.
-    return UP.sub(lambda found: f"decoder.up.{last_level - int(found[1])}.", name)
+    # One library counts the decoder's levels from the latents, the other from the pixels.
+    return (
+        name if name == published else UP.sub(lambda found: f"decoder.up.{last_level - int(found[1])}.", name)
+    )

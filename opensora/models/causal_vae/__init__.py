@@ -6,13 +6,14 @@ from opensora.lazy import lazy
 
 if TYPE_CHECKING:
     from opensora.models.causal_vae.config import CausalVAEConfig
-    from opensora.models.causal_vae.model import CausalVAE, gaussian_kl
+    from opensora.models.causal_vae.model import CausalVAE
+    from opensora.models.causal_vae.posterior import gaussian_kl
     from opensora.models.causal_vae.tiling import Tiling
 
 HOMES = {
     "CausalVAEConfig": "config",
     "CausalVAE": "model",
-    "gaussian_kl": "model",
+    "gaussian_kl": "posterior",
     "Tiling": "tiling",
 }
 

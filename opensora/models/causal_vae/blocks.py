@@ -4,23 +4,10 @@ x is frames first, (T*B, C, H, W) with time outermost; groups are those of the n
 """
 
 from opensora.engine.block import Block, Weights
-from opensora.nn.activations import sigmoid, silu
-from opensora.nn.attention import attention
-from opensora.nn.convolution import (
-    NONE,
-    causal_conv3d,
-    conv2d,
-    from_frames,
-    repeat_first_frame,
-    time_tap,
-    to_frames,
-)
-from opensora.nn.normalisation import group_norm
+from opensora.nn import F
 from opensora.nn.tensor import Tensor
-from opensora.runtime import mindspore
 
-ops = mindspore().ops
-
+NONE = (0, 0, 0, 0)
 BOTTOM_RIGHT = (0, 1, 0, 1)
 
 
@@ -28,11 +15,11 @@ BOTTOM_RIGHT = (0, 1, 0, 1)
 
 
 def frame_conv(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return conv2d(x, w["weight"], w["bias"])
+    return F.conv2d(x, w["weight"], w["bias"])
 
 
 def causal_conv(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return causal_conv3d(x, w["conv.weight"], w["conv.bias"], batch)
+    return F.causal_conv3d(x, w["conv.weight"], w["conv.bias"], batch)
 
 
 def quant_conv(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
@@ -40,7 +27,7 @@ def quant_conv(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
 
 
 def norm_silu(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return silu(group_norm(x, w["weight"], w["bias"], batch, groups))
+    return F.silu(F.group_norm(x, w["weight"], w["bias"], batch, groups))
 
 
 # --- residual blocks ---
@@ -48,20 +35,20 @@ def norm_silu(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
 
 def resnet_2d(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
     """Every frame by itself, its statistics included."""
-    h = silu(group_norm(x, w["norm1.weight"], w["norm1.bias"], x.shape[0], groups))
-    h = conv2d(h, w["conv1.weight"], w["conv1.bias"])
-    h = silu(group_norm(h, w["norm2.weight"], w["norm2.bias"], x.shape[0], groups))
-    h = conv2d(h, w["conv2.weight"], w["conv2.bias"])
+    h = F.silu(F.group_norm(x, w["norm1.weight"], w["norm1.bias"], x.shape[0], groups))
+    h = F.conv2d(h, w["conv1.weight"], w["conv1.bias"])
+    h = F.silu(F.group_norm(h, w["norm2.weight"], w["norm2.bias"], x.shape[0], groups))
+    h = F.conv2d(h, w["conv2.weight"], w["conv2.bias"])
     if "nin_shortcut.weight" in w:
-        x = conv2d(x, w["nin_shortcut.weight"], w["nin_shortcut.bias"], 1, NONE)
+        x = F.conv2d(x, w["nin_shortcut.weight"], w["nin_shortcut.bias"], 1, NONE)
     return x + h
 
 
 def resnet_3d(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    h = silu(group_norm(x, w["norm1.weight"], w["norm1.bias"], batch, groups))
-    h = causal_conv3d(h, w["conv1.conv.weight"], w["conv1.conv.bias"], batch)
-    h = silu(group_norm(h, w["norm2.weight"], w["norm2.bias"], batch, groups))
-    h = causal_conv3d(h, w["conv2.conv.weight"], w["conv2.conv.bias"], batch)
+    h = F.silu(F.group_norm(x, w["norm1.weight"], w["norm1.bias"], batch, groups))
+    h = F.causal_conv3d(h, w["conv1.conv.weight"], w["conv1.conv.bias"], batch)
+    h = F.silu(F.group_norm(h, w["norm2.weight"], w["norm2.bias"], batch, groups))
+    h = F.causal_conv3d(h, w["conv2.conv.weight"], w["conv2.conv.bias"], batch)
     if "nin_shortcut.conv.weight" in w:
         x = _pointwise(w, "nin_shortcut.conv", x, batch)
     return x + h
@@ -72,26 +59,26 @@ def resnet_3d(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
 
 def frame_attention(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
     """AttnBlock3DFix: every frame attends to itself."""
-    return x + attend_in_frames(w, group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups))
+    return x + attend_in_frames(w, F.group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups))
 
 
 def attend_in_frames(w: Weights, h: Tensor) -> Tensor:
     """The attention of AttnBlock3DFix on normalised frames (N, C, H, W), without the residual."""
     q, k, v = _query_key_value(w, h, h.shape[0])
-    h = ops.transpose(
-        attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v)),
+    h = F.transpose(
+        F.attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v)),
         (0, 1, 3, 2),
     )
-    return _pointwise(w, "proj_out.conv", ops.reshape(h, q.shape), q.shape[0])
+    return _pointwise(w, "proj_out.conv", F.reshape(h, q.shape), q.shape[0])
 
 
 def mixed_attention(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    """AttnBlock3D: reads (C, T) as (T, C), which mixes channels and frames, as its weights were trained."""
-    q, k, v = _query_key_value(w, group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups), batch)
+    """AttnBlock3D of the class default: (C, T) is read as (T, C), which mixes channels and frames; kept as it was trained."""
+    q, k, v = _query_key_value(w, F.group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups), batch)
     q, k, v = (_as_channels_first(part, batch) for part in (q, k, v))
-    h = attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v))
-    h = ops.reshape(ops.transpose(h, (0, 1, 3, 2)), (batch, x.shape[1], -1, *x.shape[2:]))  # (B, C, T, H, W)
-    return x + _pointwise(w, "proj_out.conv", to_frames(h), batch)
+    h = F.attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v))
+    h = F.reshape(F.transpose(h, (0, 1, 3, 2)), (batch, x.shape[1], -1, *x.shape[2:]))  # (B, C, T, H, W)
+    return x + _pointwise(w, "proj_out.conv", F.to_frames(h), batch)
 
 
 def _query_key_value(w: Weights, h: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,40 +91,32 @@ def _query_key_value(w: Weights, h: Tensor, batch: int) -> tuple[Tensor, Tensor,
 
 def _pixels_last_to_tokens(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, 1, H*W, C)."""
-    return ops.expand_dims(ops.transpose(ops.reshape(x, (x.shape[0], x.shape[1], -1)), (0, 2, 1)), 1)
+    return F.expand_dims(F.transpose(F.reshape(x, (x.shape[0], x.shape[1], -1)), (0, 2, 1)), 1)
 
 
 def _as_channels_first(x: Tensor, batch: int) -> Tensor:
     """(T*B, C, H, W) -> (B, C, T, H, W) -> the same memory read as (B*T, C, H, W)."""
-    return ops.reshape(from_frames(x, batch), x.shape)
+    return F.reshape(F.from_frames(x, batch), x.shape)
 
 
 def _pointwise(w: Weights, name: str, x: Tensor, batch: int) -> Tensor:
     """A 1x1x1 convolution."""
-    return causal_conv3d(x, w[name + ".weight"], w[name + ".bias"], batch, 1, 1, NONE)
+    return F.causal_conv3d(x, w[name + ".weight"], w[name + ".bias"], batch, 1, 1, NONE)
 
 
 # --- down and up in space ---
 
 
 def downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return conv2d(x, w["conv.weight"], w["conv.bias"], 2, BOTTOM_RIGHT)
+    return F.conv2d(x, w["conv.weight"], w["conv.bias"], 2, BOTTOM_RIGHT)
 
 
 def spatial_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch, 1, 2, BOTTOM_RIGHT)
+    return F.causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch, 1, 2, BOTTOM_RIGHT)
 
 
 def spatial_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return causal_conv3d(_double_pixels(x), w["conv.conv.weight"], w["conv.conv.bias"], batch)
-
-
-def _double_pixels(x: Tensor) -> Tensor:
-    """Nearest neighbour: (N, C, H, W) -> (N, C, 2H, 2W)."""
-    rows, channels, height, width = x.shape
-    x = ops.reshape(x, (rows, channels, height, 1, width, 1))
-    x = ops.broadcast_to(x, (rows, channels, height, 2, width, 2))
-    return ops.reshape(x, (rows, channels, 2 * height, 2 * width))
+    return F.causal_conv3d(F.double_pixels(x), w["conv.conv.weight"], w["conv.conv.bias"], batch)
 
 
 # --- down and up in time ---
@@ -145,42 +124,44 @@ def _double_pixels(x: Tensor) -> Tensor:
 
 def time_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
     """Mean of three frames at stride two, the first frame repeated: T -> ceil(T / 2)."""
-    return mean_of_three(repeat_first_frame(x, batch, 2), batch)
+    return mean_of_three(F.repeat_first_frame(x, batch, 2), batch)
 
 
 def mean_of_three(padded: Tensor, batch: int) -> Tensor:
     """Every second frame with the two before it, which the video brings along."""
     return (
-        time_tap(padded, batch, 0, 3, 2) + time_tap(padded, batch, 1, 3, 2) + time_tap(padded, batch, 2, 3, 2)
+        F.time_tap(padded, batch, 0, 3, 2)
+        + F.time_tap(padded, batch, 1, 3, 2)
+        + F.time_tap(padded, batch, 2, 3, 2)
     ) / 3.0
 
 
 def mixed_time_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    mix = sigmoid(w["mix_factor"])
-    return mix * time_downsample(w, x, batch, groups) + (1.0 - mix) * causal_conv3d(
+    mix = F.sigmoid(w["mix_factor"])
+    return mix * time_downsample(w, x, batch, groups) + (1.0 - mix) * F.causal_conv3d(
         x, w["conv.weight"], w["conv.bias"], batch, 2
     )
 
 
 def time_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    """T -> 2T - 1: the first frame stays, the others are interpolated linearly with half-pixel centres."""
+    """The first frame stays; each of the others becomes two by linear interpolation with half-pixel centres: T -> 2T - 1."""
     if x.shape[0] == batch:
         return x
     rest = x[batch:]
     frames = rest.shape[0] // batch
     if frames == 1:
-        return ops.concat((x, rest), 0)
-    before = ops.concat((rest[:batch], rest[: (frames - 1) * batch]), 0)
-    after = ops.concat((rest[batch:], rest[(frames - 1) * batch :]), 0)
-    pairs = ops.stack((0.25 * before + 0.75 * rest, 0.75 * rest + 0.25 * after), 1)  # (T*B, 2, C, H, W)
-    pairs = ops.transpose(ops.reshape(pairs, (frames, batch, 2, -1)), (0, 2, 1, 3))
-    return ops.concat((x[:batch], ops.reshape(pairs, (2 * frames * batch, *x.shape[1:]))), 0)
+        return F.concat((x, rest), 0)
+    before = F.concat((rest[:batch], rest[: (frames - 1) * batch]), 0)
+    after = F.concat((rest[batch:], rest[(frames - 1) * batch :]), 0)
+    pairs = F.stack((0.25 * before + 0.75 * rest, 0.75 * rest + 0.25 * after), 1)  # (T*B, 2, C, H, W)
+    pairs = F.transpose(F.reshape(pairs, (frames, batch, 2, -1)), (0, 2, 1, 3))
+    return F.concat((x[:batch], F.reshape(pairs, (2 * frames * batch, *x.shape[1:]))), 0)
 
 
 def mixed_time_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    mix = sigmoid(w["mix_factor"])
+    mix = F.sigmoid(w["mix_factor"])
     x = time_upsample(w, x, batch, groups)
-    return mix * x + (1.0 - mix) * causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch)
+    return mix * x + (1.0 - mix) * F.causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch)
 
 
 FUNCTIONS = (

@@ -1,19 +1,20 @@
 """CausalVAE in little memory, exactly: layer by layer, each over chunks of frames.
 
-GroupNorm pools over time and upsampling in time looks one frame ahead, so a chunk cannot pass the whole
-network alone. Here each layer runs over all chunks before the next layer starts. A causal convolution also
-reads the two frames before its chunk. A norm uses sums over all frames, which are taken when frames are
-written. Whatever acts on single frames (norms with known sums, 2-D blocks, upsampling in space) is computed
-when it is read. So only the inputs of norms and of layers that join frames are stored.
+GroupNorm pools over time and upsampling in time looks one frame ahead, so a chunk cannot go through the whole network by itself.
+Here every layer runs over all chunks before the next one starts. Causal convolutions read two frames before their chunk, norms
+take sums over all frames that were made when the frames were written, and what is local to a frame (norms with known sums, 2-D
+blocks, upsampling in space) is computed when it is read. Nothing else is stored than the inputs of norms and of what joins frames.
 
-Operators run one by one: compiled code would keep working memory for every shape and saves no time here.
+Operators run one by one: compiled code would keep its working memory for as long as it lives, for every shape, and gains no time here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from opensora.engine.block import Weights, subset
+from opensora.engine import Engine
+from opensora.engine.block import Weights, as_array, subset
 from opensora.models.causal_vae.blocks import BLOCKS, attend_in_frames, mean_of_three
 from opensora.models.causal_vae.config import Layer
 from opensora.models.causal_vae.frames import (
@@ -27,35 +28,29 @@ from opensora.models.causal_vae.frames import (
     Workspace,
 )
 from opensora.models.geometry import FLOAT
-from opensora.nn.activations import sigmoid, silu
-from opensora.nn.convolution import sum_over_taps
+from opensora.nn import F
 from opensora.nn.exchange import WorkSharing
-from opensora.nn.normalisation import normalise_channels
-from opensora.nn.tensor import Tensor
-from opensora.runtime import mindspore
 
-ms = mindspore()
-ops = ms.ops
+Function = Callable[..., Any]
 
-Function = Callable[..., Tensor]
-
-# Overhead of a chunk, in frames.
+# What a chunk costs beside its frames, in frames.
 COST_OF_A_CHUNK = 0.5
 
 
 def run_chunked(
-    layers: list[Layer],
+    layers: Sequence[Layer],
+    engine: Engine,
     weights: Weights,
     video: np.ndarray,
     groups: int,
     workspace: Workspace,
     sharing: WorkSharing | None = None,
 ) -> np.ndarray:
-    """Apply a chain of layers to a video: (B, C, F, H, W) -> (B, C', F', H', W').
+    """A chain of layers applied to a video (B, C, F, H, W); the result (B, C', F', H', W') equals that of the whole blocks.
 
-    sharing: how several devices share the chunks; by default this one computes all.
+    sharing: how several devices share the chunks, by default this one computes all.
     """
-    run = Run(groups, workspace, sharing or WorkSharing())
+    run = Run(engine, groups, workspace, sharing or WorkSharing())
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
     for layer in layers:
         x = CHUNKED[layer.kind.chunked](run, layer, subset(weights, layer.prefix), x)
@@ -70,13 +65,13 @@ def run_chunked(
 
 
 def chunk_frames(frames: int, frame_bytes: int) -> int:
-    """Frames per chunk: about CHUNK_BYTES, chosen so that the last chunk is nearly full."""
+    """Frames of a chunk: about CHUNK_BYTES of them, and so many that the last chunk is nearly full."""
     most = min(frames, max(1, CHUNK_BYTES // frame_bytes))
     return min(range(most, 0, -1), key=lambda size: -(-frames // size) * (size + COST_OF_A_CHUNK))
 
 
 def chunk_of(x: Frames, channels: int = 0) -> int:
-    """Frames per chunk of x, or of a result with `channels` channels. Mapped videos have their own."""
+    """Frames of a chunk of x, or of a result with more channels; a video that is computed keeps its own chunks."""
     if isinstance(x, Mapped):
         return x.chunk
     frames, batch, own, height, width = x.shape
@@ -84,33 +79,36 @@ def chunk_of(x: Frames, channels: int = 0) -> int:
 
 
 def chunks(x: Frames) -> Iterator[np.ndarray]:
-    """Frame numbers of every chunk, all of one length: a short last chunk repeats the last frame."""
+    """Numbers of the frames of every chunk, all of one length: the last frame is named again where the last chunk is short."""
     size = chunk_of(x)
     for start in range(0, x.shape[0], size):
         yield np.minimum(np.arange(start, start + size), x.shape[0] - 1)
-
-
-def on_device(function: Function, weights: Weights, frames: np.ndarray, *constants: int) -> np.ndarray:
-    """Apply a function of (weights, rows (n*B, C, H, W), ...) to frames (n, B, C, H, W)."""
-    rows = function(
-        weights, ms.Tensor.from_numpy(frames.reshape(-1, *frames.shape[2:])), *constants
-    ).asnumpy()
-    return np.asarray(rows).reshape(-1, frames.shape[1], *rows.shape[1:])
 
 
 # --- the steps of a layer ---
 
 
 class Run:
-    """What the layers share: groups of norms, store of activations, division of chunks among devices."""
+    """What the layers of a run share: the groups of their norms, where activations are stored, and who computes which chunk."""
 
-    def __init__(self, groups: int, workspace: Workspace, sharing: WorkSharing) -> None:
+    def __init__(self, engine: Engine, groups: int, workspace: Workspace, sharing: WorkSharing) -> None:
+        self.engine = engine
         self.groups = groups
         self.workspace = workspace
         self.sharing = sharing
 
+    def bound(self, function: Function, weights: Weights) -> Callable[..., np.ndarray]:
+        """A function of (weights, rows (n*B, C, H, W), ...) as one of frames (n, B, C, H, W)."""
+        compute = self.engine.bind(function, weights)
+
+        def on_frames(frames: np.ndarray, *constants: Any) -> np.ndarray:
+            rows: np.ndarray = as_array(compute(frames.reshape(-1, *frames.shape[2:]), *constants))
+            return rows.reshape(-1, frames.shape[1], *rows.shape[1:])
+
+        return on_frames
+
     def computed(self, *videos: Frames) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-        """For each chunk, the number of its first frame and its frames in each video."""
+        """Chunk by chunk: the number of its first frame, and what it is in each of some videos of the same chunks."""
 
         def read(frames: np.ndarray) -> tuple[np.ndarray, ...]:
             return tuple(video.read(frames) for video in videos)
@@ -124,7 +122,7 @@ class Run:
             target.write(start, value)
 
     def stored(self, x: Frames) -> Stored:
-        """x itself if it is stored, else x computed and stored."""
+        """x itself if it is stored with its statistics, else computed once."""
         if isinstance(x, Stored):
             return x
         target = self.workspace.store(x.shape)
@@ -133,7 +131,7 @@ class Run:
         return target
 
     def normalised(self, x: Frames, weights: Weights, function: Function) -> Mapped:
-        """x after a norm over all frames; `function` applies the norm and what follows it."""
+        """x after a norm over all frames and whatever `function` adds to it."""
         if isinstance(x, Stored):
             statistics = x.statistics
         else:
@@ -142,32 +140,33 @@ class Run:
                 statistics.add(start, value[: x.shape[0] - start])
         mean, variance = statistics.groups(self.groups)  # (B, groups)
         batch, channels = x.shape[1:3]
-        constants = {name: ms.Tensor(np.tile(value.asnumpy(), batch)) for name, value in weights.items()}
+        constants = {name: np.tile(as_array(value), batch) for name, value in weights.items()}
         for name, value in (("mean", mean), ("variance", variance)):
-            constants[name] = ms.Tensor(value.repeat(channels // self.groups, 1).ravel().astype(np.float32))
+            constants[name] = value.repeat(channels // self.groups, 1).ravel().astype(np.float32)
+        compute = self.bound(function, constants)
 
         def chunk(frames: np.ndarray) -> np.ndarray:
             merged = frames.reshape(len(frames), 1, batch * channels, *x.shape[3:])
-            return on_device(function, constants, merged).reshape(frames.shape)
+            return compute(merged).reshape(frames.shape)
 
         return Mapped(x, x.shape, chunk_of(x), chunk, keep=2)
 
     def convolved(
-        self, x: Frames, weights: Weights, function: Function, stride: int = 1, **more: Tensor
+        self, x: Frames, weights: Weights, function: Function, stride: int = 1, **more: Any
     ) -> Mapped:
-        """x after a causal convolution; weights: the layer's own, more: further weights of `function`."""
+        """x after a causal convolution; weights as the layer's own, `more` for the block."""
         kernel = np.ascontiguousarray(
-            weights["weight"].asnumpy().transpose(2, 0, 1, 3, 4)
+            as_array(weights["weight"]).transpose(2, 0, 1, 3, 4)
         )  # (taps, out, in, kh, kw)
         if x.shape[0] == stride == 1:
             kernel = kernel.sum(0, keepdims=True)  # with one frame every tap sees the same pixels
-        constants = {"kernel": ms.Tensor(kernel), "bias": weights["bias"], **more}
+        compute = self.bound(function, {"kernel": kernel, "bias": weights["bias"], **more})
         frames, batch, _, height, width = x.shape
         shape = (-(-frames // stride), batch, kernel.shape[1], height, width)
         size = chunk_of(x, kernel.shape[1])
 
         def chunk(window: np.ndarray) -> np.ndarray:
-            return on_device(function, constants, window, batch)
+            return compute(window, batch)
 
         return Mapped(x, shape, size, chunk, before=len(kernel) - 1, stride=stride)
 
@@ -176,20 +175,20 @@ class Run:
 
 
 def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    """Blocks that act on single frames."""
+    """Blocks that treat every frame as a video of its own."""
     frames, batch, _, height, width = x.shape
     size = layer.kind.resize((frames, height, width))[1:]
     shape = (frames, batch, layer.channels_out, *size)
     largest = max(layer.channels_out * size[0] * size[1], layer.channels_in * height * width)
     chunk = x.chunk if isinstance(x, Mapped) else chunk_frames(frames, FLOAT * batch * largest)
 
-    function = BLOCKS[layer.kind.block].function
-    return Mapped(x, shape, chunk, lambda part: on_device(function, w, part, len(part) * batch, run.groups))
+    compute = run.bound(BLOCKS[layer.kind.block].function, w)
+    return Mapped(x, shape, chunk, lambda part: compute(part, len(part) * batch, run.groups))
 
 
 def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     narrows = layer.channels_out < layer.channels_in
-    # An input larger than the result is computed twice rather than stored.
+    # What is larger than the result is computed twice rather than stored.
     x = x if narrows and isinstance(x, Mapped) else run.stored(x)
     first = run.convolved(
         run.normalised(x, subset(w, "norm1"), _activate), subset(w, "conv1.conv"), _convolve
@@ -200,12 +199,8 @@ def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
         run.fill(h, first)
     else:
         out = run.workspace.store(first.shape)
-        shortcut = Mapped(
-            x,
-            first.shape,
-            chunk_of(first),
-            lambda part: on_device(_pointwise, subset(w, "nin_shortcut.conv"), part),
-        )
+        pointwise = run.bound(_pointwise, subset(w, "nin_shortcut.conv"))
+        shortcut = Mapped(x, first.shape, chunk_of(first), pointwise)
         for start, (value, shorter) in run.computed(first, shortcut):
             h.write(start, value)
             out.write(start, shorter)
@@ -219,7 +214,7 @@ def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 
 def _add(run: Run, x: Stored, other: Frames) -> None:
-    """x + other, in place of x."""
+    """x + other, in the place of x."""
     for start, (value, more) in run.computed(other, x):
         x.write(start, more + value)
 
@@ -227,15 +222,16 @@ def _add(run: Run, x: Stored, other: Frames) -> None:
 def _frame_attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
     h = run.normalised(x, subset(w, "norm"), _normalise)
-    _add(run, x, Mapped(h, h.shape, h.chunk, lambda part: on_device(attend_in_frames, w, part)))
+    _add(run, x, Mapped(h, h.shape, h.chunk, run.bound(attend_in_frames, w)))
     return x
 
 
 def _whole(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    """A layer that needs all frames at once; it is on the level with the smallest frames."""
+    """Layers that mix all frames in a way that has no chunks: they see the whole video, on the smallest level."""
     x = run.stored(x)
     everything = x.read(np.arange(x.shape[0]))
-    x.write(0, on_device(BLOCKS[layer.kind.block].function, w, everything, x.shape[1], run.groups))
+    compute = run.bound(BLOCKS[layer.kind.block].function, w)
+    x.write(0, compute(everything, x.shape[1], run.groups))
     return x
 
 
@@ -251,11 +247,8 @@ def _time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
     frames, batch = x.shape[:2]
     shape = (-(-frames // 2), *x.shape[1:])
-    return run.stored(
-        Mapped(
-            x, shape, chunk_of(x), lambda part: on_device(_mean_of_three, {}, part, batch), before=2, stride=2
-        )
-    )
+    compute = run.bound(_mean_of_three, {})
+    return run.stored(Mapped(x, shape, chunk_of(x), lambda part: compute(part, batch), before=2, stride=2))
 
 
 def _mixed_time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
@@ -267,7 +260,7 @@ def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 
 def _mixed_time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    # Stored at once: the next layer may read it twice, and this convolution is expensive.
+    # Stored at once: what follows may read it twice, and this convolution is dear.
     return run.stored(
         run.convolved(
             Interpolated(run.stored(x)), subset(w, "conv.conv"), _mixed_up, mix_factor=w["mix_factor"]
@@ -293,37 +286,37 @@ CHUNKED: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
 # --- functions of a chunk ---
 
 
-def _activate(w: Weights, x: Tensor) -> Tensor:
-    return silu(_normalise(w, x))
+def _activate(w: Any, x: Any) -> Any:
+    return F.silu(_normalise(w, x))
 
 
-def _normalise(w: Weights, x: Tensor) -> Tensor:
-    return normalise_channels(x, w["weight"], w["bias"], w["mean"], w["variance"])
+def _normalise(w: Any, x: Any) -> Any:
+    return F.normalise_channels(x, w["weight"], w["bias"], w["mean"], w["variance"])
 
 
-def _convolve(w: Weights, window: Tensor, batch: int) -> Tensor:
-    return sum_over_taps(window, w["kernel"], w["bias"], batch)
+def _convolve(w: Any, window: Any, batch: int) -> Any:
+    return F.sum_over_taps(window, w["kernel"], w["bias"], batch)
 
 
-def _pointwise(w: Weights, x: Tensor) -> Tensor:
-    return sum_over_taps(
-        x, ops.reshape(w["weight"], (1, *w["weight"].shape[:2], 1, 1)), w["bias"], 1, padding=(0, 0, 0, 0)
+def _pointwise(w: Any, x: Any) -> Any:
+    return F.sum_over_taps(
+        x, F.reshape(w["weight"], (1, *w["weight"].shape[:2], 1, 1)), w["bias"], 1, padding=(0, 0, 0, 0)
     )
 
 
-def _mean_of_three(w: Weights, window: Tensor, batch: int) -> Tensor:
+def _mean_of_three(w: Any, window: Any, batch: int) -> Any:
     return mean_of_three(window, batch)
 
 
-def _mixed_down(w: Weights, window: Tensor, batch: int) -> Tensor:
-    mix = sigmoid(w["mix_factor"])
-    return mix * mean_of_three(window, batch) + (1.0 - mix) * sum_over_taps(
+def _mixed_down(w: Any, window: Any, batch: int) -> Any:
+    mix = F.sigmoid(w["mix_factor"])
+    return mix * mean_of_three(window, batch) + (1.0 - mix) * F.sum_over_taps(
         window, w["kernel"], w["bias"], batch, 2
     )
 
 
-def _mixed_up(w: Weights, window: Tensor, batch: int) -> Tensor:
-    mix = sigmoid(w["mix_factor"])
-    return mix * window[(w["kernel"].shape[0] - 1) * batch :] + (1.0 - mix) * sum_over_taps(
+def _mixed_up(w: Any, window: Any, batch: int) -> Any:
+    mix = F.sigmoid(w["mix_factor"])
+    return mix * window[(w["kernel"].shape[0] - 1) * batch :] + (1.0 - mix) * F.sum_over_taps(
         window, w["kernel"], w["bias"], batch
     )

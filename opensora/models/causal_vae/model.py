@@ -1,17 +1,14 @@
-"""CausalVAE of Open-Sora-Plan v1.1.0: causal convolutions that turn videos into latents and back.
+"""CausalVAE: videos to latents, 4x8x8 smaller in the release, and back, by causal convolutions (Open-Sora-Plan v1.1.0)."""
 
-The release's latents are 4x8x8 smaller than the video.
-"""
-
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opensora.engine.block import Block, Weights
-from opensora.engine.mindspore import Forward, Tape
+from opensora.engine import Engine, open_engine
+from opensora.engine.block import Block, Run, Weights, as_array
 from opensora.models.causal_vae.blocks import BLOCKS
 from opensora.models.causal_vae.chunked import run_chunked
 from opensora.models.causal_vae.config import (
@@ -24,117 +21,94 @@ from opensora.models.causal_vae.config import (
 )
 from opensora.models.causal_vae.frames import Workspace
 from opensora.models.causal_vae.policy import VAEPolicy
+from opensora.models.causal_vae.posterior import Posterior, sample
 from opensora.models.causal_vae.tiling import Tiling, tiled
 from opensora.models.initial import uniform
-from opensora.nn.convolution import from_frames, to_frames
+from opensora.nn import F
 from opensora.nn.exchange import WorkSharing
-from opensora.nn.on_demand import tensors
 from opensora.nn.tensor import Tensor
-from opensora.runtime import device, mindspore
+from opensora.runtime import mindspore
 from opensora.weights import load_config, save_weights
 
-ms = mindspore()
-ops = ms.ops
+if TYPE_CHECKING:
+    from opensora.engine.mindspore import Tape
 
 INITIAL_LOGVAR = -6.0
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """The encoder's Gaussian over latents.
-
-    `moments` (B, 2*C, T, h, w) are its mean and log-variance, unclamped.
-    """
-
-    moments: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        return ops.chunk(self.moments, 2, 1)[0]
-
-    @property
-    def logvar(self) -> Tensor:
-        return ops.clamp(ops.chunk(self.moments, 2, 1)[1], -30.0, 20.0)
-
-    def mode(self) -> Tensor:
-        return self.mean
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """mean + std * noise, with noise (B, C, T, h, w) of unit variance."""
-        return _sample({}, self.moments, noise)
-
-    def kl(self) -> Tensor:
-        """KL divergence to the unit Gaussian, (B, w): summed, as in the reference, over all other axes."""
-        return gaussian_kl(self.moments)
+@Block
+def _to_frames(weights: Weights, video: Tensor) -> Tensor:
+    return F.to_frames(video)
 
 
-def gaussian_kl(moments: Tensor) -> Tensor:
-    """`Posterior.kl` of moments (B, 2*C, T, h, w): (B, w)."""
-    mean, logvar = ops.chunk(moments, 2, 1)
-    logvar = ops.clamp(logvar, -30.0, 20.0)
-    return 0.5 * ops.sum(mean * mean + ops.exp(logvar) - 1.0 - logvar, (1, 2, 3))
+@Block
+def _to_video(weights: Weights, x: Tensor, batch: int) -> Tensor:
+    return F.from_frames(x, batch)
 
 
-def _frames_block(weights: Weights, video: Tensor) -> Tensor:
-    return to_frames(video)
+@Block
+def _sample(weights: Weights, moments: Tensor, noise: Tensor) -> Tensor:
+    return sample(F, moments, F.stop_gradient(noise))
 
 
-def _video_block(weights: Weights, x: Tensor, batch: int) -> Tensor:
-    return from_frames(x, batch)
+@Block
+def _mode(weights: Weights, moments: Tensor) -> Tensor:
+    return F.chunk(moments, 2, 1)[0]
 
 
-def _sample_block(weights: Weights, moments: Tensor, noise: Tensor) -> Tensor:
-    mean, logvar = ops.chunk(moments, 2, 1)
-    return mean + ops.exp(0.5 * ops.clamp(logvar, -30.0, 20.0)) * ops.stop_gradient(noise)
-
-
-def _mode_block(weights: Weights, moments: Tensor) -> Tensor:
-    return ops.chunk(moments, 2, 1)[0]
-
-
+@Block
 def _add_noise(weights: Weights, latents: Tensor, noise: Tensor) -> Tensor:
-    return latents + ops.stop_gradient(noise)
+    return latents + F.stop_gradient(noise)
 
 
-_to_frames, _to_video = Block(_frames_block), Block(_video_block)
-_sample, _mode, _noisy = Block(_sample_block), Block(_mode_block), Block(_add_noise)
+def chain(run: Run, layers: tuple[Layer, ...], groups: int, video: Tensor) -> Tensor:
+    """The network: layers one after the other, on a video (B, C, F, H, W). groups: of the norms."""
+    batch = video.shape[0]
+    x = run(_to_frames, "", video)  # (F*B, C, H, W)
+    for layer in layers:
+        x = run(BLOCKS[layer.kind.block], layer.prefix, x, batch, groups)
+    return run(_to_video, "", x, batch)
 
 
 class CausalVAE:
     """The autoencoder: a config and a dict of weights under the release's names."""
 
-    def __init__(self, config: CausalVAEConfig, weights: dict[str, Tensor]) -> None:
+    def __init__(
+        self, config: CausalVAEConfig, weights: Mapping[str, Tensor], engine: Engine | None = None
+    ) -> None:
+        """engine: what computes, by default MindSpore; `weights` are as it keeps them."""
         self.config = config
-        self.weights = weights
-        self.policy = VAEPolicy.choose(device())
+        self.weights: Any = weights
+        self.engine = engine or open_engine()
+        self.policy = VAEPolicy.choose(self.engine.device)
         """How `encode` and `decode` bound their memory."""
         self.sharing = WorkSharing()
         """How several devices share the chunks of a video, where the policy is chunked."""
-        self._encoder, self._decoder = encoder_layers(config), decoder_layers(config)
+        self._encoder, self._decoder = tuple(encoder_layers(config)), tuple(decoder_layers(config))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> "CausalVAE":
-        """Load `<folder>/config.json` and the weights beside it; those of the training loss are ignored.
+    def from_pretrained(
+        cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32", **overrides: Any
+    ) -> "CausalVAE":
+        """Load `<folder>/config.json` and its safetensors; a released file's `loss.*` weights are ignored. Raises WeightsError.
 
-        overrides: values for the configuration. Raises WeightsError.
+        engine: "mindspore" or "openvino". precision: "fp32" or "bf16"; ValueError where the device does not have it.
+        overrides: values that replace those of config.json.
         """
         config = CausalVAEConfig.from_dict({**load_config(folder), **overrides})
-        vae = cls(config, {})
+        vae = cls(config, {}, open_engine(engine, precision))
         vae.load_weights(folder)
         return vae
 
     def load_weights(self, source: str | Path) -> None:
         """Take the weights of a model folder or a safetensors file. Raises WeightsError."""
-        self.weights = tensors(open_causal_vae(source, self.config))
+        self.weights = self.engine.weights(open_causal_vae(source, self.config))
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
-        """Fresh weights, to train from.
-
-        Convolutions keep the variance of their input. Residual branches end in zeros (arXiv:1901.09321), so
-        training starts with a short chain. Latents have little noise: unit noise would drown the untrained
-        encoder's signal.
-        """
+        """Fresh weights: convolutions keep the variance of their input, residual branches end in zeros (arXiv:1901.09321), so that
+        training starts with a short chain, and latents have little noise, since with unit noise a fresh autoencoder has to learn to be
+        heard before it learns anything else."""
         shapes = weight_shapes(config)
         weights = {}
         for name, shape in shapes.items():
@@ -150,15 +124,15 @@ class CausalVAE:
                 value = uniform(rng, shape, np.sqrt((3.0 if kind == "weight" else 1.0) / fan_in))
             if name == "quant_conv.conv.bias":
                 value[config.embed_dim :] = INITIAL_LOGVAR
-            weights[name] = ms.Tensor.from_numpy(value)
-        return cls(config, weights)
+            weights[name] = value
+        return cls(config, open_engine().weights(weights))
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write config.json and diffusion_pytorch_model.safetensors, which the reference loads as well."""
+        """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the reference load."""
         save_weights(
             folder,
             asdict(self.config),
-            {name: value.asnumpy() for name, value in self.weights.items()},
+            {name: as_array(value) for name, value in self.weights.items()},
             dtype=dtype,
         )
 
@@ -202,48 +176,46 @@ class CausalVAE:
 
     def forward_with_tape(
         self, video: Tensor, noise: Tensor = None, freeze_encoder: bool = False, decoder_noise: Tensor = None
-    ) -> tuple[Tensor, Posterior, Tape]:
+    ) -> tuple[Tensor, Posterior, "Tape"]:
         """Reconstruction (B, 3, F, H, W), posterior, and the tape for gradients.
 
         noise: (B, C, T, h, w) to sample latents with; None decodes the posterior's mode. freeze_encoder: the
         tape begins at the posterior. decoder_noise: (B, C, T, h, w), added to the latents before decoding.
         """
-        tape = Tape(self.weights)
-        moments = self._chain(Forward(self.weights) if freeze_encoder else tape, self._encoder, video)
+        from opensora.engine.mindspore import Forward
+
+        groups, tape = self.config.norm_num_groups, self.engine.tape(self.weights)
+        encoder: Run = Forward(self.weights) if freeze_encoder else tape
+        moments = chain(encoder, self._encoder, groups, video)
         latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
         if decoder_noise is not None:
-            latents = tape(_noisy, "", latents, decoder_noise)
-        return self._chain(tape, self._decoder, latents), Posterior(moments), tape
+            latents = tape(_add_noise, "", latents, decoder_noise)
+        return chain(tape, self._decoder, groups, latents), Posterior(moments), tape
 
     def value_and_grad(
         self, loss_of_output: Callable[[Tensor, Posterior], Tensor], video: Tensor, noise: Tensor = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss_of_output(reconstruction, posterior), and its gradient by weight name."""
+        """The scalar loss_of_output(reconstruction, posterior) and its gradient by every weight, under the same names."""
         reconstruction, posterior, tape = self.forward_with_tape(video, noise)
-        loss, (by_reconstruction, by_moments) = ms.value_and_grad(
+        loss, (by_reconstruction, by_moments) = mindspore().value_and_grad(
             lambda r, m: loss_of_output(r, Posterior(m)), (0, 1)
         )(reconstruction, posterior.moments)
         gradients, _ = tape.gradients([(reconstruction, by_reconstruction), (posterior.moments, by_moments)])
         return loss, gradients
 
-    def _apply(self, layers: list[Layer], x: Tensor) -> Tensor:
+    def _apply(self, layers: tuple[Layer, ...], x: Tensor) -> Tensor:
+        groups = self.config.norm_num_groups
         if not self.policy.chunked:
-            return self._chain(Forward(self.weights), layers, x)
+            return self.engine.run(chain, self.weights, layers, groups, x)
         with Workspace(self.policy.storage) as workspace:
-            groups = self.config.norm_num_groups
-            return ms.Tensor.from_numpy(
-                run_chunked(layers, self.weights, x.asnumpy(), groups, workspace, self.sharing)
+            video = run_chunked(
+                layers, self.engine, self.weights, as_array(x), groups, workspace, self.sharing
             )
+        return self.engine.tensor(video)
 
-    def _tiled(self, layers: list[Layer], x: Tensor, tiles: Tiling, out: Tiling) -> Tensor:
+    def _tiled(self, layers: tuple[Layer, ...], x: Tensor, tiles: Tiling, out: Tiling) -> Tensor:
         def network(tile: np.ndarray) -> np.ndarray:
-            return np.asarray(self._chain(Forward(self.weights), layers, ms.Tensor(tile)).asnumpy())
+            y = self.engine.run(chain, self.weights, layers, self.config.norm_num_groups, tile)
+            return np.asarray(as_array(y))
 
-        return ms.Tensor(tiled(network, x.asnumpy(), tiles, out))
-
-    def _chain(self, run: Forward, layers: list[Layer], video: Tensor) -> Tensor:
-        batch = video.shape[0]
-        x = run(_to_frames, "", video)
-        for layer in layers:
-            x = run(BLOCKS[layer.kind.block], layer.prefix, x, batch, self.config.norm_num_groups)
-        return run(_to_video, "", x, batch)
+        return self.engine.tensor(tiled(network, as_array(x), tiles, out))

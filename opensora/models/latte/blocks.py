@@ -126,7 +126,7 @@ def text_keys_values(w: Weights, text: Tensor, heads: int) -> tuple[Tensor, Tens
 @Block
 def text_bias(w: Weights, mask: Tensor) -> Tensor:
     """Mask (B, L) or (B, 1+N, L), 1 = keep -> bias of the scores (B, 1+N, L)."""
-    bias = (1.0 - mask) * MASKED
+    bias = (1.0 - mask.astype(F.float32)) * MASKED
     return bias if bias.ndim == 3 else F.expand_dims(bias, 1)
 
 

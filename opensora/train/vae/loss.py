@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from opensora.engine.block import Block
-from opensora.models.causal_vae.model import gaussian_kl
+from opensora.models.causal_vae.posterior import gaussian_kl
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
 from opensora.nn.tensor import Tensor

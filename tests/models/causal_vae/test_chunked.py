@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.engine import ENGINES, open_engine
 from opensora.models.causal_vae import chunked as causal_vae_chunked
 from opensora.models.causal_vae.chunked import chunk_frames, run_chunked
 from opensora.models.causal_vae.config import decoder_layers, encoder_layers
@@ -21,12 +22,15 @@ RELEASE = CausalVAEConfig(hidden_size=32, hidden_size_mult=(1, 2, 1, 1), num_res
 DEFAULT = CausalVAEConfig.from_dict(reference.read_json("vae_default/config"))
 
 
-def random_vae(config: CausalVAEConfig) -> CausalVAE:
+def random_vae(config: CausalVAEConfig, engine: str = "mindspore") -> CausalVAE:
     """Fresh weights leave whole branches out: here every weight counts."""
     vae, rng = CausalVAE.initialise(config, np.random.default_rng(0)), np.random.default_rng(1)
-    for name, value in vae.weights.items():
-        vae.weights[name] = ms.Tensor(value.asnumpy() + rng.normal(0, 0.05, value.shape).astype(np.float32))
-    return vae
+    arrays = {
+        name: value.asnumpy() + rng.normal(0, 0.05, value.shape).astype(np.float32)
+        for name, value in vae.weights.items()
+    }
+    opened = open_engine(engine)
+    return CausalVAE(config, opened.weights(arrays), opened)
 
 
 def assert_equal(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -46,26 +50,34 @@ def whole_and_chunked(vae: CausalVAE, frames: int, batch: int) -> list[tuple[np.
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("config", [RELEASE, DEFAULT], ids=["release", "default"])
 @pytest.mark.parametrize(
     ("frames", "batch", "chunk_bytes"),
     [(1, 2, 2**24), (2, 1, 2**24), (6, 2, 2**24), (9, 1, 2**15), (9, 1, 1)],
 )
 def test_chunks_are_the_whole(
-    config: CausalVAEConfig, frames: int, batch: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+    config: CausalVAEConfig,
+    frames: int,
+    batch: int,
+    chunk_bytes: int,
+    engine: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(causal_vae_chunked, "CHUNK_BYTES", chunk_bytes)
     (moments, decoded), (moments_in_chunks, decoded_in_chunks) = whole_and_chunked(
-        random_vae(config), frames, batch
+        random_vae(config, engine), frames, batch
     )
     assert_equal(moments_in_chunks, moments)
     assert_equal(decoded_in_chunks, decoded)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", [pytest.param("video", marks=pytest.mark.slow), "image"])
-def test_chunks_are_the_reference(case: str) -> None:
+def test_chunks_are_the_reference(case: str, engine: str) -> None:
+    opened = open_engine(engine)
     config = CausalVAEConfig.from_dict(reference.read_json("vae/config"))
-    vae = CausalVAE(config, {name: ms.Tensor(value) for name, value in reference.load("vae/weights").items()})
+    vae = CausalVAE(config, opened.weights(reference.load("vae/weights")), opened)
     vae.policy = VAEPolicy(chunked=True)
     tensors = reference.load("vae/full")
     assert_equal(
@@ -80,7 +92,9 @@ def test_beyond_the_budget_a_file_gives_the_same_bytes(tmp_path: Path) -> None:
     results = []
     for budget in (None, 50_000, 0):
         with Workspace(budget, tmp_path) as workspace:
-            results.append(run_chunked(decoder_layers(RELEASE), vae.weights, latents, 32, workspace))
+            results.append(
+                run_chunked(decoder_layers(RELEASE), vae.engine, vae.weights, latents, 32, workspace)
+            )
         assert workspace.peak <= (2**62 if budget is None else budget) and bool(workspace.spilled) == (
             budget is not None
         )
@@ -95,7 +109,7 @@ def test_the_estimate_bounds_what_is_stored(config: CausalVAEConfig, decode: boo
     layers = decoder_layers(config) if decode else encoder_layers(config)
     shape = (1, 4, 2, 2, 2) if decode else (1, 3, 5, 16, 16)
     with Workspace() as workspace:
-        run_chunked(layers, vae.weights, np.zeros(shape, np.float32), 32, workspace)
+        run_chunked(layers, vae.engine, vae.weights, np.zeros(shape, np.float32), 32, workspace)
     stored, _ = chunked_bytes(config, (shape[2], shape[3], shape[4]), decode=decode)
     assert stored / 4 < workspace.peak <= stored
 
@@ -105,7 +119,12 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     del vae.weights["decoder.up.0.block.1.conv2.conv.bias"]
     with pytest.raises(KeyError), Workspace(0, tmp_path) as workspace:
         run_chunked(
-            decoder_layers(RELEASE), vae.weights, np.zeros((1, 4, 1, 1, 1), np.float32), 32, workspace
+            decoder_layers(RELEASE),
+            vae.engine,
+            vae.weights,
+            np.zeros((1, 4, 1, 1, 1), np.float32),
+            32,
+            workspace,
         )
     assert workspace.spilled and not list(tmp_path.iterdir())
 

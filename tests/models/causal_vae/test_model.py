@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from opensora.engine import ENGINES, open_engine
 from opensora.engine.mindspore import Forward
-from opensora.models.causal_vae.config import CausalVAEConfig, weight_shapes
-from opensora.models.causal_vae.model import CausalVAE, Posterior
+from opensora.models.causal_vae.config import CausalVAEConfig, decoder_layers, encoder_layers, weight_shapes
+from opensora.models.causal_vae.model import CausalVAE, Posterior, chain
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.weights import WeightsError
 from tests import reference
@@ -36,6 +37,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vae(release: Path) -> CausalVAE:
     vae = CausalVAE.from_pretrained(release)
     vae.policy = VAEPolicy(chunked=False)  # the compiled blocks; test_chunked.py is about the other way
+    return vae
+
+
+@pytest.fixture(scope="module")
+def on_openvino(release: Path) -> CausalVAE:
+    vae = CausalVAE.from_pretrained(release, engine="openvino")
+    vae.policy = VAEPolicy(chunked=False)
     return vae
 
 
@@ -97,6 +105,11 @@ def test_numbers_are_the_reference(vae: CausalVAE, case: str) -> None:
     assert_is_the_reference(vae, case)
 
 
+@pytest.mark.parametrize("case", ["video", "image", "wide"])
+def test_numbers_on_openvino_are_the_reference(on_openvino: CausalVAE, case: str) -> None:
+    assert_is_the_reference(on_openvino, case)
+
+
 @pytest.mark.usefixtures("operator_mode")
 @pytest.mark.parametrize(
     "case",
@@ -111,8 +124,9 @@ def test_numbers_are_the_reference_operator_by_operator(vae: CausalVAE, case: st
 def test_every_stage_is_the_reference(vae: CausalVAE) -> None:
     tensors = reference.load("vae/full")
     run = Recorder(vae.weights)
-    vae._encode(run, ms.Tensor(tensors["video.input"]))
-    vae._decode(run, ms.Tensor(tensors["video.z"]))
+    groups = vae.config.norm_num_groups
+    chain(run, encoder_layers(vae.config), groups, ms.Tensor(tensors["video.input"]))
+    chain(run, decoder_layers(vae.config), groups, ms.Tensor(tensors["video.z"]))
     taps = [name for name in tensors if ".tap." in name]
     assert len(taps) == 7
     for name in taps:
@@ -122,13 +136,17 @@ def test_every_stage_is_the_reference(vae: CausalVAE) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
-def test_the_default_layout_is_the_reference() -> None:
-    weights = {name: ms.Tensor(value) for name, value in reference.load("vae_default/weights").items()}
-    assert {name: value.shape for name, value in weights.items()} == weight_shapes(DEFAULT)
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+def test_the_default_layout_is_the_reference(engine: str, chunked: bool) -> None:
+    opened, arrays = open_engine(engine), reference.load("vae_default/weights")
+    vae = CausalVAE(DEFAULT, opened.weights(arrays), opened)
+    vae.policy = VAEPolicy(chunked)
+    assert {name: value.shape for name, value in arrays.items()} == weight_shapes(DEFAULT)
     tensors = reference.load("vae_default/full")
-    posterior = CausalVAE(DEFAULT, weights).encode(ms.Tensor(tensors["video.input"]))
+    posterior = vae.encode(ms.Tensor(tensors["video.input"]))
     assert_close(posterior.moments, tensors["video.moments"])
-    assert_close(CausalVAE(DEFAULT, weights).decode(posterior.mode()), tensors["video.decoded"])
+    assert_close(vae.decode(posterior.mode()), tensors["video.decoded"])
 
 
 def test_the_weights_are_those_of_the_release() -> None:

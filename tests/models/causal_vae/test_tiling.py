@@ -5,6 +5,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.engine import ENGINES, open_engine
 from opensora.engine.mindspore import set_jit
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.models.causal_vae.tiling import Tiling, tiled, time_chunks
@@ -15,12 +16,13 @@ STRIDES = CausalVAEConfig().strides
 CASES = reference.read_json("vae/tiled")
 
 
-@pytest.fixture(scope="module")
-def vae() -> Iterator[CausalVAE]:
-    """The reference VAE, operator by operator: the tiles have many shapes, and compiling each would take minutes."""
+@pytest.fixture(scope="module", params=ENGINES)
+def vae(request: pytest.FixtureRequest) -> Iterator[CausalVAE]:
+    """The reference VAE, on MindSpore operator by operator: the tiles have many shapes, and compiling each would take minutes."""
     set_jit(False)
-    weights = {name: ms.Tensor(value) for name, value in reference.load("vae/weights").items()}
-    yield CausalVAE(CausalVAEConfig.from_dict(reference.read_json("vae/config")), weights)
+    engine = open_engine(request.param)
+    weights = engine.weights(reference.load("vae/weights"))
+    yield CausalVAE(CausalVAEConfig.from_dict(reference.read_json("vae/config")), weights, engine)
     set_jit(True)
 
 
@@ -123,7 +125,7 @@ def test_fourteen_frames_in_chunks_of_five_give_four_latents() -> None:
         ({"frames": 1}, "tile frames 1 are too few"),
         ({"overlap": 1.0}, r"tile overlap 1.0 is not in \[0, 1\)"),
         ({"overlap": -0.5}, r"tile overlap -0.5 is not in \[0, 1\)"),
-        ({"size": 1}, "tiles of 1 with overlap 0.25 have no step"),
+        ({"size": 1}, "tiles of 1 that overlap by 0.25 have no step"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
@@ -134,7 +136,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 100}, "tile size 100 is not a multiple of the autoencoder's stride 8"),
+        ({"size": 100}, "tile size 100 is not a multiple of 8, the autoencoder's stride"),
         ({"frames": 3}, "tile frames 3 .* at least 5"),
         ({"frames": 64}, "tile frames 64 is not a multiple of 4 plus one"),
     ],

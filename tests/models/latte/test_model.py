@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from opensora.engine import ENGINES, open_engine
 from opensora.engine.mindspore import set_jit
+from opensora.engine.weights import OnDemand
 from opensora.models import LatteT2V
 from opensora.models.latte.config import LatteConfig, weight_shapes
-from opensora.nn.on_demand import OnDemand
 from opensora.weights import WeightsError
 from tests import reference
 
@@ -28,11 +29,10 @@ TINY = LatteConfig(
 )
 
 
-def build(name: str, **overrides: Any) -> LatteT2V:
+def build(name: str, engine: str = "mindspore", **overrides: Any) -> LatteT2V:
     config = LatteConfig.from_dict({**reference.read_json(f"{name}/config"), **overrides})
-    return LatteT2V(
-        config, {key: ms.Tensor(value) for key, value in reference.load(f"{name}/weights").items()}
-    )
+    opened = open_engine(engine)
+    return LatteT2V(config, opened.weights(reference.load(f"{name}/weights")), opened)
 
 
 def tensors(name: str) -> dict[str, Any]:
@@ -52,6 +52,11 @@ def assert_close(actual: np.ndarray, expected: Any, absolute: float = ABSOLUTE) 
 @pytest.fixture(scope="module")
 def model() -> LatteT2V:
     return build("latte")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def on_each_engine(request: pytest.FixtureRequest) -> LatteT2V:
+    return build("latte", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -89,30 +94,36 @@ def mean_of_squares(output: Any) -> Any:
 
 
 @pytest.mark.parametrize("case", [name for name in VIDEO if name != "latmask_fullframe"])
-def test_output_is_the_references(model: LatteT2V, video: dict[str, Any], case: str) -> None:
+def test_output_is_the_references(on_each_engine: LatteT2V, video: dict[str, Any], case: str) -> None:
     temporal = VIDEO[case]["call_kwargs"].get("enable_temporal_attentions", True)
-    assert_close(call(model, video, case, temporal=temporal), video[f"{case}.output"])
+    assert_close(call(on_each_engine, video, case, temporal=temporal), video[f"{case}.output"])
 
 
 def test_wholly_masked_frame_is_within_the_rounding_of_its_scores(
-    model: LatteT2V, video: dict[str, Any]
+    on_each_engine: LatteT2V, video: dict[str, Any]
 ) -> None:
-    assert_close(call(model, video, "latmask_fullframe"), video["latmask_fullframe.output"], absolute=2e-3)
+    assert_close(
+        call(on_each_engine, video, "latmask_fullframe"), video["latmask_fullframe.output"], absolute=2e-3
+    )
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", ROPE)
-def test_rotary_and_scaled_positions_are_the_references(case: str) -> None:
+def test_rotary_and_scaled_positions_are_the_references(case: str, engine: str) -> None:
     cases = tensors("latte/rope")
-    assert_close(call(build("latte", **ROPE[case]["config_overrides"]), cases, case), cases[f"{case}.output"])
+    assert_close(
+        call(build("latte", engine, **ROPE[case]["config_overrides"]), cases, case), cases[f"{case}.output"]
+    )
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", COMPRESS)
-def test_compressed_keys_are_the_references(case: str) -> None:
+def test_compressed_keys_are_the_references(case: str, engine: str) -> None:
     cases = tensors("latte_compress/cases")
     assert_close(
-        call(build("latte_compress", **COMPRESS[case]["config_overrides"]), cases, case),
+        call(build("latte_compress", engine, **COMPRESS[case]["config_overrides"]), cases, case),
         cases[f"{case}.output"],
     )
 
@@ -157,6 +168,14 @@ def test_time_positions_are_added_in_joint_training_though_the_reference_forgot_
     assert np.abs(output - joint["nockpt.output"].asnumpy()).max() > 1.0
 
 
+@pytest.mark.parametrize(("case", "mask"), [("ckpt", "ones"), ("ckpt_padded", "padded")])
+def test_a_video_and_images_on_each_engine(
+    on_each_engine: LatteT2V, joint: dict[str, Any], case: str, mask: str
+) -> None:
+    output = on_each_engine(*joint_inputs(joint, mask), num_images=2)
+    assert_close(output.asnumpy(), joint[f"{case}.output"])
+
+
 @pytest.mark.slow
 def test_operator_mode_gives_the_same_output_and_gradients(tiny: LatteT2V, operator_mode: None) -> None:
     inputs = tiny_inputs()
@@ -198,8 +217,9 @@ def test_gradients_are_those_of_finite_differences(tiny: LatteT2V) -> None:
 
 
 def test_precomputed_text_keys_and_values_give_the_same_output(
-    model: LatteT2V, video: dict[str, Any]
+    on_each_engine: LatteT2V, video: dict[str, Any]
 ) -> None:
+    model = on_each_engine
     text = video["padmask.encoder_hidden_states"]
     text_kv = model.text_keys_values(text)
     assert len(text_kv) == model.config.num_layers

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from opensora.engine.block import subset
-from opensora.nn.on_demand import OnDemand, tensors
+from opensora.engine.mindspore import MindSpore, as_tensor
+from opensora.engine.weights import OnDemand
 
 
 class Counted(Mapping[str, np.ndarray]):
@@ -26,7 +27,7 @@ class Counted(Mapping[str, np.ndarray]):
 
 def test_only_what_a_block_needs_is_made() -> None:
     arrays = Counted("block.0.a", "block.0.bb", "block.1.a", "block.10.a", "out.weight")
-    weights = OnDemand(arrays)
+    weights = OnDemand(arrays, as_tensor)
     assert set(weights) == set(arrays) and len(weights) == 5 and not arrays.asked
     block = subset(weights, "block.1")
     assert list(block) == ["a"] and arrays.asked == ["block.1.a"]
@@ -37,6 +38,6 @@ def test_only_what_a_block_needs_is_made() -> None:
 
 def test_loaded_tensors_share_the_memory_of_their_arrays() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    shared = tensors({"a": array})
+    shared = MindSpore().weights({"a": array})
     array[1, 2] = 42
     assert float(shared["a"][1, 2].asnumpy()) == 42
