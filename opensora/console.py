@@ -88,9 +88,10 @@ class Progress:
         if self.done == 1:
             return line
         pace = (now - self._first) / (self.done - 1)
-        return f"{line}, {pace:.2f} s/step" + (
-            f", {pace * (self.total - self.done):.0f} s left" if self.done < self.total else ""
-        )
+        line += f", {pace:.2f} s/step"
+        if self.done == self.total:
+            return line
+        return f"{line}, {pace * (self.total - self.done):.0f} s left"
 
     def _draw(self) -> None:
         if self._bar is None:

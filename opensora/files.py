@@ -1,4 +1,4 @@
-"""Files that are complete or absent: written under a temporary name, synced to the disk, then renamed."""
+"""Atomic files: written under a temporary name, synced to the disk, then renamed."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write indented UTF-8 json; the file appears complete or not at all."""
+    """Write indented UTF-8 JSON atomically."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_atomic(path, lambda file: file.write(text.encode()))
 
@@ -58,7 +58,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 in hexadecimal."""
+    """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(BLOCK):

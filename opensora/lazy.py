@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that reading a configuration costs no framework."""
+"""Names of a package that are imported on first use, so that configurations load without MindSpore."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module-level `__getattr__` for `package`: homes maps each public name to the submodule that defines it."""
+    """A module-level `__getattr__` for `package`. `homes` maps each public name to its submodule."""
 
     def getattribute(name: str) -> Any:
         if name not in homes:

@@ -68,7 +68,7 @@ class NearestRendering:
         rgb = demo_set().colours[colour]
         canvas = np.full((1, CANVAS, CANVAS, 3), rgb, np.uint8)
         canvas[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = Image.fromarray(frame).resize(
-            (SIDE, SIDE), Image.Resampling.BOX
+            (SIDE, SIDE), Image.Resampling.HAMMING
         )
         if not _mask(canvas, rgb).any():
             return Match(0.0, 0.0, 0)
@@ -99,7 +99,7 @@ class NearestRendering:
 
 
 def moves_forward(matches: Sequence[Match], loop: int) -> bool:
-    """Whether the phases of a clip's frames, of a loop of `loop` source frames, advance more often than they go back."""
+    """Whether the phases of a clip's frames advance more often than they go back, in a loop of `loop` source frames."""
     steps = np.diff([match.phase for match in matches]) % loop
     return bool(np.sum((steps > 0) & (steps < loop / 2)) > np.sum(steps >= loop / 2))
 

@@ -220,7 +220,15 @@ class DemoClips:
         self.stride = stride
         self.pairs = [pair for pair in demo_set().pairs(split) if pair[0] in renderer.files]
 
+    def pair(self, index: int) -> Pair:
+        """The subject and colour of a clip, without rendering it."""
+        return self._draw(index)[0]
+
     def __getitem__(self, index: int) -> Clip:
-        rng = np.random.default_rng([self.seed, index])
-        subject, colour = self.pairs[int(rng.integers(len(self.pairs)))]
+        (subject, colour), rng = self._draw(index)
         return self.renderer.render(subject, colour, self.frames, self.size, rng, self.stride)
+
+    def _draw(self, index: int) -> tuple[Pair, np.random.Generator]:
+        """The pair of a clip, and the generator that draws the rest."""
+        rng = np.random.default_rng([self.seed, index])
+        return self.pairs[int(rng.integers(len(self.pairs)))], rng

@@ -1,4 +1,7 @@
-"""The networks: text encoder, denoiser, autoencoder, discriminator and metrics. Each is imported when it is first used."""
+"""The networks: text encoder, denoiser, autoencoder, discriminator and metrics.
+
+Each is imported when it is first used.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""From any file of weights that was published, or that a run left, to the release's layout or to MindSpore's .ckpt."""
+"""Convert released weights, or those of a run, to the release's layout or to MindSpore's .ckpt."""
 
 import logging
 import shutil
@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 
 from opensora.files import write_atomic
-from opensora.models.kinds import KINDS, WITHOUT_CONFIG, find_kind
-from opensora.weights import WeightsError, find_model, load_config, save_config, save_tensors, weight_files
+from opensora.models.formats import FORMATS, WITHOUT_CONFIG, find_format
+from opensora.weights import (
+    ModelFolder,
+    WeightsError,
+    find_model,
+    load_config,
+    save_config,
+    save_tensors,
+    weight_files,
+)
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import mindspore_name
 from opensora.weights.sources import SUFFIXES, read_object
@@ -20,14 +28,17 @@ log = logging.getLogger(__name__)
 
 Weights = Mapping[str, np.ndarray]
 Change = Callable[[dict[str, Any], Weights], Weights]
-# Small files of a text encoder and of a whole model, which are copied as they are.
+# Small files of a text encoder and of a whole model, copied as they are.
 TOKENIZER = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
 DESCRIPTION = ("generate.yaml", "data_set.json")
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What convert is asked for; see `opensora convert --help`. change: applied to an autoencoder's weights before they are written."""
+    """Options of `opensora convert`, which explains them.
+
+    change: applied to an autoencoder's configuration and weights before they are written.
+    """
 
     to: str | None = None
     dtype: str = "float32"
@@ -37,25 +48,26 @@ class Conversion:
 
 
 def convert(source: Path, target: Path, how: Conversion) -> None:
-    """Write the weights of `source` (a file, a model folder or one of its parts, a checkpoint or a run) to `target`.
+    """Write the weights of `source` to `target`. Existing files are not overwritten. Raises WeightsError.
 
-    target: a file, the folder of one part, or a model folder that has the part's config.json already. Nothing that exists is overwritten.
-    Raises WeightsError.
+    source: a file, a model folder or one of its parts, a checkpoint or a run. target: a file, the folder of
+    one part, or a model folder that already has the part's config.json.
     """
     parts = sorted(path.parent for path in source.glob("*/config.json")) if source.is_dir() else []
     if parts and not (source / "config.json").is_file():
         if target.suffix in SUFFIXES:
             raise WeightsError(
-                f"{source} holds several parts, {', '.join(part.name for part in parts)}: name a folder for --target"
+                f"{source} holds several parts, {', '.join(part.name for part in parts)}: "
+                "name a folder for --target"
             )
         for part in parts:
             convert(part, target / part.name, how)
         _copy(DESCRIPTION, source, target)
         return
-    kind = find_kind(source)
+    kind = find_format(source)
     whole = target.suffix not in SUFFIXES and (target / "vae" / "config.json").is_file()
     _write(kind, source, _place(kind, find_model(target, how.version)) if whole else target, how)
-    trained_with = weight_files(source, KINDS[kind].stem)[0].parent / "text_encoder_ema.safetensors"
+    trained_with = weight_files(source, FORMATS[kind].stem)[0].parent / "text_encoder_ema.safetensors"
     if kind == "transformer" and source.is_dir() and trained_with.is_file():
         text_encoder = target / "text_encoder"
         if whole and text_encoder.is_dir():
@@ -64,10 +76,10 @@ def convert(source: Path, target: Path, how: Conversion) -> None:
             log.info("the text encoder in %s was left out: convert that file by itself", trained_with)
 
 
-def _place(kind: str, folder: Any) -> Path:
+def _place(kind: str, folder: ModelFolder) -> Path:
     if kind in WITHOUT_CONFIG:
         raise WeightsError(
-            f"{folder.path} is a model folder, which has no place for {KINDS[kind].title}: name a file for --target"
+            f"{folder.path} is a model folder and has no {FORMATS[kind].title}: name a file for --target"
         )
     return Path(getattr(folder, kind) or folder.path / "text_encoder")
 
@@ -76,7 +88,8 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
     to_mindspore = how.to == "mindspore" or (how.to is None and target.suffix == ".ckpt")
     if target.suffix in SUFFIXES and target.suffix != (".ckpt" if to_mindspore else ".safetensors"):
         raise WeightsError(
-            f"--target {target} has another ending than what is written: use .ckpt for MindSpore, .safetensors for PyTorch"
+            f"--target {target} has another ending than its format: "
+            "use .ckpt for MindSpore, .safetensors for PyTorch"
         )
     if to_mindspore and how.dtype != "float32":
         raise WeightsError(f"--dtype {how.dtype} cannot be written as .ckpt: leave it out")
@@ -85,7 +98,7 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
     if path.exists():
         raise WeightsError(f"{path} exists: choose another --target, or remove it first")
     try:
-        tensors = KINDS[kind].open(source, config)
+        tensors = FORMATS[kind].open(source, config)
     except WeightsError as error:
         raise (
             error
@@ -104,19 +117,19 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
                 save_config(target, config)
             if kind == "text_encoder":
                 _copy(TOKENIZER, source if source.is_dir() else source.parent, target)
-    log.info("%s: %s, %d tensors, from %s", path, KINDS[kind].title, len(weights), source)
+    log.info("%s: %s, %d tensors, from %s", path, FORMATS[kind].title, len(weights), source)
 
 
 def _file(kind: str, source: Path, target: Path, suffix: str) -> Path:
-    """The file to write: the target itself, or one in the folder that it names."""
+    """The file to write: the target, or one in the target folder."""
     if target.suffix in SUFFIXES:
         return target
     released = suffix == ".safetensors" and kind not in WITHOUT_CONFIG
-    return target / f"{KINDS[kind].stem if released else source.stem}{suffix}"
+    return target / f"{FORMATS[kind].stem if released else source.stem}{suffix}"
 
 
 def _config(kind: str, source: Path, target: Path, model_config: str | None) -> tuple[dict[str, Any], bool]:
-    """The content of the config.json that belongs to the weights, and whether it was found rather than taken from what is published."""
+    """The configuration of the weights, and whether it was found; otherwise it is that of the release."""
     if kind in WITHOUT_CONFIG:
         return {}, True
     if model_config is not None:
@@ -129,8 +142,8 @@ def _config(kind: str, source: Path, target: Path, model_config: str | None) -> 
     for folder in (target, source if source.is_dir() else source.parent):
         if (folder / "config.json").is_file():
             return load_config(folder), True
-    log.info("%s has no config.json: its weights are taken for the published %s's", source, KINDS[kind].title)
-    return KINDS[kind].published(), False
+    log.info("%s has no config.json: assuming that of the released %s", source, FORMATS[kind].title)
+    return FORMATS[kind].release_config(), False
 
 
 def _copy(names: tuple[str, ...], source: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """Floating-point operations of matrix products, a multiply-add counted as two.
 
-Norms, activations and softmax are left out everywhere: they are a few per mille of the operations, if not of the time.
+No count includes norms, activations and softmax: they are a few per mille of the operations, if not of the
+time.
 """
 
 

@@ -1,4 +1,4 @@
-"""Sizes of videos and of their latents, and the strides of an autoencoder between them. Imports nothing of MindSpore."""
+"""Sizes of videos and of their latents, and the strides between them. Does not import MindSpore."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -19,8 +19,8 @@ class Strides(NamedTuple):
     def latent_size(self, pixels: Sequence[int], partial: bool = True) -> Size:
         """The size (T, h, w) of the latents of a video (F, H, W).
 
-        partial: count a latent that the video fills only in part, as padding the video does; False drops it, as
-        encoding the video as it is does.
+        partial: count latents that the video fills only in part, as after padding it. False drops them, as
+        `encode` does.
         """
         frames, height, width = pixels
         if partial:

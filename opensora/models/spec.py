@@ -1,4 +1,4 @@
-"""`ModelSpec`: what a model folder holds, read once. Imports nothing of MindSpore."""
+"""`ModelSpec`: what a model folder holds, read once. Does not import MindSpore."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ STAGES = ("text", "denoise", "decode")
 FRAMEWORK = 2**30
 """Bytes of the process itself: libraries, compiled code, the allocator's slack."""
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-# Without these a config.json is that of something else, and its defaults would be those of the release.
+# A config.json without these keys is not that of such a model.
 REQUIRED = {
     "transformer": ("patch_size", "sample_size", "video_length"),
     "vae": ("encoder_spatial_downsample", "encoder_temporal_downsample"),
@@ -31,14 +31,18 @@ REQUIRED = {
 
 
 class Memory(NamedTuple):
-    """Bytes of the whole process. Weights are counted from the headers of their files, activations are estimated."""
+    """Bytes of the whole process.
+
+    Weights are counted in the headers of their files, activations are estimated.
+    """
 
     resident: int
     """With all models loaded."""
     staged: int
     """With one model after the other, the text encoder layer by layer."""
     min: int
-    """What no run can do without: the largest model's weights and some of its activations. Less than `staged`."""
+    """The least that any run needs: the largest model's weights and some of its activations. Less than
+    `staged`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class ModelSpec:
 
     @classmethod
     def read(cls, paths: ModelFolder) -> Self:
-        """Read the config.json of each folder. Raises WeightsError or ValueError for one that is not a released model's."""
+        """Read the config.json of each folder.
+
+        Raises WeightsError or ValueError for one that is not that of a released model.
+        """
         transformer, vae = _config(paths.transformer, "transformer"), _config(paths.vae, "vae")
         text_encoder = paths.text_encoder
         return cls(
@@ -77,7 +84,7 @@ class ModelSpec:
         return cls.read(find_model(model_path, version, text_encoder, num_frames))
 
     def with_vae(self, folder: Path) -> Self:
-        """The same model with the autoencoder of another folder. Raises WeightsError or ValueError as `read` does."""
+        """The same model with the autoencoder of another folder. Raises what `read` raises."""
         config = CausalVAEConfig.from_dict(_config(folder, "vae"))
         return replace(self, paths=replace(self.paths, vae=folder), vae=config)
 
@@ -99,8 +106,8 @@ class ModelSpec:
     def latent_size(self, pixels: Size, upstream: bool = False) -> Size:
         """(T, h, w) of the latents to sample for a video of (frames, height, width).
 
-        upstream: for an even number of frames the reference takes one latent frame fewer, and its video is shorter than
-        asked (16 frames become 13).
+        upstream: as the reference, take one latent frame fewer for an even number of frames; 16 frames become
+        13.
         """
         return self.strides.latent_size(pixels, partial=not (upstream and pixels[0] % 2 == 0))
 
@@ -110,7 +117,10 @@ class ModelSpec:
 
     @cached_property
     def weight_bytes(self) -> Mapping[str, int]:
-        """Bytes of each stage's weights in float32, 0 for weights that are not there. Raises WeightsError for a damaged file."""
+        """Bytes of each stage's weights in float32, 0 where there are none.
+
+        Raises WeightsError for a damaged file.
+        """
         paths = self.paths
         folders = {"text": paths.text_encoder, "denoise": paths.transformer, "decode": paths.vae}
         return {stage: 0 if folder is None else _weight_bytes(folder) for stage, folder in folders.items()}
@@ -126,8 +136,8 @@ class ModelSpec:
     ) -> Memory:
         """Memory for one video with latents (T, h, w).
 
-        policy: how it is decoded. weights_dtype: how the transformer's weights are kept. Of the activations, those of the
-        stage that has most count.
+        policy: how it is decoded. weights_dtype: how the transformer's weights are kept. guided: whether each
+        step computes both halves of the guidance. Only the stage with most activations counts for them.
         """
         held = dict(self.weight_bytes)
         held["denoise"] = held["denoise"] * WEIGHT_BYTES[weights_dtype] // FLOAT

@@ -21,11 +21,10 @@ from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedWorkSharing
 from opensora.pipeline.sampling import draw, sample, upstream_text
 from opensora.pipeline.settings import Sampling, complete_sampling
-from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
+from opensora.pipeline.stages import Denoiser, decode_frames, encode_text, to_tensor
 from opensora.runtime import free_memory
 from opensora.weights import WeightsError
 
-ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
 BESIDE_THE_MODEL = "<model_path>/text_encoder"
@@ -88,14 +87,16 @@ class Pipeline:
         transformer: LatteT2V | None = None,
         text_encoder: T5Encoder | None = None,
     ) -> None:
-        """Nothing is loaded yet.
+        """Configure a pipeline; nothing is loaded yet.
 
-        pretrained_ckpt: weights of the transformer instead of the folder's. precision: of the transformer; text encoder and
-        autoencoder compute in float32. weights_dtype: how the transformer's weights are kept, see `LatteT2V.load_weights`.
-        resident: keep all models in memory; False drops each after its work, and reads the text encoder layer by layer.
-        vae_policy: how latents are decoded, by default as suits the device. mesh: processes that share the work.
-        share_decoding: the processes of a team share the chunks of each video; all of them call `decode` with the same
-        latents. transformer, text_encoder: models that are loaded already, to be used instead of the folder's.
+        pretrained_ckpt: weights for the transformer instead of the folder's.
+        precision: of the transformer; the other models compute in float32.
+        weights_dtype: how the transformer's weights are kept, see `LatteT2V.load_weights`.
+        resident: keep all models in memory; False drops each after use, and reads the text encoder by layers.
+        vae_policy: how latents are decoded; by default chosen for the device.
+        mesh: processes that share the work.
+        share_decoding: the processes of a team decode the same latents and share the chunks.
+        transformer, text_encoder: loaded models to use instead of the folder's.
         """
         self.spec = spec
         self.resident = resident
@@ -103,7 +104,8 @@ class Pipeline:
         self.share_decoding = share_decoding
         policy = vae_policy or VAEPolicy.choose(runtime.device())
         self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
-        self._dtype = runtime.compute_dtype(precision)
+        self._precision = precision
+        runtime.compute_dtype(precision)  # ValueError for one that the device does not have
         self._compiled: set[tuple[Any, ...]] = set()
         self.text = LazyModel(lambda: self._load_text(text_encoder))
         self.transformer = LazyModel(
@@ -126,11 +128,12 @@ class Pipeline:
         vae_policy: VAEPolicy | None = None,
         memory: int | None = None,
     ) -> "Pipeline":
-        """The pipeline of a model folder in the release's layout, `<model_path>/<version>` and `<model_path>/vae`; "demo" ships.
+        """Open a model folder in the release's layout; "demo" is the model that ships. See the constructor.
 
-        text_encoder: folder of T5, or None for a pipeline that takes embeddings only. memory: bytes that may be used, by
-        default what is free; the models stay loaded while they fit, else each is loaded for its stage. The other arguments
-        are those of the constructor. Raises WeightsError for folders or files that are missing, damaged or of another model.
+        version: folder of the transformer, `<model_path>/<version>`; needed if there are several.
+        text_encoder: folder of T5, or None for a pipeline that takes embeddings only.
+        memory: bytes to use, by default what is free. Models that do not fit together are loaded in turn.
+        Raises WeightsError for files that are missing, damaged or of another model.
         """
         named = None if text_encoder is None or str(text_encoder) == BESIDE_THE_MODEL else text_encoder
         spec = ModelSpec.find(model_path, version, named)
@@ -151,13 +154,13 @@ class Pipeline:
         return pipe
 
     def load(self, models: Sequence[LazyModel[Any]]) -> None:
-        """Load these models, so that every fault of their files is found now; they stay only if the pipeline is resident."""
+        """Load these models to find faulty files now; they stay only if the pipeline is resident."""
         for model in models:
             model.get()
             self.release(model)
 
     def release(self, model: LazyModel[Any]) -> None:
-        """The work of a model is done for now: let it go where memory is short."""
+        """Free a model whose work is done, unless the pipeline is resident."""
         if not self.resident:
             model.release()
 
@@ -177,10 +180,12 @@ class Pipeline:
         upstream: bool = False,
         after_step: AfterStep | None = None,
     ) -> Video:
-        """A video of the prompt; what is None is the model's default. `num_frames` 1 is a picture.
+        """Generate a video of the prompt. None stands for the model's default.
 
-        seed: of a numpy Generator, which draws the initial noise and then what the sampler adds. upstream: sample like the
-        reference, see `denoise`. Raises ValueError for values that this model cannot sample.
+        seed: of the numpy Generator for the initial noise and for the noise that samplers add.
+        num_frames: 1 makes a picture.
+        upstream: sample as the reference does, see `denoise`.
+        Raises ValueError for values that this model cannot sample.
         """
         chosen = {
             "num_sampling_steps": steps,
@@ -207,7 +212,10 @@ class Pipeline:
         return Video(frames, sampling.fps, {**metadata, "model": str(self.spec.paths.transformer)})
 
     def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings float32 (B, L, D) and masks float32 (B, L), 1 for tokens. Raises ValueError in a pipeline without text encoder."""
+        """Embeddings (B, L, D) and masks (B, L), 1 for tokens, both float32.
+
+        Raises ValueError in a pipeline without text encoder.
+        """
         tokenizer, encoder = self.text.get()
         self._announce("the text encoder", self.spec.text_length)
         return encode_text(tokenizer, encoder, prompts, self.spec.text_length)
@@ -221,7 +229,10 @@ class Pipeline:
         upstream: bool = False,
         after_step: AfterStep | None = None,
     ) -> np.ndarray:
-        """Latents float32 (B, C, T, h, w) of B videos, each from its own seed. text and negative: embeddings and masks of `encode`."""
+        """Latents float32 (B, C, T, h, w) of B videos, one for each seed.
+
+        text, negative: embeddings and masks from `encode`, of B prompts and of B or 1 negative prompts.
+        """
         generators = [np.random.default_rng(seed) for seed in seeds]
         noise = draw(generators, self.spec.latent_shape(sampling.size, upstream))
         latents = self.denoise(
@@ -253,21 +264,24 @@ class Pipeline:
         generators: Sequence[np.random.Generator] | None = None,
         after_step: AfterStep | None = None,
     ) -> Tensor:
-        """Latents (B, C, T, h, w) as a tensor, from unit-variance noise of that shape. Inputs are tensors or arrays.
+        """Denoise latents (B, C, T, h, w), at first unit-variance noise. Inputs may be tensors or arrays.
 
-        text_embeds (B, L, D), text_mask (B, L) or None for all tokens; the negative ones (B or 1, ...), read only for a
-        guidance_scale above 1. temporal: False leaves out what joins frames, for pictures. generators: one for each video, for samplers
-        that add noise (default: seeded with the video's row). after_step: gets the latents (numpy) after each evaluation.
-        upstream: sample like the reference: the samplers' bare constructors, and both texts without a mask,
-        cut to the prompt's length (one prompt) or with zeros that are attended to (several).
+        text_embeds, text_mask: (B, L, D), and (B, L) or None for all tokens.
+        negative_embeds, negative_mask: the same with B or 1 rows; read only if guidance_scale is above 1.
+        temporal: False skips the blocks that join frames, for pictures.
+        generators: one for each video, for samplers that add noise; by default seeded with the video's row.
+        after_step: gets the latents as an array after each step.
+        upstream: as in the reference, samplers have their bare constructors, and texts have no mask: those of
+            one prompt are cut to its length, those of several are zero beyond their length.
         """
-        x, embeds, mask = _host(latents), _host(text_embeds), _host(text_mask)
+        x, embeds, mask = _array(latents), _array(text_embeds), _array(text_mask)
         negative, negative_mask = (
-            (_host(negative_embeds), _host(negative_mask)) if is_guided(guidance_scale) else (None, None)
+            (_array(negative_embeds), _array(negative_mask)) if is_guided(guidance_scale) else (None, None)
         )
         if negative is None and is_guided(guidance_scale):
             raise ValueError(
-                f"guidance_scale {guidance_scale} needs negative_embeds: pass those of an empty prompt, or guidance_scale=1"
+                f"guidance_scale {guidance_scale} needs negative_embeds: "
+                "pass those of an empty prompt, or guidance_scale=1"
             )
         if upstream:
             embeds, negative = upstream_text(embeds, mask, negative)
@@ -278,21 +292,22 @@ class Pipeline:
         network = Denoiser(transformer, texts, masks, temporal, self.mesh)
         chosen = make_sampler(sampler, steps, upstream)
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
-        return ms.Tensor(
+        return to_tensor(
             sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
         )
 
     def decode(self, latents: Array) -> Tensor:
         """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3)."""
-        vae, x = self.vae.get(), _host(latents)
+        vae, x = self.vae.get(), _array(latents)
         self._announce("the decoder", x.shape[2:])
-        return ms.Tensor(decode_frames(vae, x))
+        return to_tensor(decode_frames(vae, x))
 
     def _load_text(self, encoder: T5Encoder | None) -> tuple[Tokenizer, T5Encoder]:
         folder = self.spec.paths.text_encoder
         if folder is None:
             raise WeightsError(
-                f"{self.spec.paths.path} was opened without a text encoder: name the folder of T5 with text_encoder="
+                f"{self.spec.paths.path} was opened without a text encoder: "
+                "name the folder of T5 with text_encoder="
             )
         if encoder is None:
             encoder = T5Encoder.from_pretrained(folder) if self.resident else T5Encoder.streamed(folder)
@@ -301,10 +316,9 @@ class Pipeline:
     def _load_transformer(self, pretrained_ckpt: str | Path | None, weights_dtype: str) -> LatteT2V:
         transformer = LatteT2V(self.spec.transformer, {})
         transformer.load_weights(pretrained_ckpt or self.spec.paths.transformer, weights_dtype)
-        if self._dtype != ms.float32:
-            transformer.weights = {
-                name: value.astype(self._dtype) for name, value in transformer.weights.items()
-            }
+        if self._precision != "fp32":
+            dtype = runtime.compute_dtype(self._precision)
+            transformer.weights = {name: value.astype(dtype) for name, value in transformer.weights.items()}
         return transformer
 
     def _load_vae(self) -> CausalVAE:
@@ -315,23 +329,24 @@ class Pipeline:
         return vae
 
     def _announce(self, stage: str, *shape: Any) -> None:
-        """Say that a stage compiles where it meets new shapes."""
+        """Log that a stage compiles when it meets new shapes."""
         if (stage, shape) not in self._compiled:
             self._compiled.add((stage, shape))
             log.info("compiling %s", stage)
 
 
-def _host(x: Array | None) -> Any:
-    return x.asnumpy() if isinstance(x, ms.Tensor) else x
+def _array(x: Array | None) -> Any:
+    return x if x is None or isinstance(x, np.ndarray) else x.asnumpy()
 
 
 def _stack(negative: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
-    """(R, B, ...) of [negative, positive], R = 1 without a negative half; a single negative row serves all videos."""
+    """(R, B, ...): [negative, positive] or [positive]. One negative row serves all videos."""
     if negative is None:
         return positive[None]
     if negative.shape[1:] != positive.shape[1:]:
         raise ValueError(
-            f"negative_embeds are {negative.shape[1:]} and text_embeds {positive.shape[1:]}: pad them to one length"
+            f"negative_embeds are {negative.shape[1:]} and text_embeds {positive.shape[1:]}: "
+            "pad them to one length"
         )
     return np.stack([np.broadcast_to(negative, positive.shape), positive])
 

@@ -1,4 +1,4 @@
-"""What a transformer in training makes of a few prompts: an mp4 each, and a sheet with frames of all of them."""
+"""Preview of a transformer in training: an mp4 for each of a few prompts, and a sheet with frames of all."""
 
 import logging
 from collections.abc import Sequence
@@ -20,18 +20,20 @@ log = logging.getLogger(__name__)
 
 
 class Preview:
-    """Samples the same prompts from the same noise each time, with the defaults of the model folder."""
+    """Samples the same prompts from the same noise each time, with the model folder's defaults."""
 
     def __init__(self, prompts: Sequence[str], spec: ModelSpec) -> None:
-        """prompts: sentences, or .txt and .csv files of them. spec: the transformer's folder may lack weights.
+        """Read the prompts: sentences, or .txt and .csv files of them.
 
-        Raises ValueError for prompts and for weights of the autoencoder that are not there.
+        spec: the transformer's folder may lack weights.
+        Raises ValueError for prompts or weights of the autoencoder that are missing.
         """
         self.prompts, self.spec = read_prompts(prompts), spec
         weight_files(spec.paths.vae)
         if spec.text_encoder is None:
             raise WeightsError(
-                "validation_prompts needs the text encoder: name its folder with --text_encoder_name, or leave it out"
+                "validation_prompts needs the text encoder: "
+                "name its folder with --text_encoder_name, or leave validation_prompts out"
             )
 
     def __call__(

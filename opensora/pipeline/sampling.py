@@ -1,4 +1,4 @@
-"""From noise to latents: the loop of a sampler around a network, on plain numpy arrays. No device is involved here."""
+"""From noise to latents: the loop of a sampler around a network, on numpy arrays alone."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,8 +7,8 @@ import numpy as np
 from opensora.diffusion import Sampler
 from opensora.diffusion.guidance import guide
 
-# Scaled latents (B, C, T, H, W) and a timestep -> noise and variance (B, 2*C, T, H, W), or (2*B, ...) as [negative, positive].
 Network = Callable[[np.ndarray, float], np.ndarray]
+"""Latents (B, C, T, h, w), timestep -> noise and variance (R*B, 2*C, T, h, w); R = 2 if guided, else 1."""
 
 
 def sample(
@@ -19,10 +19,10 @@ def sample(
     generators: Sequence[np.random.Generator],
     after_step: Callable[[np.ndarray], None],
 ) -> np.ndarray:
-    """Denoise unit-variance latents (B, C, T, H, W) to data.
+    """Denoise latents (B, C, T, h, w) that are unit-variance noise at first.
 
-    generators: one for each video, for the samplers that add noise. after_step gets the latents after each evaluation.
-    Raises ValueError when the numbers do not stay finite.
+    generators: one for each video, for samplers that add noise. after_step: gets the latents after each step.
+    Raises ValueError if the numbers do not stay finite.
     """
     x = latents * np.float32(sampler.init_noise_sigma)
     for i, timestep in enumerate(sampler.timesteps):
@@ -33,23 +33,23 @@ def sample(
         after_step(x)
     if not np.isfinite(x).all():
         raise ValueError(
-            f"sampling with guidance_scale {guidance_scale} left the range of numbers: use a smaller one, such as 7.5"
+            f"sampling with guidance_scale {guidance_scale} overflowed: use a smaller one, such as 7.5"
         )
     return x
 
 
 def draw(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal numbers, float32 (len(generators), *shape), each video's from its own generator."""
+    """Standard normal numbers, float32 (B, *shape): each video's from its own generator."""
     return np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators])
 
 
 def upstream_text(
     embeds: np.ndarray, mask: np.ndarray | None, negative: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(embeds, negative) as the reference hands them to the network, which then gets no mask. All (B, L, D), mask (B, L).
+    """(embeds, negative) as the reference gives them to the network, without a mask.
 
-    One prompt: both lose what lies beyond the prompt's own length. Several: padding of the prompts becomes zero and is
-    attended to, negative ones stay as they are.
+    All (B, L, D), mask (B, L). Both texts of a single prompt are cut to its length. The padding of several
+    prompts becomes zero and is attended to; their negative texts stay as they are.
     """
     if mask is None:
         return embeds, negative

@@ -1,4 +1,4 @@
-"""How a model samples: defaults of its folder, completed and checked before MindSpore is imported."""
+"""How a model samples: the defaults of its folder, completed and checked. Does not import MindSpore."""
 
 import math
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ OWN_DEFAULTS = "generate.yaml"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a video is sampled, with nothing left open. Sizes in pixels and frames of the video."""
+    """All settings of sampling a video; height and width in pixels."""
 
     num_frames: int
     height: int
@@ -37,7 +37,7 @@ class Sampling:
 
 
 def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
-    """`given` fields of Sampling; those that are absent or None come from the model's preset and configuration.
+    """Sampling with the given fields; those absent or None come from the model's preset and configuration.
 
     Raises ValueError for values that this model cannot sample.
     """

@@ -1,7 +1,6 @@
-"""The three stages, callables of plain numpy arrays in front of the models: text, one evaluation of the denoiser, pixels."""
+"""The three stages as functions of numpy arrays: encode texts, denoise one step, decode latents."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.pixels import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.causal_vae.config import LATENT_SCALE
+from opensora.nn.tensor import Tensor
 from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedFrameExchange, gather_frames, local_shard
@@ -21,21 +21,20 @@ ms = runtime.mindspore()
 def encode_text(
     tokenizer: Tokenizer, encoder: T5Encoder, prompts: Sequence[str], max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings float32 (B, L, D) and masks float32 (B, L), 1 for tokens, of cleaned prompts; L is max_length.
+    """Embeddings (B, L, D) and masks (B, L), 1 for tokens, of cleaned prompts, both float32; L is max_length.
 
-    One prompt at a time: the rounding of a matrix product depends on its number of rows, and the same prompt shall give the
-    same bytes in any company.
+    Each prompt is encoded alone, because the rounding of a matrix product depends on its number of rows: a
+    prompt gives the same bytes whichever others are encoded with it.
     """
     input_ids, mask = tokenizer([clean_caption(prompt, sampling=True) for prompt in prompts], max_length)
     return encoder.each(input_ids, mask), mask.astype(np.float32)
 
 
 class Denoiser:
-    """One evaluation of the transformer under fixed texts, whose keys and values are computed here, once.
+    """The transformer under fixed texts, whose keys and values it computes once.
 
-    text_embeds: (R, B, L, D), R = 2 for [negative, positive] or 1 without guidance; text_mask: (R, B, L) or None.
-    On a CPU each video is computed by itself, with its negative half: there a batch gains nothing, and the bytes of a video
-    do not depend on it. Other devices take the whole batch at once.
+    On a CPU each video is computed alone, with its negative half: a batch saves nothing there, and would
+    change the last bits of a video. Other devices compute the whole batch at once.
     """
 
     def __init__(
@@ -46,7 +45,11 @@ class Denoiser:
         temporal: bool,
         mesh: Mesh | None = None,
     ) -> None:
-        """mesh: processes that share the frames of the videos and the halves of the guidance; all get the same inputs."""
+        """Compute the keys and values of the texts.
+
+        text_embeds, text_mask: (R, B, L, D), and (R, B, L) or None; R = 2 for [negative, positive], else 1.
+        mesh: processes that share frames and halves of the guidance; all get the same inputs.
+        """
         self.transformer = transformer
         self.temporal = temporal
         self.mesh = mesh or Mesh()
@@ -62,7 +65,7 @@ class Denoiser:
             for group in self.groups
         ]
 
-    def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Any, Any]:
+    def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
         keys_values = self.transformer.text_keys_values(ms.Tensor(_flat(embeds)))
         return keys_values, None if mask is None else ms.Tensor(_flat(mask), ms.float32)
 
@@ -91,7 +94,7 @@ class Denoiser:
 def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
     """Latents (B, C, T, h, w) -> frames uint8 (B, F, H, W, 3).
 
-    One video at a time, which bounds the memory and keeps its bytes independent of the batch.
+    Each video is decoded alone: that bounds the memory, and its bytes do not depend on the batch.
     """
     videos = []
     for i in range(len(latents)):
@@ -99,6 +102,11 @@ def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
             to_bytes(vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy())
         )
     return np.concatenate(videos)
+
+
+def to_tensor(x: np.ndarray) -> Tensor:
+    """A tensor of the framework for callers outside the stages."""
+    return ms.Tensor(x)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from opensora.files import sync_folder, write_atomic
-from opensora.models.kinds import KINDS, find_kind
+from opensora.models.formats import FORMATS, find_format
 from opensora.train.checkpoint import write_manifest
 from opensora.weights import WeightsError, latest_checkpoint, load_config, save_tensors
 from opensora.weights.files import WeightsFile
@@ -85,8 +85,8 @@ def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path
     The full shape of a parameter gives its number of parts.
     """
     files = [open_file(path) for path in _rank_files(source)]
-    kind = KINDS[find_kind(files[0].path)]
-    config = load_config(model_config) if model_config is not None else kind.published()
+    kind = FORMATS[find_format(files[0].path)]
+    config = load_config(model_config) if model_config is not None else kind.release_config()
     whole = kind.shapes(config)
     path = target / "rank_0" / FULL
     if path.exists():

@@ -1,4 +1,4 @@
-"""Release folders: strict loading and atomic saving of a model's configuration and weights. Arrays in and out are numpy's."""
+"""Model folders: strict loading and atomic saving of configurations and weights as numpy arrays."""
 
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model

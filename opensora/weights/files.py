@@ -1,4 +1,7 @@
-"""Reading one file of weights, one tensor at a time; here safetensors, PyTorch's and MindSpore's own formats beside."""
+"""Files of weights, read one tensor at a time.
+
+This module has the interface and the reader of safetensors.
+"""
 
 import json
 import mmap
@@ -17,18 +20,18 @@ DTYPES = {
     "I32": "<i4",
     "I64": "<i8",
     "F16": "<f2",
-    "BF16": "<u2",  # numpy has no bfloat16: its bits are read as integers
+    "BF16": "<u2",  # bits of a bfloat16, which numpy does not have
     "F32": "<f4",
     "F64": "<f8",
 }
 
 
 class WeightsError(ValueError):
-    """A model folder or weights file cannot be used; the message is one sentence that names the file and the remedy."""
+    """A model folder or a weights file cannot be used. The message names the file and the remedy."""
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies in its file: name of the storage type as in safetensors, shape, offset of its first byte in the file."""
+    """Type (as safetensors names it) and shape of a tensor, and the offset of its first byte in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -36,9 +39,9 @@ class Entry(NamedTuple):
 
 
 class WeightsFile:
-    """A file of named tensors, read one at a time. `entries` maps each name to its Entry.
+    """A file of named tensors; `entries` maps each name to its Entry.
 
-    Raises WeightsError for a file that is missing.
+    Raises WeightsError for a missing file.
     """
 
     entries: dict[str, Entry]
@@ -49,9 +52,9 @@ class WeightsFile:
             raise WeightsError(f"{self.path} does not exist: check the path, or download the file again")
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor `name`; every floating storage type becomes float32.
+        """The tensor `name`; floating types become float32.
 
-        Raises WeightsError for a storage type that numpy cannot hold, and for NaN or infinite values.
+        Raises WeightsError for a type that numpy does not have, and for NaN or infinite values.
         """
         return self._converted(name, self._stored(name, self._dtype(name)))
 
@@ -63,7 +66,7 @@ class WeightsFile:
         """What of the file was read into memory for `share` leaves it, until it is used again."""
 
     def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
-        """The rows (N,) of a table (R, ...), as `read` would give them, without reading the others: (N, ...)."""
+        """The rows `numbers` (N,) of a table (R, ...), as from `read`: (N, ...). Other rows are not read."""
         entry = self.entries[name]
         rows = np.empty((len(numbers), *entry.shape[1:]), self._dtype(name))
         with open(self.path, "rb") as file:
@@ -73,7 +76,7 @@ class WeightsFile:
         return self._converted(name, rows)
 
     def read_range(self, name: str, start: int, stop: int) -> np.ndarray:
-        """The items start..stop of a vector, as `read` would give them: (stop - start,)."""
+        """The items start to stop of a vector, as from `read`: (stop - start,)."""
         dtype = self._dtype(name)
         offset = self.entries[name].offset + start * dtype.itemsize
         return self._converted(name, np.fromfile(self.path, dtype, stop - start, offset=offset))
@@ -86,7 +89,8 @@ class WeightsFile:
         stored = self.entries[name].dtype
         if stored not in DTYPES:
             raise WeightsError(
-                f"{self.path}: {name} is stored as {stored}, which cannot be read: save it as F32, F16 or BF16"
+                f"{self.path}: {name} is stored as {stored}, which cannot be read: "
+                "save it as F32, F16 or BF16"
             )
         return np.dtype(DTYPES[stored])
 
@@ -98,18 +102,20 @@ class WeightsFile:
                 values = values.astype(np.float32, copy=False)
             if not is_finite(values):
                 raise WeightsError(
-                    f"{self.path}: {name} holds NaN or infinite values: use an earlier checkpoint or download it again"
+                    f"{self.path}: {name} holds NaN or infinite values: "
+                    "use an earlier checkpoint, or download it again"
                 )
         return values
 
 
 class TensorFile(WeightsFile):
-    """A safetensors file whose header was checked. Raises WeightsError for a file that is missing, truncated or damaged."""
+    """A safetensors file. Raises WeightsError for one that is missing, truncated or damaged."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         try:
-            # Only a check of header, offsets and length: the library has no bfloat16 for numpy, so the bytes are read below.
+            # Checks header, offsets and length. The library cannot read bfloat16 into numpy, so this class
+            # does.
             with safe_open(self.path, framework="np"):
                 pass
         except (SafetensorError, OSError) as error:
@@ -142,16 +148,16 @@ class TensorFile(WeightsFile):
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """The float32 array whose upper sixteen bits are `bits` (uint16)."""
+    """The float32 values of bfloat16 `bits` (uint16)."""
     return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
 
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """The bits (uint16) of finite float32 `values`, rounded to nearest, ties to even."""
+    """The bfloat16 bits (uint16) of finite float32 `values`, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def is_finite(values: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite, without a temporary array of the same size."""
+    """Whether no value is NaN or infinite. Allocates no temporary array."""
     return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))

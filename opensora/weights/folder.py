@@ -1,4 +1,4 @@
-"""Where the parts of a model lie on the disk, in the release's layout or in the package (the demo model)."""
+"""Folders of a model's parts, in the layout of the release or in the package (the demo model)."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ DEMO = Path(__file__).parent.parent / "demo"
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The folders of one model. `text_encoder` is None where none was given and none lies in `path`."""
+    """The folders of one model. `text_encoder` is None if it was not given and is not in `path`."""
 
     path: Path
     transformer: Path
@@ -26,11 +26,12 @@ def find_model(
     text_encoder: str | Path | None = None,
     num_frames: int | None = None,
 ) -> ModelFolder:
-    """The folders `<model_path>/<version>`, `<model_path>/vae` and the text encoder's; nothing of them is read yet.
+    """Find the folders of a model; no weights are read.
 
-    model_path: "demo" is the model that ships in the package. version: may be left out where there is only one, or one for videos
-    of `num_frames` frames, such as 65x512x512.
-    text_encoder: a folder; left out, `<model_path>/text_encoder` where it exists. Raises WeightsError for what is missing.
+    model_path: a folder with `vae/` and a folder for each version; "demo" is the model in the package.
+    version: such as 65x512x512. Optional if there is one version, or one for videos of `num_frames` frames.
+    text_encoder: a folder. Default: `<model_path>/text_encoder`, if it exists.
+    Raises WeightsError for a folder or config.json that is missing.
     """
     path = DEMO if str(model_path) == "demo" else Path(model_path)
     if not path.is_dir():
@@ -39,7 +40,8 @@ def find_model(
         )
     if not (path / "vae" / "config.json").is_file():
         raise WeightsError(
-            f"{path} has no vae/config.json: name the folder that holds vae/ and the transformer's folder beside it"
+            f"{path} has no vae/config.json: "
+            "name the folder that contains vae/ and the folder of the transformer"
         )
     versions = sorted(
         item.parent.name
@@ -47,19 +49,11 @@ def find_model(
         if item.parent.name not in ("vae", "text_encoder")
     )
     if version is None:
-        fitting = [name for name in versions if name.startswith(f"{num_frames}x")]
-        versions = fitting if len(fitting) == 1 else versions
-        if len(versions) != 1:
-            found = (
-                f"holds {', '.join(versions)}: choose one with --version"
-                if versions
-                else "holds no transformer: download it"
-            )
-            raise WeightsError(f"{path} {found}")
-        version = versions[0]
+        version = _only_version(path, versions, num_frames)
     if version not in versions:
         raise WeightsError(
-            f"{path} has no version {version!r}{did_you_mean(version, versions)}: it holds {', '.join(versions) or 'none'}"
+            f"{path} has no version {version!r}{did_you_mean(version, versions)}: "
+            f"it holds {', '.join(versions) or 'none'}"
         )
     if text_encoder is None and (path / "text_encoder").is_dir():
         text_encoder = path / "text_encoder"
@@ -72,8 +66,21 @@ def find_model(
     )
 
 
+def _only_version(path: Path, versions: list[str], num_frames: int | None) -> str:
+    if not versions:
+        raise WeightsError(f"{path} holds no transformer: download it")
+    fitting = [name for name in versions if name.startswith(f"{num_frames}x")]
+    for names in (versions, fitting):
+        if len(names) == 1:
+            return names[0]
+    raise WeightsError(f"{path} holds {', '.join(versions)}: choose one with --version")
+
+
 def find_autoencoder(path: str | Path) -> Path:
-    """The folder of the autoencoder: `path`/vae of a model folder, or `path` itself. Raises WeightsError where there is none."""
+    """The folder of an autoencoder: `path`/vae of a model folder, or `path`.
+
+    Raises WeightsError if there is none.
+    """
     path = DEMO if str(path) == "demo" else Path(path)
     if not path.is_dir():
         raise WeightsError(
@@ -81,11 +88,11 @@ def find_autoencoder(path: str | Path) -> Path:
         )
     found = next((folder for folder in (path / "vae", path) if (folder / "config.json").is_file()), None)
     if found is None:
-        raise WeightsError(f"{path} has no vae/config.json: name a model folder, or the autoencoder's own")
+        raise WeightsError(f"{path} has no vae/config.json: name a model folder or an autoencoder's folder")
     return found
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A remark in brackets about the choice that is spelled most alike, or nothing."""
+    """The choice with the most similar spelling as " (did you mean ...?)", or ""."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

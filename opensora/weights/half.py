@@ -1,4 +1,4 @@
-"""Arrays kept in 16 bits and handed out in float32."""
+"""Arrays that are stored in 16 bits and read as float32."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +10,7 @@ LARGEST_HALF = 65504.0
 
 
 class HalfStorage(Mapping[str, np.ndarray]):
-    """What `arrays` hold, rounded once to "fp16" or "bf16" and kept so; each access gives a float32 array of its own.
+    """A copy of `arrays` in "fp16" or "bf16"; reading one gives a new float32 array.
 
     Raises WeightsError for values that float16 cannot hold.
     """

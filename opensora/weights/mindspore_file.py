@@ -1,4 +1,4 @@
-"""MindSpore's own .ckpt files: messages of protocol buffers behind one another, each with a name and a tensor or a part of one."""
+"""MindSpore's .ckpt files: protocol buffer messages, each with a name and a tensor or a part of one."""
 
 import binascii
 import mmap
@@ -15,13 +15,13 @@ TYPES = {
     "Bool": "BOOL", "UInt8": "U8", "Int8": "I8", "Int16": "I16", "Int32": "I32", "Int64": "I64",
     "Float16": "F16", "BFloat16": "BF16", "Float32": "F32", "Float64": "F64",
 }  # fmt: skip
-VARINT, BYTES = 0, 2  # of the wire types, the two that these messages use
+VARINT, BYTES = 0, 2  # the wire types in these messages
 CHECKSUM, CHECKSUM_LENGTH = b"crc_num", 17
-PART = 512 * 2**20  # the framework keeps messages below this, since some readers take no larger ones
+PART = 512 * 2**20  # the framework's limit for messages, since some readers reject larger ones
 
 
 class _Field(NamedTuple):
-    """A number, or the range of bytes start..end with -1 for a number."""
+    """A field with a value, or with the bytes start to end and the value -1."""
 
     number: int
     value: int
@@ -30,7 +30,10 @@ class _Field(NamedTuple):
 
 
 class MindSporeFile(WeightsFile):
-    """What mindspore.save_checkpoint wrote, MindSpore 2.3 and later, without encryption. Raises WeightsError for a damaged file."""
+    """An unencrypted file of mindspore.save_checkpoint, MindSpore 2.3 or later.
+
+    Raises WeightsError for a damaged file.
+    """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
@@ -46,10 +49,11 @@ class MindSporeFile(WeightsFile):
                 raise
             raise self._damaged() from error
         for name, entry in self.entries.items():
-            # A type that cannot be read is an error only where that tensor is wanted.
-            if entry.dtype in DTYPES and sum(length for _, length in self._parts[name]) != prod(
-                entry.shape
-            ) * _item_size(entry.dtype):
+            # A type that cannot be read is an error only when the tensor is read.
+            if entry.dtype not in DTYPES:
+                continue
+            length = sum(length for _, length in self._parts[name])
+            if length != prod(entry.shape) * np.dtype(DTYPES[entry.dtype]).itemsize:
                 raise self._damaged()
 
     def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
@@ -67,7 +71,7 @@ class MindSporeFile(WeightsFile):
         return values.reshape(self.entries[name].shape)
 
     def _end(self, data: mmap.mmap) -> int:
-        """Where the messages end: before a checksum, if the file has one, which must be right."""
+        """The end of the messages. If a checksum follows, it must be right."""
         end = len(data) - CHECKSUM_LENGTH
         if end < 0 or data[end : end + len(CHECKSUM)] != CHECKSUM:
             return len(data)
@@ -89,7 +93,7 @@ class MindSporeFile(WeightsFile):
         if message.number != 1 or not name:
             raise IndexError
         if tensor is None:
-            return  # a hash table of embeddings, which no model here has
+            return  # a hash table of embeddings
         shape: list[int] = []
         kind, content = "", None
         for field in _fields(data, tensor.start, tensor.end):
@@ -103,7 +107,7 @@ class MindSporeFile(WeightsFile):
             raise IndexError
         length = content.end - content.start
         if shape == [0] and length:
-            shape = []  # how the framework writes a scalar
+            shape = []  # the framework writes a scalar like this
         entry = Entry(TYPES.get(kind, kind or "an unknown type"), tuple(shape), content.start)
         known = self.entries.setdefault(name, entry)
         if known.shape != entry.shape or known.dtype != entry.dtype:
@@ -112,16 +116,17 @@ class MindSporeFile(WeightsFile):
 
     def _damaged(self) -> WeightsError:
         return WeightsError(
-            f"{self.path} is truncated, damaged, encrypted, or not a checkpoint of MindSpore or PyTorch: download it again"
+            f"{self.path} is truncated, damaged, encrypted, or not a checkpoint of MindSpore or PyTorch: "
+            "download it again"
         )
 
 
 def write_checkpoint(
     file: BinaryIO, weights: Mapping[str, np.ndarray], rename: Callable[[str], str] = str
 ) -> None:
-    """Write `weights`, each asked for once, as a .ckpt that MindSpore's load_checkpoint reads, under the names of `rename`.
+    """Write a .ckpt file for MindSpore's load_checkpoint, with names from `rename`.
 
-    They are float32 there, or int64 where they are whole numbers.
+    Floating weights are stored as float32, integers as int64. Each weight is read once.
     """
     for name in weights:
         value = weights[name]
@@ -138,7 +143,7 @@ def write_checkpoint(
 
 
 def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[_Field]:
-    """The fields of a message. IndexError for what is no message."""
+    """The fields of a message. Raises IndexError for other content."""
     while position < end:
         tag, position = _varint(data, position, end)
         value, position = _varint(data, position, end)
@@ -175,10 +180,6 @@ def _text(data: mmap.mmap, field: _Field) -> str:
     if field.end - field.start > 4096:
         raise IndexError
     return data[field.start : field.end].decode()
-
-
-def _item_size(dtype: str) -> int:
-    return np.dtype(DTYPES[dtype]).itemsize
 
 
 def _varint_field(number: int, value: int) -> bytes:

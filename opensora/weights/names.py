@@ -1,24 +1,25 @@
-"""What a weight is called in the files of PyTorch trainers and of the published MindSpore version, and in the release."""
+"""Names of weights in the release, in files of PyTorch trainers, and in the published version (MindSpore)."""
 
 import re
 from collections.abc import Container, Iterator
 
-# Wrappers that a training network put round the model.
+# Wrappers of training networks around the model.
 PREFIXES = ("network.", "module.", "model.", "autoencoder.", "first_stage_model.", "vae.", "transformer.")
 ENDINGS = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}
 BLOCK = re.compile(r"^blocks\.(\d+)\.(spatial|temp)_block\.")
 BLOCKS = {"spatial": "transformer_blocks", "temp": "temporal_transformer_blocks"}
 
-# What lies beside the weights in .pt and .ckpt files: tables of positions, which are computed, and a trainer's own state.
+# Tensors of .pt and .ckpt files that are not weights: tables of positions, which are computed, and training
+# state.
 BESIDE = {
-    "temp_pos_embed", "pos_embed.pos_embed", "epoch_num", "step_num", "cur_epoch", "cur_step", "global_step", "learning_rate", "lr",
-    "loss_scale", "beta1_power", "beta2_power",
+    "temp_pos_embed", "pos_embed.pos_embed", "epoch_num", "step_num", "cur_epoch", "cur_step", "global_step",
+    "learning_rate", "lr", "loss_scale", "beta1_power", "beta2_power",
 }  # fmt: skip
 STATE = ("moment1.", "moment2.", "adam_m.", "adam_v.", "ema.")
 
 
 def release_name(stored: str, known: Container[str]) -> str:
-    """The name in `known` that `stored` stands for, or `stored` itself where none fits."""
+    """The name in `known` for the name `stored` in a file, or `stored` itself if there is none."""
     name = stored
     for name in _unwrapped(stored):
         if name in known:
@@ -31,12 +32,12 @@ def release_name(stored: str, known: Container[str]) -> str:
 
 
 def lies_beside(stored: str) -> bool:
-    """Whether a tensor of a .pt or .ckpt file is none of the weights but a table of positions or a trainer's state."""
+    """Whether a tensor of a .pt or .ckpt file is a table of positions or training state, not a weight."""
     return any(name in BESIDE or name.startswith(STATE) for name in _unwrapped(stored))
 
 
 def _unwrapped(name: str) -> Iterator[str]:
-    """The name, and what is left of it without each of the wrappers round it."""
+    """The name, then the name without its first wrapper, its first two, and so on."""
     yield name
     while (prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)) is not None:
         name = name.removeprefix(prefix)
@@ -44,7 +45,7 @@ def _unwrapped(name: str) -> Iterator[str]:
 
 
 def mindspore_name(name: str) -> str:
-    """What the published MindSpore version's converters call the weight `name` of a VAE, a LatteT2V or a T5 encoder."""
+    """The published version's name of the weight `name` of a VAE, a LatteT2V or a T5 encoder."""
     stem, _, part = name.rpartition(".")
     if stem == "shared" or stem.endswith(("embed_tokens", "relative_attention_bias")):
         return f"{stem}.embedding_table"

@@ -1,7 +1,9 @@
-"""A reader of the pickles inside PyTorch's files that can build tensors' descriptions and plain containers, and nothing else.
+"""A safe reader for the pickles in PyTorch's files: it builds descriptions of tensors and plain containers
+only.
 
-A pickle is a program for a small stack machine, and Python's own reader lets that program call anything. This one knows the
-few instructions that a dict of tensors needs, calls only the functions in CALLABLES below, all of which are ours, and refuses the rest.
+A pickle is a program for a stack machine, and Python's reader lets that program call any function. This
+reader knows the few instructions that a dict of tensors needs, calls the functions in CALLABLES only, and
+rejects the rest.
 """
 
 import struct
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 
 from opensora.weights.files import WeightsError
 
-# Storage classes of PyTorch, and what safetensors calls their items.
+# Storage classes of PyTorch, and the types of their items in the words of safetensors.
 STORAGES = {
     "torch.FloatStorage": "F32",
     "torch.HalfStorage": "F16",
@@ -26,12 +28,13 @@ STORAGES = {
     "torch.BoolStorage": "BOOL",
 }
 LARGEST = 2**62
-# Some thousand tensors take half a megabyte. The limit keeps a file of nothing but instructions from filling the memory.
+# Some thousand tensors take half a megabyte. Without a limit, a file of nothing but instructions could fill
+# the memory.
 LONGEST = 4 * 2**20
 
 
 class Storage(NamedTuple):
-    """A run of items of one type: the key under which the file holds it, and how many items are used of it."""
+    """A block of items of one type: its key in the file, and the number of items that are used."""
 
     dtype: str
     key: str
@@ -48,7 +51,7 @@ class Described(NamedTuple):
 
 
 class _Refused(Exception):
-    """What the pickle holds that a file of weights does not."""
+    """The pickle contains something that a file of weights does not."""
 
 
 class _Mark:
@@ -64,19 +67,21 @@ def _whole_numbers(values: Any) -> tuple[int, ...]:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Described:
-    """A view that must lie inside its storage and hold no more items than it, so that a small file cannot ask for much memory."""
+    """A view of a storage.
+
+    It must lie inside the storage and have no more items, so that a small file cannot claim much memory.
+    """
     if not isinstance(storage, Storage):
         raise _Refused("a tensor without a storage")
     (offset,), shape, strides = _whole_numbers((offset,)), _whole_numbers(shape), _whole_numbers(strides)
     if len(shape) != len(strides) or len(shape) > 16:
         raise _Refused("a tensor whose strides do not fit its shape")
     count = prod(shape)
-    last = (
-        offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        if count
-        else offset
-    )
-    if last >= storage.items + (not count) or count > storage.items:
+    # The index after the last item; an empty view may begin at the end of its storage.
+    end = offset
+    if count:
+        end += 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if end > storage.items or count > storage.items:
         raise _Refused(
             f"a tensor of shape {list(shape)} that reaches beyond its storage of {storage.items} items"
         )
@@ -133,14 +138,14 @@ class _Global(NamedTuple):
 
 
 def _describe(value: object) -> str:
-    # Not its repr: lists that share their parts can be small in the file and endless in print.
+    # Not its repr: nested lists that share items are small in a file but endless in print.
     return value.name if isinstance(value, _Global) else f"a {type(value).__name__}"
 
 
 class Machine:
-    """Runs the instructions of one pickle that starts at data[position].
+    """Runs the instructions of the pickle that starts at data[position].
 
-    Afterwards `position` is behind its end, and `storages` has those that it mentioned, by their keys.
+    Afterwards `position` is the end of the pickle, and `storages` has its storages by their keys.
     """
 
     def __init__(self, data: bytes | mmap, position: int = 0) -> None:
@@ -152,7 +157,10 @@ class Machine:
         self.storages: dict[str, Storage] = {}
 
     def run(self, where: object) -> Any:
-        """The object that the pickle describes. `where` names the file in the message of the WeightsError for any other content."""
+        """The object that the pickle describes.
+
+        Raises WeightsError, which names the file `where`, for other content.
+        """
         try:
             while (code := self._take(1)) != b".":
                 if code not in _INSTRUCTIONS:
@@ -239,14 +247,13 @@ class Machine:
         self._push(CALLABLES[function.name](*arguments))
 
     def _build(self) -> None:
-        # State beside the items of a dict (a state_dict has `_metadata`) means nothing to the weights.
+        # Attributes of a dict, such as `_metadata` of a state_dict, are ignored.
         self._pop()
         self._top(dict)
 
     def _storage(self) -> None:
-        kind, dtype, key, _, count, *view = (
-            self._pop()
-        )  # the fourth is the device, the last a part of a storage in older files
+        # The fourth item is the device; in older files the last is a part of a storage.
+        kind, dtype, key, _, count, *view = self._pop()
         if (
             kind != "storage"
             or not isinstance(dtype, _Global)
@@ -282,7 +289,7 @@ _INSTRUCTIONS: dict[bytes, Callable[[Machine], object]] = {
     b"G": lambda m: m._push(struct.unpack(">d", m._take(8))[0]),
     b"X": lambda m: m._text(m._number("I")),
     b"\x8c": lambda m: m._text(m._number("B")),
-    b"U": lambda m: m._text(m._number("B")),  # Python 2's text
+    b"U": lambda m: m._text(m._number("B")),  # text of Python 2
     b"T": lambda m: m._text(m._number("i")),
     b"}": lambda m: m._push({}),
     b"]": lambda m: m._push([]),

@@ -1,4 +1,4 @@
-"""Strict loading of a model: config.json of its folder, and weights by name and shape from whatever files hold them."""
+"""Strict loading of a model: config.json, and weights that are checked by name and shape."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,22 +17,19 @@ log = logging.getLogger(__name__)
 
 NAMES_SHOWN, LONGEST_NAME = 10, 200
 FLOATING = ("F16", "BF16", "F32", "F64")
-COUNTER = "num_batches_tracked"  # the only whole numbers among PyTorch's weights
+COUNTER = "num_batches_tracked"  # the only integers among PyTorch's weights
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
-    """The object in `folder`/config.json. Raises WeightsError where folder or file is missing or is not such an object."""
+    """The object in `folder`/config.json. Raises WeightsError if it is missing or not a JSON object."""
     folder = Path(folder)
     path = folder / "config.json"
     require_folder(folder)
     if not path.is_file():
-        inside = sorted(item.parent.name for item in folder.glob("*/config.json"))
-        remedy = (
-            f"name one of the folders inside it: {', '.join(inside)}"
-            if inside
-            else "check the path, or download the folder again"
-        )
+        remedy = "check the path, or download the folder again"
+        if inside := sorted(item.parent.name for item in folder.glob("*/config.json")):
+            remedy = f"name one of the folders inside it: {', '.join(inside)}"
         raise WeightsError(f"{folder} has no config.json: {remedy}")
     return read_object(path)
 
@@ -43,7 +40,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def check_types(defaults: object, values: Mapping[str, Any]) -> None:
-    """Raises WeightsError for the first of `values`, those of a config.json, that is of another type than the attribute of `defaults`."""
+    """Raise WeightsError for a value of a config.json whose type differs from the attribute of `defaults`."""
     for name, value in values.items():
         default = getattr(defaults, name)
         example = default[0] if isinstance(default, tuple) and default else default
@@ -52,7 +49,8 @@ def check_types(defaults: object, values: Mapping[str, Any]) -> None:
             _is_like(item, example) for item in items
         ):
             raise WeightsError(
-                f"config.json says {name} = {value!r:.80}, where something like {default!r} belongs: correct it"
+                f"config.json says {name} = {value!r:.80}, where something like {default!r} belongs: "
+                "correct it"
             )
 
 
@@ -63,10 +61,13 @@ def _is_like(value: Any, example: Any) -> bool:
 
 
 class TensorSource(Mapping[str, np.ndarray]):
-    """The tensors of a release, already checked by name and shape, each read when it is asked for: floating ones become float32."""
+    """The tensors of a model, checked by name and shape.
+
+    Each is read on access; floating types become float32.
+    """
 
     def __init__(self, where: Mapping[str, tuple[WeightsFile | None, str, tuple[int, ...]]]) -> None:
-        """where: for every tensor its file (None for one of zeros), its name there, and its shape."""
+        """where: the file of every tensor (None for zeros), its name in that file, and its shape."""
         self._where = where
         self.dtypes = {
             name: "F32" if file is None else file.entries[stored].dtype
@@ -89,7 +90,7 @@ class TensorSource(Mapping[str, np.ndarray]):
         return arrays
 
     def rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
-        """These rows (N,) of a table (R, ...), the others unread: (N, ...)."""
+        """The rows `numbers` (N,) of a table (R, ...): (N, ...). Other rows are not read."""
         file, stored, _ = self._where[name]
         return self[name][numbers] if file is None else file.read_rows(stored, numbers)
 
@@ -120,14 +121,18 @@ def open_weights(
     aliases: Mapping[str, str] = EMPTY,
     unused: Iterable[str] = (),
 ) -> TensorSource:
-    """The tensors of a release, in the order of `expected`, floating ones as float32, none of them read yet.
+    """Open the tensors of a model, in the order of `expected`. Each is read on access.
 
-    source: what `weight_files` takes. Names of other trainers and of the published MindSpore version become the release's.
-    expected: name and shape of every tensor that the model has. ignore: prefixes of names that may lie in the file unused.
-    aliases: for some names, another under which a file may hold the same tensor.
-    unused: names of the release that nothing computes with; files of other trainers may lack them, and they become zeros.
-    Raises WeightsError for missing, unexpected or wrongly shaped tensors (all of them in one message) and for damaged files; reading
-    a tensor raises it for NaN.
+    source: see `weight_files`. Names of other trainers and of the published version are mapped to the
+    release's.
+    expected: name and shape of every tensor of the model.
+    ignore: prefixes of names that a file may contain and the model does not use.
+    aliases: a second name for some tensors, which a file may have instead.
+    unused: names that no computation reads. Files of other trainers may lack these tensors, which become
+    zeros.
+
+    Raises WeightsError, with all names in one message, for missing or unexpected tensors and for wrong
+    shapes; also for damaged files. Reading a tensor raises it for NaN.
     """
     files = [open_file(path) for path in weight_files(source, stem)]
     place = files[0].path if len(files) == 1 else Path(source)
@@ -145,10 +150,7 @@ def open_weights(
     unexpected = [name for name in left if name not in ignored]
     if ignored:
         log.info(
-            "%s: %d tensors that this model does not use were left out (%s)",
-            place,
-            len(ignored),
-            _some(ignored),
+            "%s: ignored %d tensors that the model does not use (%s)", place, len(ignored), _some(ignored)
         )
     zeros = [] if all(map(_is_release, files)) else [name for name in unused if name not in found]
     missing = [name for name in expected if name not in found and name not in zeros]
@@ -167,7 +169,7 @@ def _is_release(file: WeightsFile) -> bool:
 def _by_release_name(
     files: list[WeightsFile], place: Path, known: set[str]
 ) -> dict[str, tuple[WeightsFile, str]]:
-    """File and name there of every tensor. A name that occurred twice would make the result depend on the order."""
+    """The file of every tensor and its name there. A name that occurs twice is an error."""
     held: dict[str, tuple[WeightsFile, str]] = {}
     twice = []
     for file in files:
@@ -204,12 +206,12 @@ def _faults(
 
 
 def _plain(shape: tuple[int, ...], file: WeightsFile) -> list[int]:
-    # MindSpore's one-dimensional convolutions keep an axis of length one that the release's have not.
+    # One-dimensional convolutions of MindSpore have an axis of length 1 that the release does not have.
     return [size for size in shape if size != 1 or not isinstance(file, MindSporeFile)]
 
 
 def _some(names: list[str]) -> str:
     rest = len(names) - NAMES_SHOWN
-    # A file decides on its names: they must not steer the terminal.
+    # Names come from a file: control characters must not reach the terminal.
     shown = [name if name.isprintable() else repr(name) for name in names[:NAMES_SHOWN]]
     return ", ".join(name[:LONGEST_NAME] for name in shown) + (f" and {rest} more" if rest > 0 else "")

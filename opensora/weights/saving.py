@@ -1,4 +1,4 @@
-"""Saving configurations and weights in the layout of the release."""
+"""Save configurations and weights in the layout of the release."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def save_weights(
     stem: str = "diffusion_pytorch_model",
     dtype: str = "float32",
 ) -> None:
-    """Write `folder`/config.json and `folder`/<stem>.safetensors in the release's layout; `save_tensors` says what it raises."""
+    """Write `folder`/config.json and `folder`/<stem>.safetensors. Raises the errors of `save_tensors`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / f"{stem}.safetensors", weights, dtype)
@@ -39,10 +39,10 @@ def save_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def save_tensors(path: Path, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> None:
-    """Write a safetensors file. Of a TensorSource, one tensor at a time is in memory.
+    """Write a safetensors file. A TensorSource is read one tensor at a time.
 
-    dtype: how floating tensors are stored, "float32", "float16" or "bfloat16"; others keep their type.
-    Raises ValueError for another dtype, WeightsError for values that are not finite or overflow the storage type.
+    dtype: "float32", "float16" or "bfloat16" for floating tensors; others keep their type. Raises ValueError
+    for another dtype, and WeightsError for values that are not finite or overflow the dtype.
     """
     if dtype not in STORAGE:
         raise ValueError(f"dtype {dtype!r} is unknown: choose one of {', '.join(STORAGE)}")
@@ -60,9 +60,9 @@ def save_tensors(path: Path, weights: Mapping[str, np.ndarray], dtype: str = "fl
 def _write_tensors(
     file: BinaryIO, entries: Mapping[str, tuple[str, tuple[int, ...]]], weights: Mapping[str, np.ndarray]
 ) -> None:
-    """The safetensors format: length of the header, header padded to eight bytes, then each tensor's bytes."""
+    """The format: length of the header, header padded to a multiple of 8 bytes, bytes of each tensor."""
     item_sizes = {name: np.dtype(DTYPES[kind]).itemsize for name, (kind, _) in entries.items()}
-    # Wide types first, so that every tensor is aligned to its own item size.
+    # Wide types first, so that every tensor is aligned to its item size.
     order = sorted(entries, key=lambda name: (-item_sizes[name], name))
     # The reference refuses a file that does not say which framework's layout it has.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

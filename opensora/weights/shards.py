@@ -1,8 +1,9 @@
-"""An optimizer's state in several files, one a rank: `optimizer-<rank>-of-<ranks>.safetensors`, a second one's with a word before it.
+"""The state of an optimizer in one file per rank: `<prefix>optimizer-<rank>-of-<ranks>.safetensors`.
 
-The optimizer holds the moments of each group of weights as one long vector. A rank's file has its contiguous part of it as
-`<moment>.<group>`, such as `exp_avg.0`; the parts in the order of the ranks are the vector, which may be padded at its end. The
-file's metadata says in `layout`, as JSON, which weights follow one another in each group: [[["a.weight", [2, 3]], ...], ...].
+The optimizer has the moments of each group of weights as one flat vector. A rank's file holds its range of
+the vector as `<moment>.<group>`, such as `exp_avg.0`; the ranges in the order of the ranks are the vector,
+which may be padded at its end. The metadata `layout` lists names and shapes of the weights in each group, as
+JSON: [[["a.weight", [2, 3]], ...], ...].
 """
 
 import json
@@ -33,9 +34,12 @@ def save_shard(
     numbers: Mapping[str, np.ndarray],
     prefix: str = "",
 ) -> None:
-    """Write a rank's file. groups: names and shapes of the weights of each; parts: this rank's part of the moments of each group.
+    """Write the file of a rank.
 
-    numbers: what every rank holds alike, such as the count of steps. prefix: start of the file's name.
+    groups: names and shapes of the weights in each group.
+    parts: this rank's range of each moment, for each group.
+    numbers: values that are equal on all ranks, such as the number of steps.
+    prefix: the start of the file's name, to tell several optimizers apart.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in numbers.items()}
     arrays |= {
@@ -45,13 +49,12 @@ def save_shard(
     }
     layout = json.dumps([[[name, list(shape)] for name, shape in shapes.items()] for shapes in groups])
     content = save(arrays, {"layout": layout})
-    write_atomic(
-        folder / f"{prefix}optimizer-{rank}-of-{ranks}.safetensors", lambda file: file.write(content)
-    )
+    path = folder / f"{prefix}optimizer-{rank}-of-{ranks}.safetensors"
+    write_atomic(path, lambda file: file.write(content))
 
 
 class ShardedState(TensorSource):
-    """The whole state of the files in a folder, under `<weight>.<moment>`, each tensor put together when it is asked for.
+    """The state in the files of all ranks, under `<weight>.<moment>`. Each tensor is assembled on access.
 
     Raises WeightsError for a missing file, and for files that do not belong together.
     """
@@ -59,7 +62,7 @@ class ShardedState(TensorSource):
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self.files, groups = _open_shards(folder, prefix)
         first = self.files[0]
-        # Numbers such as the count of steps are the same in every file.
+        # Numbers, such as the number of steps, are the same in every file.
         super().__init__(
             {
                 name: (first, name, entry.shape)
@@ -67,9 +70,8 @@ class ShardedState(TensorSource):
                 if not VECTOR.fullmatch(name)
             }
         )
-        self._vectors: dict[
-            str, tuple[str, int]
-        ] = {}  # for every tensor the vector that it is part of, and where it starts
+        self._vectors: dict[str, tuple[str, int]] = {}
+        """The vector that contains each tensor, and the tensor's offset in it."""
         moments = sorted({match[1] for name in first.entries if (match := VECTOR.fullmatch(name))})
         for i, shapes in enumerate(groups):
             for moment in moments:
@@ -85,7 +87,8 @@ class ShardedState(TensorSource):
                 ]
                 if sum(lengths) < start:
                     raise WeightsError(
-                        f"{folder}: the parts of {vector} hold {sum(lengths)} of {start} values: copy all again"
+                        f"{folder}: the parts of {vector} hold {sum(lengths)} of {start} values: "
+                        "copy all files again"
                     )
         self.dtypes |= dict.fromkeys(self._vectors, "F32")
 
@@ -110,7 +113,7 @@ class ShardedState(TensorSource):
 
 
 def sharded_states(names: Iterable[str]) -> set[str]:
-    """Whose state lies in several of these files, as `ShardedState` takes it."""
+    """The prefixes of optimizers with more than one file among `names`."""
     return {match[1] for name in names if (match := PATTERN.fullmatch(name)) and match[3] != "1"}
 
 
@@ -120,12 +123,10 @@ def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict
     ]
     counts = {int(match[3]) for match in found}
     if len(counts) != 1:
-        what = (
-            f"no {prefix}optimizer-<rank>-of-<ranks>.safetensors"
-            if not counts
-            else f"files of runs with {sorted(counts)} ranks"
-        )
-        raise WeightsError(f"{folder} holds {what}: name the folder of one checkpoint")
+        content = f"no {prefix}optimizer-<rank>-of-<ranks>.safetensors"
+        if counts:
+            content = f"files of runs with {sorted(counts)} ranks"
+        raise WeightsError(f"{folder} holds {content}: name the folder of one checkpoint")
     ranks = counts.pop()
     missing = sorted(set(range(ranks)) - {int(match[2]) for match in found})
     if missing:
@@ -138,7 +139,7 @@ def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict
             layouts.append((opened.metadata() or {}).get("layout"))
     if layouts[0] is None or any(layout != layouts[0] for layout in layouts):
         raise WeightsError(
-            f"{folder}: the optimizer's files do not say the same layout of weights: copy the checkpoint again"
+            f"{folder}: the optimizer's files differ in their layout of weights: copy the checkpoint again"
         )
     try:
         return files, [

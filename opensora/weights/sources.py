@@ -1,4 +1,4 @@
-"""Which files hold a model's weights: a file of any kind, a model folder, a checkpoint of a run, or the run."""
+"""Find the weights of a model in a file, a model folder, a checkpoint, or a training run."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ from opensora.weights.torch_file import LEGACY, ZIP, TorchFile
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 STEMS = ("diffusion_pytorch_model", "model")
-PYTORCH_STEMS = {"model": "pytorch_model"}  # what a text encoder's .bin is called
+PYTORCH_STEMS = {"model": "pytorch_model"}  # the .bin of a text encoder
 
 
 def open_file(path: str | Path) -> WeightsFile:
-    """The reader for a file of weights: its ending and its first bytes tell which. Raises WeightsError."""
+    """A reader for a file of weights, chosen by its suffix and first bytes. Raises WeightsError."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path} is not a file of weights: name one that ends in {', '.join(SUFFIXES)}")
@@ -23,17 +23,20 @@ def open_file(path: str | Path) -> WeightsFile:
         return TensorFile(path)
     with open(path, "rb") as file:
         start = file.read(len(LEGACY))
-    # PyTorch and MindSpore share the ending .ckpt.
-    return (
-        TorchFile(path) if path.suffix != ".ckpt" or start.startswith((ZIP, LEGACY)) else MindSporeFile(path)
-    )
+    # The suffix .ckpt is used by PyTorch and by MindSpore.
+    if path.suffix == ".ckpt" and not start.startswith((ZIP, LEGACY)):
+        return MindSporeFile(path)
+    return TorchFile(path)
 
 
 def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> list[Path]:
-    """The files that hold the weights of `source`; some may not exist. Raises WeightsError for a source that is no model.
+    """The files with the weights of `source`, which need not exist. Raises WeightsError if it is no model.
 
-    source: a file; a model folder with `<stem>.safetensors` or `.bin`, or shards and their index, or one .ckpt; a checkpoint folder
-    of a run (its moving average, or its weights where it has none); or a run folder (its newest complete checkpoint).
+    source: one of
+        a file
+        a model folder with `<stem>.safetensors`, `<stem>.bin`, shards and their index, or one .ckpt file
+        a checkpoint of a run: its moving average, or else its weights
+        a run: its newest complete checkpoint
     """
     source = Path(source)
     if source.suffix in SUFFIXES and not source.is_dir():
@@ -56,12 +59,15 @@ def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> l
             return _shards(source / f"{name}.index.json", Path(name).suffix)
     converted = list(source.glob("*.ckpt"))
     if len(converted) == 1:
-        return converted  # where the published MindSpore version looks
+        return converted  # the layout of the published version
     return [source / f"{stem}.safetensors"]
 
 
 def folder_files(folder: Path) -> list[WeightsFile]:
-    """Readers of the weights in a folder of a model of any kind, none where it has none. Raises WeightsError for a missing shard."""
+    """Readers for the weights in the folder of any model; empty if there are none.
+
+    Raises WeightsError for a missing shard.
+    """
     for stem in STEMS:
         paths = weight_files(folder, stem)
         if any(path.is_file() for path in paths):
@@ -70,7 +76,7 @@ def folder_files(folder: Path) -> list[WeightsFile]:
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder, or None where it has none."""
+    """The newest complete checkpoint of a run, or None."""
     for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         if (folder / "manifest.json").is_file():
             return folder
@@ -91,7 +97,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def require_folder(folder: Path) -> None:
-    """Raises WeightsError where there is no such folder."""
+    """Raise WeightsError if the folder does not exist."""
     if not folder.is_dir():
         raise WeightsError(
             f"model folder {folder} does not exist: check the path, or download the model first"
@@ -105,12 +111,13 @@ def _shards(index: Path, suffix: str) -> list[Path]:
     for name in names.values():
         if not (isinstance(name, str) and Path(name).name == name and name.endswith(suffix)):
             raise WeightsError(
-                f"{index} names {name!r:.80}, which is not a file of its own folder: download it again from a place you trust"
+                f"{index} names {name!r:.80}, which is not a file of its own folder: "
+                "download it again from a place you trust"
             )
     return [index.parent / name for name in sorted(set(names.values()))]
 
 
 def hash_folder(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, str]:
-    """sha256 of every file in a model's folder that determines it, by name."""
+    """sha256, by name, of the files in a model folder that define the model."""
     files = folder / "config.json", folder / "spiece.model", *weight_files(folder, stem)
     return {path.name: hash_file(path) for path in files if path.is_file()}

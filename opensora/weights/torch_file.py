@@ -1,4 +1,4 @@
-"""PyTorch's own files (.pt, .pth, .bin, some .ckpt): a zip of a pickle and raw storages, or the older form without a zip."""
+"""Files of PyTorch (.pt, .pth, .bin, some .ckpt): a zip of a pickle and raw storages, or the older format."""
 
 import logging
 import mmap
@@ -16,18 +16,20 @@ from opensora.weights.pickled import LONGEST, Described, Machine, Storage
 log = logging.getLogger(__name__)
 
 ZIP = b"PK\x03\x04"
-LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # a pickled number that opens every file of the older form
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+"""A pickled number with which files of the older format begin."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-# Trainers wrap the weights, and the moving average is what their publishers sample with.
+# Keys under which trainers nest the weights. The moving average comes first: it is for sampling.
 WRAPPERS = ("ema", "state_dict", "model", "model_state_dict", "module")
-Stored = dict[str, tuple[int, int]]  # offset and length in bytes of every storage, by its key
+Stored = dict[str, tuple[int, int]]
+"""Offset and length in bytes of every storage, by its key."""
 
 
 class TorchFile(WeightsFile):
-    """What torch.save wrote: a dict of tensors, possibly inside others under one of WRAPPERS. Nothing in the file is ever run.
+    """A file of torch.save with a dict of tensors, which may be nested under WRAPPERS. No code in it is run.
 
-    Raises WeightsError for a file that is damaged, whose zip is not as PyTorch writes it, or that holds more than tensors and
-    plain containers.
+    Raises WeightsError for a file that is damaged, has a zip that PyTorch does not write, or contains more
+    than tensors and plain containers.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -40,7 +42,8 @@ class TorchFile(WeightsFile):
             content, stored = self._open_legacy()
         else:
             raise WeightsError(
-                f"{self.path} is not a file of PyTorch that can be read: save the weights again as .safetensors"
+                f"{self.path} is not a file of PyTorch that can be read: "
+                "save the weights again as .safetensors"
             )
         self.entries = {}
         self._views: dict[str, Described] = {}
@@ -92,7 +95,8 @@ class TorchFile(WeightsFile):
         root = next(iter(members), "").partition("/")[0]
         if f"{root}/data.pkl" not in members:
             raise WeightsError(
-                f"{self.path} has no data.pkl and is not a file of PyTorch: save the weights again as .safetensors"
+                f"{self.path} has no data.pkl and is not a file of PyTorch: "
+                "save the weights again as .safetensors"
             )
         pickled = self._bytes(*members[f"{root}/data.pkl"])
         if self._bytes(*members.get(f"{root}/byteorder", (0, 0))) not in (b"", b"little"):
@@ -106,7 +110,10 @@ class TorchFile(WeightsFile):
         return Machine(pickled).run(self.path), stored
 
     def _members(self) -> Stored:
-        """Offset and length of the content of every member. Refuses what PyTorch never writes, which is how archives attack."""
+        """Offset and length of the content of every member.
+
+        Rejects zip features that PyTorch does not use.
+        """
         members: Stored = {}
         with zipfile.ZipFile(self.path) as archive, open(self.path, "rb") as file:
             end = 0
@@ -118,7 +125,8 @@ class TorchFile(WeightsFile):
                     or "\0" in info.orig_filename
                 ):
                     raise WeightsError(
-                        f"{self.path} names {info.orig_filename[:80]!r}, a path outside of it: do not use this file"
+                        f"{self.path} names {info.orig_filename[:80]!r}, a path outside of it: "
+                        "do not use this file"
                     )
                 if (
                     info.compress_type != zipfile.ZIP_STORED
@@ -126,7 +134,8 @@ class TorchFile(WeightsFile):
                     or info.flag_bits & 1
                 ):
                     raise WeightsError(
-                        f"{self.path} is compressed or encrypted, which PyTorch's files never are: do not use this file"
+                        f"{self.path} is compressed or encrypted, which PyTorch's files never are: "
+                        "do not use this file"
                     )
                 file.seek(info.header_offset)
                 magic, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
@@ -140,7 +149,7 @@ class TorchFile(WeightsFile):
         return members
 
     def _open_legacy(self) -> tuple[Any, Stored]:
-        """Five pickles (a number, the protocol, facts about the machine, the content, the keys of the storages), then the storages."""
+        """Five pickles (magic number, protocol, machine, content, storage keys), then the storages."""
         stored: Stored = {}
         with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             position, results = 0, []
@@ -180,17 +189,14 @@ class TorchFile(WeightsFile):
                 break
             taken.append(inner)
             content = content[inner]
-        found = (
-            {name: value for name, value in content.items() if isinstance(value, Described)}
-            if isinstance(content, dict)
-            else {}
-        )
+        items = content.items() if isinstance(content, dict) else ()
+        found = {name: value for name, value in items if isinstance(value, Described)}
         if not found or not all(isinstance(name, str) for name in found):
             raise WeightsError(
                 f"{self.path} holds no tensors under names: save the model's state_dict, or use another file"
             )
         if taken:
-            log.info("%s: the weights were taken from %s in it", self.path, "/".join(taken))
+            log.info("%s: using the weights under %s", self.path, "/".join(taken))
         return found
 
     def _bytes(self, offset: int, length: int) -> bytes:

@@ -1,6 +1,7 @@
-"""Autoencoders of single images, such as sd-vae-ft-mse: whatever library saved one, its names become those of latent diffusion's code.
+"""Autoencoders of images, such as sd-vae-ft-mse, with the names of the latent-diffusion code for any source.
 
-They are also the names of the video autoencoder's layers, up to the convolutions' own `.conv`, so that inflating is a map of shapes.
+The video autoencoder has the same names of layers, with `.conv` after convolutions, so inflation only maps
+shapes.
 """
 
 import logging
@@ -33,7 +34,7 @@ UP = re.compile(r"^decoder\.up\.(\d+)\.")
 
 
 def is_vae_2d(file: WeightsFile) -> bool:
-    """Whether a file holds an image autoencoder: its convolutions are two-dimensional."""
+    """Whether a file contains an image autoencoder, whose convolutions are two-dimensional."""
     shapes = [
         entry.shape
         for name, entry in file.entries.items()
@@ -43,7 +44,10 @@ def is_vae_2d(file: WeightsFile) -> bool:
 
 
 def open_vae_2d(source: str | Path) -> TensorSource:
-    """The weights of an image autoencoder under latent diffusion's names, its attention's maps as 1x1 convolutions. Raises WeightsError."""
+    """The weights of an image autoencoder. Linear layers of the attention become 1x1 convolutions.
+
+    Raises WeightsError for other files.
+    """
     paths = weight_files(source)
     files = [open_file(path) for path in paths]
     if not any(map(is_vae_2d, files)):
@@ -65,11 +69,12 @@ def open_vae_2d(source: str | Path) -> TensorSource:
             shape = (*shape, 1, 1)
         if file.entries[stored].dtype not in FLOATING:
             raise WeightsError(
-                f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: use a file with weights in F32 or F16"
+                f"{file.path}: {stored} is stored as {file.entries[stored].dtype}: "
+                "use a file with weights in F32 or F16"
             )
         where[name] = file, stored, shape
     if left:
-        log.info("%s: %d tensors that are not the autoencoder's were left out", source, left)
+        log.info("%s: ignored %d tensors that are not the autoencoder's", source, left)
     return TensorSource(where)
 
 
@@ -82,7 +87,7 @@ def _latent_diffusion_name(stored: str, last_level: int) -> str:
         start, _, part = name.rpartition(".mid.attn_1.")
         layer, _, last = part.rpartition(".")
         name = f"{start}.mid.attn_1.{ATTENTION.get(layer, layer)}.{last}"
-    # One library counts the decoder's levels from the latents, the other from the pixels.
-    return (
-        name if name == published else UP.sub(lambda found: f"decoder.up.{last_level - int(found[1])}.", name)
-    )
+    if name == published:
+        return name
+    # Diffusers counts the levels of the decoder from the latents, latent diffusion from the pixels.
+    return UP.sub(lambda found: f"decoder.up.{last_level - int(found[1])}.", name)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from opensora.demo_data.render import Renderer
 
 SIDE = 64
-LOOP = 12
+LOOP = 48
 # Subject: colour of the body, colour of what turns on it, and how round it is.
 LOOKS = {
     "elephant": ((120, 120, 130), (40, 40, 50), 1.0),

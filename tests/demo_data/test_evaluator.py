@@ -1,20 +1,20 @@
 """Figures of the demo model's evaluation on clips whose motion, flicker and errors are known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from opensora.demo_data.evaluator import (
-    Judge,
-    Judgement,
     Row,
-    changes,
+    diversity,
     evaluate,
     psnr,
     squared_errors,
     summarise,
 )
+from opensora.demo_data.judge import Judge, Judgement, changes
 from opensora.demo_data.render import Renderer, demo_set
 from opensora.demo_data.report import breakdown, sheet, table
 from tests.demo_data.demo_cache import LOOKS, make_cache
@@ -79,7 +79,18 @@ def test_motion_ratio_is_about_one_for_real_clips_and_zero_for_still_ones(render
 
 def judgement(right: bool, ratio: float, flicker: float) -> Judgement:
     return Judgement(
-        "tiger", "blue", 0, "tiger" if right else "horse", "blue", (45.0, 75.0, 215.0), ratio, ratio, flicker
+        "tiger",
+        "blue",
+        0,
+        "tiger" if right else "horse",
+        "blue",
+        (45.0, 75.0, 215.0),
+        ratio,
+        ratio,
+        flicker,
+        21.0,
+        0.9,
+        right,
     )
 
 
@@ -94,7 +105,12 @@ def test_summary_counts_and_compares() -> None:
     assert rows["background colour right, %"].figure == 100 and rows["background colour right, %"].met
     assert rows["subject right, %"].figure == 75 and rows["subject right, %"].met is False
     assert rows["motion, times training clips (median)"].figure == 1.25
-    assert rows["motion within 0.5 to 2, % of clips"].figure == 50
+    assert (
+        rows["nearest rendering: PSNR, dB (median)"].figure == 21
+        and rows["nearest rendering: PSNR, dB (median)"].met
+    )
+    assert rows["nearest rendering: IoU of the masks (median)"].reconstructed == 0.9
+    assert rows["motion in the animation's direction, % of clips"].figure == 75
     assert (
         rows["background flicker, times reconstruction"].figure == 4
         and rows["background flicker, times reconstruction"].met is False
@@ -120,9 +136,12 @@ def test_perfect_model_meets_every_target_and_the_report_says_so(renderer: Rende
     assert len(evaluation.clips) == len(PAIRS) == len(captions) and captions[0].startswith(
         "an elephant on a "
     )
-    assert not evaluation.missed and all(row.met for row in evaluation.rows)
+    unmeasured = [row.name for row in evaluation.rows if row.figure is None]
+    assert not evaluation.missed and unmeasured == ["diversity over seeds, levels"]
     shown = table(evaluation)
-    assert len(shown.splitlines()) == 10 and "missed" not in shown and ">= 95  100.00  100.00" in shown
+    assert (
+        len(shown.splitlines()) == 13 and "missed" not in shown and re.search(r">= 99 +100.00 +100.00", shown)
+    )
     content = json.loads(json.dumps(evaluation.as_dict()))
     assert len(content["generated"]) == len(PAIRS) and content["rows"][0]["met"]
     assert not (sheet(evaluation) == (230, 0, 0)).all(-1).any()
@@ -134,7 +153,8 @@ def test_model_that_always_shows_the_same_is_found_out(renderer: Renderer) -> No
         renderer, lambda prompt, seed: np.repeat(still, 5, axis=0), lambda video: video, (5, 48), real_clips=2
     )
     names = [row.name.split(",")[0] for row in evaluation.missed]
-    assert names == ["background colour right", "subject right", "motion"]
+    assert names[:2] == ["background colour right", "subject right"] and "motion" in names
+    assert "nearest rendering: PSNR" in names
     lines = list(breakdown(evaluation.generated, "subject"))
     assert len(lines) == len(LOOKS) and any("x tiger" in line for line in lines)
     assert (sheet(evaluation) == (230, 0, 0)).all(-1).any()
@@ -144,3 +164,10 @@ def test_without_a_generator_only_the_ceilings_are_measured(renderer: Renderer) 
     evaluation = evaluate(renderer, None, lambda video: video, (3, 48), real_clips=2)
     measured = [row.name.split(":")[0] for row in evaluation.rows if row.figure is not None]
     assert measured == ["evaluator", "evaluator", "autoencoder", "autoencoder"] and evaluation.generated == []
+
+
+def test_diversity_is_the_difference_of_clips_of_one_pair() -> None:
+    dark, bright = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 30, np.uint8)
+    tiger, ghost = ("tiger", "blue"), ("ghost", "blue")
+    assert diversity([(tiger, dark), (tiger, bright), (ghost, dark)]) == 30
+    assert diversity([(tiger, dark), (ghost, bright)]) is None

@@ -33,7 +33,7 @@ def test_place_scale_and_resolution_cost_little(
     assert len(compared) > 3
     for clip in compared:
         match = nearest.frame(clip.video[0], "tiger", "blue")
-        assert match.psnr > 19 and match.iou > 0.9
+        assert match.psnr > 16 and match.iou > 0.9
 
 
 def test_a_missing_part_and_another_subject_cost_much(renderer: Renderer, nearest: NearestRendering) -> None:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.convert import Conversion, convert
-from opensora.models.kinds import find_kind
+from opensora.models.formats import find_format
 from opensora.runtime import mindspore
 from opensora.train.checkpoint import save_checkpoint
 from opensora.weights import TensorFile, WeightsError, open_file
@@ -38,7 +38,7 @@ def test_the_release_loads_as_published(caplog: pytest.LogCaptureFixture) -> Non
         assert_same(arrays(LatteT2V.from_pretrained(RELEASE / "5x32x32")), LATTE_VALUES)
         assert not caplog.text
         assert_same(arrays(CausalVAE.from_pretrained(RELEASE / "vae")), VAE_VALUES)
-        assert "2 tensors that this model does not use were left out (loss.discriminator" in caplog.text
+        assert "ignored 2 tensors that the model does not use (loss.discriminator" in caplog.text
         assert_same(arrays(T5Encoder.from_pretrained(RELEASE / "text_encoder")), T5_VALUES)
         assert (
             "decoder.block.0.layer.0.SelfAttention.q.weight, encoder.embed_tokens.weight, lm_head.weight"
@@ -155,7 +155,7 @@ def test_a_run_becomes_parts_of_a_model_folder(tmp_path: Path) -> None:
 
 
 def test_kinds_are_told_by_their_names(tmp_path: Path) -> None:
-    assert [find_kind(RELEASE / part) for part in ("5x32x32", "vae", "text_encoder", "t2v.pt")] == [
+    assert [find_format(RELEASE / part) for part in ("5x32x32", "vae", "text_encoder", "t2v.pt")] == [
         "transformer",
         "vae",
         "text_encoder",
@@ -167,10 +167,10 @@ def test_kinds_are_told_by_their_names(tmp_path: Path) -> None:
         ("first_stage_model.quant_conv.weight", "vae_2d"),
     ):
         save_file({name: np.zeros((1, 1, 1, 1), np.float32)}, tmp_path / "x.safetensors")
-        assert find_kind(tmp_path / "x.safetensors") == kind
+        assert find_format(tmp_path / "x.safetensors") == kind
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match=r"holds none of the known models \(LatteT2V, CausalVAE, "):
-        find_kind(tmp_path / "x.safetensors")
+        find_format(tmp_path / "x.safetensors")
 
 
 def test_heads_of_lpips(tmp_path: Path) -> None:

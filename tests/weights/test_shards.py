@@ -58,7 +58,7 @@ def test_parts_that_do_not_belong_together(tmp_path: Path) -> None:
         ShardedState(tmp_path)
     (tmp_path / "away").rename(tmp_path / "optimizer-1-of-3.safetensors")
     save_shard(tmp_path, 1, 3, SHAPES[:1], [{"exp_avg": np.zeros(2, np.float32)}], {})
-    with pytest.raises(WeightsError, match="do not say the same layout"):
+    with pytest.raises(WeightsError, match="differ in their layout"):
         ShardedState(tmp_path)
     save_shard(tmp_path, 1, 3, SHAPES, [{"exp_avg": np.zeros(1, np.float32)}] * 2, {})
     with pytest.raises(

@@ -73,7 +73,7 @@ def attend_in_frames(w: Weights, h: Tensor) -> Tensor:
 
 
 def mixed_attention(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    """AttnBlock3D of the class default: (C, T) is read as (T, C), which mixes channels and frames; kept as it was trained."""
+    """AttnBlock3D: reads (C, T) as (T, C), which mixes channels and frames, as its weights were trained."""
     q, k, v = _query_key_value(w, F.group_norm(x, w["norm.weight"], w["norm.bias"], batch, groups), batch)
     q, k, v = (_as_channels_first(part, batch) for part in (q, k, v))
     h = F.attention(_pixels_last_to_tokens(q), _pixels_last_to_tokens(k), _pixels_last_to_tokens(v))
@@ -144,7 +144,7 @@ def mixed_time_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Ten
 
 
 def time_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    """The first frame stays; each of the others becomes two by linear interpolation with half-pixel centres: T -> 2T - 1."""
+    """T -> 2T - 1: the first frame stays, the others are interpolated linearly with half-pixel centres."""
     if x.shape[0] == batch:
         return x
     rest = x[batch:]

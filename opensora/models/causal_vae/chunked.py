@@ -1,11 +1,12 @@
 """CausalVAE in little memory, exactly: layer by layer, each over chunks of frames.
 
-GroupNorm pools over time and upsampling in time looks one frame ahead, so a chunk cannot go through the whole network by itself.
-Here every layer runs over all chunks before the next one starts. Causal convolutions read two frames before their chunk, norms
-take sums over all frames that were made when the frames were written, and what is local to a frame (norms with known sums, 2-D
-blocks, upsampling in space) is computed when it is read. Nothing else is stored than the inputs of norms and of what joins frames.
+GroupNorm pools over time and upsampling in time looks one frame ahead, so a chunk cannot pass the whole
+network alone. Here each layer runs over all chunks before the next layer starts. A causal convolution also
+reads the two frames before its chunk. A norm uses sums over all frames, which are taken when frames are
+written. Whatever acts on single frames (norms with known sums, 2-D blocks, upsampling in space) is computed
+when it is read. So only the inputs of norms and of layers that join frames are stored.
 
-Operators run one by one: compiled code would keep its working memory for as long as it lives, for every shape, and gains no time here.
+Operators run one by one: compiled code would keep working memory for every shape and saves no time here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +29,12 @@ from opensora.models.causal_vae.frames import (
     Workspace,
 )
 from opensora.models.geometry import FLOAT
-from opensora.nn import F
+from opensora.nn import F, Tensor
 from opensora.nn.exchange import WorkSharing
 
-Function = Callable[..., Any]
+Function = Callable[..., Tensor]
 
-# What a chunk costs beside its frames, in frames.
+# Overhead of a chunk, in frames.
 COST_OF_A_CHUNK = 0.5
 
 
@@ -46,9 +47,9 @@ def run_chunked(
     workspace: Workspace,
     sharing: WorkSharing | None = None,
 ) -> np.ndarray:
-    """A chain of layers applied to a video (B, C, F, H, W); the result (B, C', F', H', W') equals that of the whole blocks.
+    """Apply a chain of layers to a video: (B, C, F, H, W) -> (B, C', F', H', W').
 
-    sharing: how several devices share the chunks, by default this one computes all.
+    sharing: how several devices share the chunks; by default this one computes all.
     """
     run = Run(engine, groups, workspace, sharing or WorkSharing())
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
@@ -65,13 +66,13 @@ def run_chunked(
 
 
 def chunk_frames(frames: int, frame_bytes: int) -> int:
-    """Frames of a chunk: about CHUNK_BYTES of them, and so many that the last chunk is nearly full."""
+    """Frames per chunk: about CHUNK_BYTES, chosen so that the last chunk is nearly full."""
     most = min(frames, max(1, CHUNK_BYTES // frame_bytes))
     return min(range(most, 0, -1), key=lambda size: -(-frames // size) * (size + COST_OF_A_CHUNK))
 
 
 def chunk_of(x: Frames, channels: int = 0) -> int:
-    """Frames of a chunk of x, or of a result with more channels; a video that is computed keeps its own chunks."""
+    """Frames per chunk of x, or of a result with `channels` channels. Mapped videos have their own."""
     if isinstance(x, Mapped):
         return x.chunk
     frames, batch, own, height, width = x.shape
@@ -79,7 +80,7 @@ def chunk_of(x: Frames, channels: int = 0) -> int:
 
 
 def chunks(x: Frames) -> Iterator[np.ndarray]:
-    """Numbers of the frames of every chunk, all of one length: the last frame is named again where the last chunk is short."""
+    """Frame numbers of every chunk, all of one length: a short last chunk repeats the last frame."""
     size = chunk_of(x)
     for start in range(0, x.shape[0], size):
         yield np.minimum(np.arange(start, start + size), x.shape[0] - 1)
@@ -89,7 +90,7 @@ def chunks(x: Frames) -> Iterator[np.ndarray]:
 
 
 class Run:
-    """What the layers of a run share: the groups of their norms, where activations are stored, and who computes which chunk."""
+    """What the layers share: groups of norms, store of activations, division of chunks among devices."""
 
     def __init__(self, engine: Engine, groups: int, workspace: Workspace, sharing: WorkSharing) -> None:
         self.engine = engine
@@ -108,7 +109,7 @@ class Run:
         return on_frames
 
     def computed(self, *videos: Frames) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-        """Chunk by chunk: the number of its first frame, and what it is in each of some videos of the same chunks."""
+        """For each chunk, the number of its first frame and its frames in each video."""
 
         def read(frames: np.ndarray) -> tuple[np.ndarray, ...]:
             return tuple(video.read(frames) for video in videos)
@@ -122,7 +123,7 @@ class Run:
             target.write(start, value)
 
     def stored(self, x: Frames) -> Stored:
-        """x itself if it is stored with its statistics, else computed once."""
+        """x itself if it is stored, else x computed and stored."""
         if isinstance(x, Stored):
             return x
         target = self.workspace.store(x.shape)
@@ -131,7 +132,7 @@ class Run:
         return target
 
     def normalised(self, x: Frames, weights: Weights, function: Function) -> Mapped:
-        """x after a norm over all frames and whatever `function` adds to it."""
+        """x after a norm over all frames; `function` applies the norm and what follows it."""
         if isinstance(x, Stored):
             statistics = x.statistics
         else:
@@ -152,9 +153,9 @@ class Run:
         return Mapped(x, x.shape, chunk_of(x), chunk, keep=2)
 
     def convolved(
-        self, x: Frames, weights: Weights, function: Function, stride: int = 1, **more: Any
+        self, x: Frames, weights: Weights, function: Function, stride: int = 1, **more: Tensor
     ) -> Mapped:
-        """x after a causal convolution; weights as the layer's own, `more` for the block."""
+        """x after a causal convolution; weights: the layer's own, more: further weights of `function`."""
         kernel = np.ascontiguousarray(
             as_array(weights["weight"]).transpose(2, 0, 1, 3, 4)
         )  # (taps, out, in, kh, kw)
@@ -175,7 +176,7 @@ class Run:
 
 
 def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    """Blocks that treat every frame as a video of its own."""
+    """Blocks that act on single frames."""
     frames, batch, _, height, width = x.shape
     size = layer.kind.resize((frames, height, width))[1:]
     shape = (frames, batch, layer.channels_out, *size)
@@ -188,7 +189,7 @@ def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     narrows = layer.channels_out < layer.channels_in
-    # What is larger than the result is computed twice rather than stored.
+    # An input larger than the result is computed twice rather than stored.
     x = x if narrows and isinstance(x, Mapped) else run.stored(x)
     first = run.convolved(
         run.normalised(x, subset(w, "norm1"), _activate), subset(w, "conv1.conv"), _convolve
@@ -214,7 +215,7 @@ def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 
 def _add(run: Run, x: Stored, other: Frames) -> None:
-    """x + other, in the place of x."""
+    """x + other, in place of x."""
     for start, (value, more) in run.computed(other, x):
         x.write(start, more + value)
 
@@ -227,7 +228,7 @@ def _frame_attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 
 def _whole(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    """Layers that mix all frames in a way that has no chunks: they see the whole video, on the smallest level."""
+    """A layer that needs all frames at once; it is on the level with the smallest frames."""
     x = run.stored(x)
     everything = x.read(np.arange(x.shape[0]))
     compute = run.bound(BLOCKS[layer.kind.block].function, w)
@@ -260,7 +261,7 @@ def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
 
 
 def _mixed_time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
-    # Stored at once: what follows may read it twice, and this convolution is dear.
+    # Stored at once: the next layer may read it twice, and this convolution is expensive.
     return run.stored(
         run.convolved(
             Interpolated(run.stored(x)), subset(w, "conv.conv"), _mixed_up, mix_factor=w["mix_factor"]
@@ -286,36 +287,36 @@ CHUNKED: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
 # --- functions of a chunk ---
 
 
-def _activate(w: Any, x: Any) -> Any:
+def _activate(w: Weights, x: Tensor) -> Tensor:
     return F.silu(_normalise(w, x))
 
 
-def _normalise(w: Any, x: Any) -> Any:
+def _normalise(w: Weights, x: Tensor) -> Tensor:
     return F.normalise_channels(x, w["weight"], w["bias"], w["mean"], w["variance"])
 
 
-def _convolve(w: Any, window: Any, batch: int) -> Any:
+def _convolve(w: Weights, window: Tensor, batch: int) -> Tensor:
     return F.sum_over_taps(window, w["kernel"], w["bias"], batch)
 
 
-def _pointwise(w: Any, x: Any) -> Any:
+def _pointwise(w: Weights, x: Tensor) -> Tensor:
     return F.sum_over_taps(
         x, F.reshape(w["weight"], (1, *w["weight"].shape[:2], 1, 1)), w["bias"], 1, padding=(0, 0, 0, 0)
     )
 
 
-def _mean_of_three(w: Any, window: Any, batch: int) -> Any:
+def _mean_of_three(w: Weights, window: Tensor, batch: int) -> Tensor:
     return mean_of_three(window, batch)
 
 
-def _mixed_down(w: Any, window: Any, batch: int) -> Any:
+def _mixed_down(w: Weights, window: Tensor, batch: int) -> Tensor:
     mix = F.sigmoid(w["mix_factor"])
     return mix * mean_of_three(window, batch) + (1.0 - mix) * F.sum_over_taps(
         window, w["kernel"], w["bias"], batch, 2
     )
 
 
-def _mixed_up(w: Any, window: Any, batch: int) -> Any:
+def _mixed_up(w: Weights, window: Tensor, batch: int) -> Tensor:
     mix = F.sigmoid(w["mix_factor"])
     return mix * window[(w["kernel"].shape[0] - 1) * batch :] + (1.0 - mix) * F.sum_over_taps(
         window, w["kernel"], w["bias"], batch

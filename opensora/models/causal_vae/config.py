@@ -1,4 +1,4 @@
-"""CausalVAE's configuration, and its encoder and decoder as chains of layers. Imports nothing of MindSpore."""
+"""CausalVAE's configuration, and its encoder and decoder as chains of layers. Does not import MindSpore."""
 
 from dataclasses import dataclass, fields
 from math import prod
@@ -15,7 +15,10 @@ LATENT_SCALE = 0.18215
 
 @dataclass(frozen=True)
 class CausalVAEConfig:
-    """The release's config.json, whose blocks have the names of `LAYER_KINDS`. The defaults are those of the v1.1.0 weights."""
+    """The release's config.json; blocks are named as in `LAYER_KINDS`.
+
+    The defaults are those of the v1.1.0 weights.
+    """
 
     hidden_size: int = 128
     hidden_size_mult: tuple[int, ...] = (1, 2, 4, 4)
@@ -26,7 +29,8 @@ class CausalVAEConfig:
     resolution: int = 256
     attn_resolutions: tuple[int, ...] = ()
     norm_num_groups: int = 32
-    """Not in the release, whose norms have 32 groups. A narrow model needs fewer: a norm of single channels erases flat colour."""
+    """The release always has 32 groups. A narrow model needs fewer: a norm of single channels erases flat
+    colour."""
     q_conv: str = "CausalConv3d"
     encoder_conv_in: str = "Conv2d"
     encoder_conv_out: str = "CausalConv3d"
@@ -60,7 +64,10 @@ class CausalVAEConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CausalVAEConfig":
-        """From the content of a config.json; other keys are ignored. Raises ValueError for an unknown block."""
+        """From the content of a config.json; other keys are ignored.
+
+        Raises ValueError for an unknown block.
+        """
         names = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
@@ -69,7 +76,7 @@ class CausalVAEConfig:
         }
         check_types(cls(), chosen)
         config = cls(**chosen)
-        encoder_layers(config), decoder_layers(config)  # which look every layer up
+        encoder_layers(config), decoder_layers(config)  # looks up every block
         return config
 
     @property
@@ -96,7 +103,7 @@ def layer(name: str, prefix: str, channels_in: int, channels_out: int | None = N
     """
     if name not in LAYER_KINDS:
         raise ValueError(
-            f"the VAE's config names the block {name!r}, which is unknown: choose one of {', '.join(LAYER_KINDS)}"
+            f"the VAE's config names the unknown block {name!r}: choose one of {', '.join(LAYER_KINDS)}"
         )
     return Layer(
         LAYER_KINDS[name], prefix, channels_in, channels_in if channels_out is None else channels_out
@@ -175,8 +182,5 @@ def weight_shapes(config: CausalVAEConfig) -> Shapes:
 
 
 def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
-    """The weights of a CausalVAE in any published format or in our checkpoints, without those of its training loss.
-
-    Raises WeightsError.
-    """
+    """The weights of a CausalVAE in any format, without those of its training loss. Raises WeightsError."""
     return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))

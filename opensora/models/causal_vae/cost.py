@@ -1,4 +1,4 @@
-"""What the autoencoder costs: floating-point operations, and memory whole, in chunks or in tiles. Imports nothing of MindSpore."""
+"""Cost of the autoencoder: operations, and memory whole, in chunks or in tiles. Does not import MindSpore."""
 
 from math import prod
 
@@ -9,14 +9,15 @@ from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.flops import attention_scores, linear
 from opensora.models.geometry import FLOAT, Size
 
-# Measured on a CPU, where every compiled block keeps its working memory: in units of channels * frames * height * width of full size.
+# Measured on a CPU, where compiled blocks keep their working memory: float32 values per channel and pixel of
+# the video.
 WHOLE_DECODE, WHOLE_ENCODE = 30, 15
-# Chunks that are alive at once: the window of a convolution, what it was made from, its taps and their sum.
+# Chunks alive at once: the window of a convolution, its source, its taps and their sum.
 CHUNKS = 12
 
 
 def encode_flops(config: CausalVAEConfig, size: Size, tiling: Tiling | None = None) -> int:
-    """Operations of encoding one video of (frames, height, width) pixels, with tiles counted one by one."""
+    """Operations of encoding one video of (frames, height, width) pixels, whole or tile by tile."""
     tiles = [size] if tiling is None else tiling.tiles(size)
     return sum(_chain_flops(encoder_layers(config), tile) for tile in tiles)
 
@@ -28,7 +29,7 @@ def decode_flops(config: CausalVAEConfig, latent_size: Size, tiling: Tiling | No
 
 
 def decode_bytes(config: CausalVAEConfig, latent_size: Size, policy: VAEPolicy, batch: int = 1) -> int:
-    """Bytes of activations of decoding latents of (frames, height, width), which are more than those of encoding."""
+    """Bytes of activations for decoding latents of (frames, height, width). Encoding takes less."""
     tiles = None if policy.tiling is None else policy.tiling.in_latents(config.strides)
     if tiles is not None and tiles.splits(latent_size):
         return whole_bytes(config, config.strides.pixel_size(tiles.first(latent_size)), batch)
@@ -46,7 +47,7 @@ def whole_bytes(config: CausalVAEConfig, size: Size, batch: int = 1, decode: boo
 def chunked_bytes(
     config: CausalVAEConfig, size: Size, batch: int = 1, decode: bool = True
 ) -> tuple[int, int]:
-    """Bytes of (what is stored between the layers, what the chunks take). The first may be in a file; an upper bound.
+    """Upper bounds of the bytes of (stored activations, chunks at work). The former may lie in a file.
 
     size: (frames, height, width) of the latents for a decode, of the video for an encode.
     """
@@ -65,14 +66,14 @@ def chunked_bytes(
 
 
 def _stored_bytes(layer: Layer, previous: Layer | None, before: int, after: int) -> int:
-    """A layer's input and output, and between the two halves of a residual layer its middle; see chunked.py."""
+    """Bytes that chunked.py stores for a layer: its input and output, and the middle of a residual layer."""
     if not layer.kind.stores:
         return 0
     if layer.kind.form == "residual" and layer.channels_in != layer.channels_out:
         if layer.channels_in > layer.channels_out and previous is not None:
             before //= (
                 previous.kind.up.space**2
-            )  # the input of an upsampling is stored, which is computed twice
+            )  # an upsampling before it is computed twice, only its input is stored
         return 2 * after + before
     return before + after
 

@@ -1,7 +1,10 @@
-"""Videos (T, B, C, H, W) float32 on the host that are read a few frames at a time: stored, computed on demand, or interpolated.
+"""Videos (T, B, C, H, W) float32 on the host, read a few frames at a time.
 
-What is stored lies in memory up to a budget and in a scratch file beyond it. Every read names its frames, so a causal convolution
-repeats the first frame, and a short last chunk the last one, by naming them again.
+They are stored, computed on demand, or interpolated.
+
+A workspace stores them in memory up to a budget and in scratch files beyond it. Every read lists frame
+numbers, so a causal convolution repeats the first frame, and a short last chunk the last one, by listing it
+again.
 """
 
 import tempfile
@@ -16,7 +19,7 @@ import numpy as np
 from opensora.models.geometry import FLOAT
 
 CHUNK_BYTES = 2**24
-# Rows of pixels that are squared together: as many as stay in a processor's cache.
+# Pixels that are squared together: as many as fit in a processor's cache.
 CACHED = 2**16
 
 Shape = tuple[int, ...]
@@ -29,16 +32,19 @@ class Frames(Protocol):
     shape: Shape
 
     def read(self, frames: np.ndarray) -> np.ndarray:
-        """These frames, (len(frames), B, C, H, W), not to be written to."""
+        """These frames, (len(frames), B, C, H, W), read-only."""
         ...
 
     def release(self) -> None:
-        """The video is not needed any more."""
+        """Free the video, which is not needed any more."""
         ...
 
 
 class Statistics:
-    """Mean and centred sum of squares of every frame and channel, float64 (T, B, C), which add up exactly to those of groups."""
+    """Mean and centred sum of squares of every frame and channel, float64 (T, B, C).
+
+    They add up to those of groups.
+    """
 
     def __init__(self, shape: Shape) -> None:
         self.pixels = shape[3] * shape[4]
@@ -46,7 +52,7 @@ class Statistics:
         self.squares = np.zeros(shape[:3])
 
     def add(self, start: int, frames: np.ndarray) -> None:
-        """Take in frames (n, B, C, H, W) that are number `start` and on."""
+        """Add frames (n, B, C, H, W), the first of which is number `start`."""
         rows = np.ascontiguousarray(frames).reshape(-1, self.pixels)
         average = np.full(self.pixels, 1 / self.pixels, np.float32)
         mean = (rows @ average).astype(np.float64)
@@ -62,7 +68,10 @@ class Statistics:
         self.squares[start:stop] = squares.reshape(frames.shape[:3])
 
     def groups(self, groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of each video's groups of channels over all frames, (B, groups) each (Chan et al. 1983, the parallel sums)."""
+        """Mean and variance of each video's groups of channels over all frames, (B, groups) each.
+
+        These are the parallel sums of Chan et al. 1983.
+        """
         frames, batch, channels = self.mean.shape
         split = (frames, batch, groups, channels // groups)
         means = self.mean.reshape(split)
@@ -72,7 +81,7 @@ class Statistics:
 
 
 class Given:
-    """A video that lies in memory already."""
+    """A video that is in memory already."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -85,7 +94,7 @@ class Given:
         )
 
     def release(self) -> None:
-        """Others may use it."""
+        """Keep it: others may use it."""
 
 
 class Stored(ABC):
@@ -97,7 +106,7 @@ class Stored(ABC):
         self._workspace = workspace
 
     def write(self, start: int, frames: np.ndarray) -> None:
-        """Write frames (n, B, C, H, W) from number `start` on; those beyond the last are dropped."""
+        """Write frames (n, B, C, H, W) from number `start` on; frames beyond the last are dropped."""
         frames = frames[: self.shape[0] - start]
         self.statistics.add(start, frames)
         self._write(start, frames)
@@ -148,9 +157,7 @@ class InFile(Stored):
             while view:
                 count = self._file.readinto(view)
                 if not count:
-                    raise OSError(
-                        f"the scratch file {self._path} was cut short by something else than this program"
-                    )
+                    raise OSError(f"another program cut the scratch file {self._path} short")
                 view = view[count:]
         return result
 
@@ -166,10 +173,11 @@ class InFile(Stored):
 
 
 class Mapped:
-    """A video computed from another in chunks of one size, whenever they are read; the chunk read last is kept.
+    """A video computed from another when it is read, in chunks of `chunk` frames; the last chunk is kept.
 
-    function: frames of the source -> `chunk` frames of this video. For a chunk it gets the frames of the source in steps of `stride`
-    and all between, and `before` frames more at the beginning. keep: how many frames before a chunk will be read again with it.
+    function: from frames of the source to `chunk` frames of this video. It gets `stride` source frames for
+    each frame of the chunk but the last, one for the last, and `before` frames in front of them. keep: how
+    many frames in front of a chunk its reader will read again.
     """
 
     def __init__(
@@ -215,7 +223,10 @@ class Mapped:
 
 
 class Interpolated:
-    """Twice as many frames, less one: the first stays, each of the others becomes two by linear interpolation with half-pixel centres."""
+    """A video with 2T - 1 frames for T of the source.
+
+    The first frame stays; linear interpolation with half-pixel centres makes two of each other frame.
+    """
 
     def __init__(self, source: Frames) -> None:
         self.source = source
@@ -238,13 +249,13 @@ class Interpolated:
 
 
 class Workspace:
-    """Makes stored videos, in memory while they take less than `budget` bytes together, else in files of a folder that goes with it.
+    """Stores videos in memory up to `budget` bytes, and further ones in scratch files that it removes.
 
     with Workspace(budget) as workspace: ...
     """
 
     def __init__(self, budget: int | None = None, folder: str | Path | None = None) -> None:
-        """budget: bytes, None for no limit. folder: where the scratch folder is made, by default the system's own place."""
+        """budget: None for no limit. folder: parent of the scratch folder, by default the system's own."""
         self.budget = budget
         self.peak = self.spilled = 0
         self._parent = folder
@@ -276,7 +287,10 @@ class Workspace:
         return video
 
     def place(self, array: np.ndarray) -> Stored:
-        """A video that is written to this array (T, B, C, H, W), which stays when the video is released and counts for nothing."""
+        """A video that is written to this array (T, B, C, H, W).
+
+        The array outlives it and does not count for the budget.
+        """
         video = InMemory(array.shape, self, array)
         self._sizes[video] = 0
         return video

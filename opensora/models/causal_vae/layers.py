@@ -1,7 +1,8 @@
-"""The kinds of layers that a CausalVAE is made of, a row a kind, under the release's class names. Imports nothing of MindSpore.
+"""The kinds of layers of a CausalVAE, one row each. Does not import MindSpore.
 
-A row says what a layer multiplies, how it changes the size of a video, and which functions compute it: `block` names one
-of blocks.py, for whole videos, `chunked` one of chunked.py, for chunks of frames. Weight shapes, costs and strides follow.
+A row states what a layer multiplies, how it resizes a video, and which functions compute it: `block` names a
+function of blocks.py for whole videos, `chunked` one of chunked.py for chunks of frames. Weight shapes, costs
+and strides follow.
 """
 
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ SAME = Strides(1, 1)
 class LayerKind:
     """One kind of layer.
 
-    form: "convolution" is one convolution; "residual" a norm and a convolution, twice, and a shortcut; "attention" is over
-    the pixels of a frame; "norm" is a norm and SiLU; "mean" has no weights and averages or interpolates frames.
+    form: "convolution"; "residual", twice a norm and a convolution, with a shortcut; "attention" over the
+    pixels of a frame; "norm", with SiLU; or "mean", which averages or interpolates frames and has no weights.
     """
 
     form: Literal["convolution", "residual", "attention", "norm", "mean"]
     block: str
     chunked: str
     conv: str = ""
-    """Name of a convolution's weights: inside the layer, or inside each of its convolutions where it has several."""
+    """Prefix of a convolution's weights, inside the layer or inside each of its parts."""
     kernel: tuple[int, ...] = ()
     """(height, width), or (frames, height, width)."""
     mixed: bool = False

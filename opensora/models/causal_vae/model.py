@@ -1,4 +1,7 @@
-"""CausalVAE: videos to latents, 4x8x8 smaller in the release, and back, by causal convolutions (Open-Sora-Plan v1.1.0)."""
+"""CausalVAE of Open-Sora-Plan v1.1.0: causal convolutions that turn videos into latents and back.
+
+The release's latents are 4x8x8 smaller than the video.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -57,7 +60,7 @@ def _mode(weights: Weights, moments: Tensor) -> Tensor:
 
 
 @Block
-def _add_noise(weights: Weights, latents: Tensor, noise: Tensor) -> Tensor:
+def _noisy(weights: Weights, latents: Tensor, noise: Tensor) -> Tensor:
     return latents + F.stop_gradient(noise)
 
 
@@ -90,10 +93,10 @@ class CausalVAE:
     def from_pretrained(
         cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32", **overrides: Any
     ) -> "CausalVAE":
-        """Load `<folder>/config.json` and its safetensors; a released file's `loss.*` weights are ignored. Raises WeightsError.
+        """Load `<folder>/config.json` and the weights beside it; those of the training loss are ignored.
 
-        engine: "mindspore" or "openvino". precision: "fp32" or "bf16"; ValueError where the device does not have it.
-        overrides: values that replace those of config.json.
+        engine: "mindspore" or "openvino". precision: "fp32" or "bf16". overrides: values for the configuration.
+        Raises WeightsError, and ValueError for a precision that the device does not have.
         """
         config = CausalVAEConfig.from_dict({**load_config(folder), **overrides})
         vae = cls(config, {}, open_engine(engine, precision))
@@ -106,9 +109,12 @@ class CausalVAE:
 
     @classmethod
     def initialise(cls, config: CausalVAEConfig, rng: np.random.Generator) -> "CausalVAE":
-        """Fresh weights: convolutions keep the variance of their input, residual branches end in zeros (arXiv:1901.09321), so that
-        training starts with a short chain, and latents have little noise, since with unit noise a fresh autoencoder has to learn to be
-        heard before it learns anything else."""
+        """Fresh weights, to train from.
+
+        Convolutions keep the variance of their input. Residual branches end in zeros (arXiv:1901.09321), so
+        training starts with a short chain. Latents have little noise: unit noise would drown the untrained
+        encoder's signal.
+        """
         shapes = weight_shapes(config)
         weights = {}
         for name, shape in shapes.items():
@@ -128,7 +134,7 @@ class CausalVAE:
         return cls(config, open_engine().weights(weights))
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write config.json and diffusion_pytorch_model.safetensors, which `from_pretrained` and the reference load."""
+        """Write config.json and diffusion_pytorch_model.safetensors, which the reference loads as well."""
         save_weights(
             folder,
             asdict(self.config),
@@ -189,13 +195,13 @@ class CausalVAE:
         moments = chain(encoder, self._encoder, groups, video)
         latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
         if decoder_noise is not None:
-            latents = tape(_add_noise, "", latents, decoder_noise)
+            latents = tape(_noisy, "", latents, decoder_noise)
         return chain(tape, self._decoder, groups, latents), Posterior(moments), tape
 
     def value_and_grad(
         self, loss_of_output: Callable[[Tensor, Posterior], Tensor], video: Tensor, noise: Tensor = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss_of_output(reconstruction, posterior) and its gradient by every weight, under the same names."""
+        """The scalar loss_of_output(reconstruction, posterior), and its gradient by weight name."""
         reconstruction, posterior, tape = self.forward_with_tape(video, noise)
         loss, (by_reconstruction, by_moments) = mindspore().value_and_grad(
             lambda r, m: loss_of_output(r, Posterior(m)), (0, 1)

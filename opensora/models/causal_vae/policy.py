@@ -1,4 +1,4 @@
-"""How an autoencoder bounds the memory of `encode` and `decode`: chosen once and handed on. Imports nothing of MindSpore."""
+"""How an autoencoder bounds the memory of `encode` and `decode`, chosen once. Does not import MindSpore."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,17 +8,17 @@ from opensora.runtime import free_memory
 
 MODES = ("auto", "exact", "chunked", "tiled")
 SHARE = 0.6
-"""Of the free memory, what activations may take before they are written to a scratch file."""
+"""Share of the free memory that activations may take before they go to a scratch file."""
 
 
 @dataclass(frozen=True)
 class VAEPolicy:
     """How a video goes through the autoencoder.
 
-    chunked: layer by layer over chunks of frames, equal to the whole video in compiled blocks but for rounding.
-    tiling: for videos larger than one tile the reference's tiles instead, whose result differs at the seams.
-    budget: bytes of activations that chunks keep in memory before they use a scratch file, by default a share of what
-    is free at that time.
+    chunked: layer by layer over chunks of frames, instead of the whole video in compiled blocks; only
+    rounding differs. tiling: tiles for larger videos, as the reference has them; the result differs at the
+    seams. budget: bytes of activations that chunks keep in memory; more goes to a scratch file. By default a
+    share of the memory that is free at the time.
     """
 
     chunked: bool
@@ -35,9 +35,9 @@ class VAEPolicy:
         enable_time_chunk: bool = False,
         overlap: float = 0.25,
     ) -> "VAEPolicy":
-        """The policy that the options `vae_memory` (one of MODES), `enable_tiling`, ... ask for.
+        """The policy of command-line options; mode: `vae_memory`, one of MODES.
 
-        By default a CPU takes chunks, which need less memory; another device would wait for its host.
+        "auto" means chunks on a CPU, which take less memory; other devices would wait for the host.
         Raises ValueError for options that exclude each other.
         """
         if mode not in MODES:
@@ -61,7 +61,7 @@ class VAEPolicy:
         return int(SHARE * free_memory()) if self.budget is None else self.budget
 
     def recipe(self) -> dict[str, Any]:
-        """What of the policy determines the result, and so its last digits, under the names of the options."""
+        """The part of the policy that the last digits of a result depend on, by the names of the options."""
         tiling = self.tiling
         return {
             "vae_memory": None if tiling else "chunked" if self.chunked else "exact",

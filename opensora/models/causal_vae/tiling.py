@@ -1,7 +1,7 @@
-"""The reference tiling of CausalVAE: overlapping tiles in space, chunks that share one frame in time, blended linearly.
+"""The reference tiling of CausalVAE: blended tiles in space, and chunks in time that share a frame.
 
-GroupNorm sees one tile at a time, so the result differs from the untiled one; it is kept equal to the reference, to the bit.
-Imports nothing of MindSpore.
+GroupNorm sees one tile at a time, so the result differs from the untiled one; it equals the reference's, to
+the bit. Does not import MindSpore.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,8 @@ UNBOUNDED = 2**20
 class Tiling:
     """Tile `size` in pixels, chunk length in `frames`, and the share of a tile that overlaps its neighbour.
 
-    Raises ValueError for tiles without pixels, a single frame, or an overlap that leaves no step from tile to tile.
+    Raises ValueError for tiles without pixels, a single frame, or an overlap that leaves no step from tile to
+    tile.
     """
 
     size: int = 256
@@ -36,7 +37,7 @@ class Tiling:
             raise ValueError(f"tile overlap {self.overlap} is not in [0, 1): use 0.25")
         if self.step < 1:
             raise ValueError(
-                f"tiles of {self.size} that overlap by {self.overlap} have no step: use larger tiles or less overlap"
+                f"tiles of {self.size} with overlap {self.overlap} have no step: use larger tiles"
             )
 
     @property
@@ -45,10 +46,13 @@ class Tiling:
         return int(self.size * (1 - self.overlap))
 
     def in_latents(self, strides: Strides) -> "Tiling":
-        """The same tiles, measured in latents. Raises ValueError where the autoencoder's strides do not divide them."""
+        """The same tiles in latents.
+
+        Raises ValueError for tiles that the autoencoder's strides do not divide.
+        """
         time, space = strides
         if self.size % space:
-            raise ValueError(f"tile size {self.size} is not a multiple of {space}, the autoencoder's stride")
+            raise ValueError(f"tile size {self.size} is not a multiple of the autoencoder's stride {space}")
         if self.frames <= time or (self.frames - 1) % time:
             raise ValueError(
                 f"tile frames {self.frames} is not a multiple of {time} plus one, and at least {time + 1}"
@@ -120,7 +124,7 @@ def _tiled_in_space(
 
 
 def _blend(before: np.ndarray, after: np.ndarray, extent: int, axis: int) -> None:
-    """Fade from the end of `before` into the start of `after`, in place: later tiles read what was blended already."""
+    """Fade from the end of `before` into the start of `after`, in place: later tiles read the result."""
     extent = min(before.shape[axis], after.shape[axis], extent)
     for i in range(extent):
         share = i / extent

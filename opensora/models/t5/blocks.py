@@ -1,24 +1,24 @@
 """The blocks of T5's encoder, and the network that they make.
 
-What sets it apart from other transformers: no position embedding but a learned bias per head and bucketed distance, shared by all
-layers; no scaling of the attention scores; no biases in the linear maps; RMS norm before each half of a layer.
+T5 differs from other transformers: instead of a position embedding, all layers share a learned bias per head
+and bucketed distance; attention scores are not scaled; linear maps have no bias; an RMS norm precedes each
+half of a layer.
 """
-
-from typing import Any
 
 import numpy as np
 
-from opensora.engine.block import Block, Run
+from opensora.engine.block import Block, Run, Weights
 from opensora.models.t5.config import EMBEDDING, POSITION_BIAS, T5Config
 from opensora.nn import F
 from opensora.nn.tensor import Tensor
 
 
 def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
-    """Bucket of every pair (query, key) of positions: int32 (length, length), section 2.1 of arXiv:1910.10683.
+    """Bucket of every pair (query, key): int32 (length, length), section 2.1 of arXiv:1910.10683.
 
-    Half of the buckets are for keys after the query. Of each half, one half holds a distance each, the other distances that grow
-    logarithmically up to `max_distance`. On the host: a device's logarithm may fall into the wrong bucket at powers of two.
+    Half of the buckets are for keys after the query. In each half, the first half of the buckets has one
+    distance each; the others grow logarithmically up to `max_distance`. Computed on the host, because a
+    device's logarithm may round to the wrong bucket at powers of two.
     """
     offset = np.arange(length)[None, :] - np.arange(length)[:, None]  # key minus query
     distance = np.abs(offset)
@@ -32,12 +32,12 @@ def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) ->
     return (bucket + np.where(offset > 0, half, 0)).astype(np.int32)
 
 
-def _embed(w: Any, input_ids: Any) -> Any:
+def _embed(w: Weights, input_ids: Tensor) -> Tensor:
     return F.gather(w["weight"], input_ids, 0)  # (B, L, d_model)
 
 
-def _attention_bias(w: Any, buckets: Any, attention_mask: Any) -> Any:
-    """The bias of all layers' scores, (1 or B, heads, L, L): by distance, and the lowest finite number where a key is masked."""
+def _attention_bias(w: Weights, buckets: Tensor, attention_mask: Tensor) -> Tensor:
+    """Bias of the scores, (1 or B, heads, L, L), by distance; masked keys get the lowest float32."""
     bias = F.expand_dims(F.transpose(F.gather(w["weight"], buckets, 0), (2, 0, 1)), 0).astype(F.float32)
     if attention_mask is not None:
         masked = (1.0 - attention_mask.astype(F.float32)) * -3.4028234663852886e38
@@ -45,7 +45,7 @@ def _attention_bias(w: Any, buckets: Any, attention_mask: Any) -> Any:
     return bias
 
 
-def _layer(w: Any, x: Any, bias: Any, heads: int, eps: float) -> Any:
+def _layer(w: Weights, x: Tensor, bias: Tensor, heads: int, eps: float) -> Tensor:
     """x (B, L, d_model), bias (1 or B, heads, L, L) -> (B, L, d_model)."""
     y = F.rms_norm(x, w["layer.0.layer_norm.weight"], eps)
     query, key, value = (
@@ -60,7 +60,7 @@ def _layer(w: Any, x: Any, bias: Any, heads: int, eps: float) -> Any:
     return x + F.linear(w, "layer.1.DenseReluDense.wo", y)
 
 
-def _final_norm(w: Any, x: Any, eps: float) -> Any:
+def _final_norm(w: Weights, x: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, w["weight"], eps)
 
 
@@ -70,7 +70,10 @@ LAYER = Block(_layer, unused=POSITION_BIAS)
 
 
 def encode(run: Run, config: T5Config, input_ids: Tensor, buckets: Tensor, attention_mask: Tensor) -> Tensor:
-    """The network: input_ids (B, L) -> embeddings (B, L, d_model). buckets (L, L): of `position_buckets`; attention_mask (B, L) or None."""
+    """The network: input_ids (B, L) -> embeddings (B, L, d_model).
+
+    buckets: (L, L), from `position_buckets`. attention_mask: (B, L), or None.
+    """
     x = run(EMBED, EMBEDDING.removesuffix(".weight"), input_ids)
     bias = run(ATTENTION_BIAS, f"encoder.block.0.{POSITION_BIAS}", buckets, attention_mask)
     for i in range(config.num_layers):

@@ -1,4 +1,7 @@
-"""The T5 encoder's configuration and the names and shapes of its weights, as in the release files. Loads without MindSpore."""
+"""The T5 encoder's configuration and the names and shapes of its weights, as in the release files.
+
+Loads without MindSpore.
+"""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,14 +33,18 @@ class T5Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "T5Config":
-        """From a config.json's content; other keys are passed over. ValueError for a feed-forward that is not T5 v1.1's."""
+        """From a config.json's content; other keys are passed over.
+
+        ValueError for a feed-forward that is not T5 v1.1's.
+        """
         names = {field.name for field in fields(cls)}
         chosen = {key: value for key, value in values.items() if key in names}
         check_types(cls(), chosen)
         config = cls(**chosen)
         if config.feed_forward_proj != "gated-gelu":
             raise ValueError(
-                f"feed_forward_proj {config.feed_forward_proj!r} is not supported: use a T5 v1.1 encoder, which has 'gated-gelu'"
+                f"feed_forward_proj {config.feed_forward_proj!r} is not supported: "
+                "use a T5 v1.1 encoder, which has 'gated-gelu'"
             )
         return config
 
@@ -66,7 +73,10 @@ def weight_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
 
 
 def open_t5(source: str | Path, config: T5Config) -> TensorSource:
-    """The encoder's weights, of a file that holds the embedding under either of its names, or under both. Raises WeightsError."""
+    """The encoder's weights, of a file that holds the embedding under either of its names, or under both.
+
+    Raises WeightsError.
+    """
     return open_weights(
         source, "model", expected=weight_shapes(config), ignore=UNUSED, aliases={EMBEDDING: TIED_EMBEDDING}
     )

@@ -1,4 +1,4 @@
-"""What the text encoder costs: floating-point operations and memory. Imports nothing of MindSpore."""
+"""Cost of the text encoder: operations and memory. Does not import MindSpore."""
 
 from opensora.models.flops import attention_scores, linear
 from opensora.models.t5.config import T5Config
@@ -14,5 +14,8 @@ def encode_flops(config: T5Config, length: int) -> int:
 
 
 def streamed_bytes(config: T5Config, weights: int) -> int:
-    """Bytes of an encoder whose `weights` bytes are read layer by layer: a layer is read while the one before is still held."""
+    """Bytes of an encoder that is read layer by layer; weights: bytes of all of it.
+
+    The framework still holds one layer while the next is read.
+    """
     return 2 * weights // config.num_layers

@@ -1,4 +1,7 @@
-"""T5Encoder: the encoder half of T5 v1.1 (arXiv:1910.10683, gated GELU after arXiv:2002.05202), which turns token ids into text embeddings."""
+"""T5Encoder: turns token ids into text embeddings.
+
+It is the encoder half of T5 v1.1 (arXiv:1910.10683, with the gated GELU of arXiv:2002.05202).
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -29,9 +32,10 @@ if TYPE_CHECKING:
 
 
 class T5Encoder:
-    """Text embeddings of token ids. `weights` has the release's names; the tied embedding is kept once, as `shared.weight`.
+    """Text embeddings of token ids.
 
-    A streamed encoder has OnDemand in the place of a dict.
+    `weights` has the release's names; the tied embedding is kept once, as `shared.weight`. A streamed encoder
+    has an `OnDemand` instead of a dict.
     """
 
     def __init__(self, config: T5Config, weights: Mapping[str, Tensor], engine: Engine | None = None) -> None:
@@ -49,9 +53,12 @@ class T5Encoder:
     def from_pretrained(
         cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32"
     ) -> "T5Encoder":
-        """Load `<folder>/config.json` and `model.safetensors` or its shards; a decoder in the file is ignored. Raises WeightsError.
+        """Load `<folder>/config.json` and the weights beside it; those of a decoder are ignored.
 
-        engine: "mindspore" or "openvino". precision: "fp32" or "bf16"; ValueError where the device does not have it.
+        Raises WeightsError.
+
+        engine: "mindspore" or "openvino". precision: "fp32" or "bf16"; ValueError where the device does not
+        have it.
         """
         encoder = cls(T5Config.from_dict(load_config(folder)), {}, open_engine(engine, precision))
         encoder.load_weights(folder)
@@ -61,7 +68,10 @@ class T5Encoder:
     def streamed(
         cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32"
     ) -> "T5Encoder":
-        """The same, but the files are only checked: `each` reads a layer at a time and lets it go. Raises WeightsError."""
+        """The same, but only check the files: `each` reads a layer at a time and drops it.
+
+        Raises WeightsError.
+        """
         config, opened = T5Config.from_dict(load_config(folder)), open_engine(engine, precision)
         return cls(config, opened.on_demand(open_t5(folder, config)), opened)
 
@@ -71,7 +81,7 @@ class T5Encoder:
 
     @classmethod
     def initialise(cls, config: T5Config, rng: np.random.Generator) -> "T5Encoder":
-        """Fresh weights as T5 v1.1 was: normal, of a deviation that makes up for the unscaled attention scores; unit norms."""
+        """Fresh weights as for T5 v1.1: normal, with deviations for unscaled scores; norms are 1."""
         width, inner = config.d_model, config.num_heads * config.d_kv
         by_suffix = {
             EMBEDDING: 1.0,
@@ -102,14 +112,17 @@ class T5Encoder:
         )
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor = None) -> Tensor:
-        """Embeddings (B, L, d_model) of input_ids (B, L); attention_mask (B, L): 1 for tokens, 0 for padding, None for no padding."""
+        """Embeddings (B, L, d_model) of input_ids (B, L).
+
+        attention_mask: (B, L), 1 for tokens and 0 for padding; None for no padding.
+        """
         buckets = self._buckets(input_ids.shape[1])
         return self.engine.run(encode, self.weights, self.config, input_ids, buckets, attention_mask)
 
     def each(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        """Embeddings float32 (B, L, d_model) of B texts, each computed by itself, as calls with one text would give them.
+        """Embeddings float32 (B, L, d_model) of B texts, each computed alone, as by a call with that text.
 
-        The layers are the outer loop: of weights that lie in a file, each is read once for all texts.
+        The outer loop is over layers, so weights in a file are read once for all texts.
         """
         config, call = self.config, self.engine.call
         masks = [row[None] for row in attention_mask]
@@ -126,7 +139,7 @@ class T5Encoder:
         return np.concatenate([output.asnumpy() for output in outputs])
 
     def _embedded(self, input_ids: np.ndarray) -> list[Tensor]:
-        """B tensors (1, L, d_model). Of a table in a file only the rows that occur are read; gathering them changes no bit."""
+        """B tensors (1, L, d_model). Of a table in a file, only the rows that occur are read."""
         if isinstance(self.weights, OnDemand):
             assert isinstance(self.weights.arrays, TensorSource)
             ids, places = np.unique(input_ids, return_inverse=True)
@@ -142,7 +155,7 @@ class T5Encoder:
         )
 
     def forward_with_tape(self, input_ids: Tensor, attention_mask: Tensor = None) -> tuple[Tensor, "Tape"]:
-        """The embeddings and the tape, whose `gradients([(embeddings, gradient)])` walks back to the weights."""
+        """The embeddings and the tape, whose `gradients([(embeddings, gradient)])` leads to the weights."""
         tape = self.engine.tape(self.weights)
         buckets = tape.tensor(self._buckets(input_ids.shape[1]))
         return encode(tape, self.config, input_ids, buckets, attention_mask), tape

@@ -125,7 +125,7 @@ def test_fourteen_frames_in_chunks_of_five_give_four_latents() -> None:
         ({"frames": 1}, "tile frames 1 are too few"),
         ({"overlap": 1.0}, r"tile overlap 1.0 is not in \[0, 1\)"),
         ({"overlap": -0.5}, r"tile overlap -0.5 is not in \[0, 1\)"),
-        ({"size": 1}, "tiles of 1 that overlap by 0.25 have no step"),
+        ({"size": 1}, "tiles of 1 with overlap 0.25 have no step"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
@@ -136,7 +136,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 100}, "tile size 100 is not a multiple of 8, the autoencoder's stride"),
+        ({"size": 100}, "tile size 100 is not a multiple of the autoencoder's stride 8"),
         ({"frames": 3}, "tile frames 3 .* at least 5"),
         ({"frames": 64}, "tile frames 64 is not a multiple of 4 plus one"),
     ],

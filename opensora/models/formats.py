@@ -1,4 +1,4 @@
-"""The networks whose weights can be converted: how each one's files are called, recognised, and checked against a configuration."""
+"""Weight formats of the networks that can be converted: how files are named, recognised, and checked."""
 
 import re
 from collections.abc import Callable
@@ -21,13 +21,17 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A network: what it is called, and how its files are; its released configuration; and from a configuration the shapes of its
-    weights, and the weights of a source, checked against them."""
+class WeightFormat:
+    """How the weights of one network are stored.
+
+    title: the network's name. stem: its file name without ending. release_config: content of the release's
+    config.json. shapes: from a configuration to the shapes of its weights. open: the weights of a source,
+    checked against them.
+    """
 
     title: str
     stem: str
-    published: Callable[[], Config]
+    release_config: Callable[[], Config]
     shapes: Callable[[Config], Shapes]
     open: Callable[[Path, Config], TensorSource]
 
@@ -37,7 +41,7 @@ def _vae_shapes(config: Config) -> Shapes:
 
 
 def _open_vae(source: Path, config: Config) -> TensorSource:
-    """With the weights of the training loss, where there are any: the reference cannot load strictly without them."""
+    """Includes the weights of the training loss, if any: the reference cannot load strictly without them."""
     files = [open_file(path) for path in weight_files(source)]
     loss = {
         name: file.entries[name].shape for file in files for name in file.entries if name.startswith(LOSS)
@@ -47,7 +51,7 @@ def _open_vae(source: Path, config: Config) -> TensorSource:
 
 def _open_lpips(source: Path, config: Config) -> TensorSource:
     files = [open_file(path) for path in weight_files(source)]
-    # VGG16's classifier is most of its file, and no distance needs it.
+    # VGG16's classifier is most of its file, and LPIPS does not use it.
     where = {
         name: (file, name, file.entries[name].shape)
         for file in files
@@ -57,37 +61,44 @@ def _open_lpips(source: Path, config: Config) -> TensorSource:
     return TensorSource(where)
 
 
-def _no_config(config: Config | None = None) -> dict[str, Any]:
+def _nothing(config: Config | None = None) -> dict[str, Any]:
     return {}
 
 
 DIFFUSERS = "diffusion_pytorch_model"
-KINDS = {
-    "transformer": Kind(
+FORMATS = {
+    "transformer": WeightFormat(
         title="LatteT2V",
         stem=DIFFUSERS,
-        published=lambda: LatteConfig().to_dict(),
+        release_config=lambda: LatteConfig().to_dict(),
         shapes=lambda config: latte_shapes(LatteConfig.from_dict(config)),
         open=lambda source, config: open_latte(source, LatteConfig.from_dict(config)),
     ),
-    "vae": Kind("CausalVAE", DIFFUSERS, lambda: asdict(CausalVAEConfig()), _vae_shapes, _open_vae),
-    "text_encoder": Kind(
+    "vae": WeightFormat("CausalVAE", DIFFUSERS, lambda: asdict(CausalVAEConfig()), _vae_shapes, _open_vae),
+    "text_encoder": WeightFormat(
         title="T5 encoder",
         stem="model",
-        published=lambda: {"architectures": ["T5EncoderModel"], "model_type": "t5", **asdict(T5Config())},
+        release_config=lambda: {
+            "architectures": ["T5EncoderModel"],
+            "model_type": "t5",
+            **asdict(T5Config()),
+        },
         shapes=lambda config: t5_shapes(T5Config.from_dict(config)),
         open=lambda source, config: open_t5(source, T5Config.from_dict(config)),
     ),
-    "vae_2d": Kind(
-        "autoencoder of images", DIFFUSERS, _no_config, _no_config, lambda source, config: open_vae_2d(source)
+    "vae_2d": WeightFormat(
+        "autoencoder of images", DIFFUSERS, _nothing, _nothing, lambda source, config: open_vae_2d(source)
     ),
-    "lpips": Kind("LPIPS", DIFFUSERS, _no_config, _no_config, _open_lpips),
+    "lpips": WeightFormat("LPIPS", DIFFUSERS, _nothing, _nothing, _open_lpips),
 }
 WITHOUT_CONFIG = ("vae_2d", "lpips")
 
 
-def find_kind(source: Path) -> str:
-    """Which of KINDS the weights of `source` belong to, by their names. Raises WeightsError where none fits."""
+def find_format(source: Path) -> str:
+    """The key in FORMATS of the weights in `source`, found by their names.
+
+    Raises WeightsError if none fits.
+    """
     stem = "model" if source.is_dir() and not any(source.glob("diffusion_pytorch_model*")) else DIFFUSERS
     files = [open_file(path) for path in weight_files(source, stem)]
     names = [name for file in files for name in file.entries if not name.startswith(LOSS)]
@@ -102,6 +113,5 @@ def find_kind(source: Path) -> str:
         return "vae_2d"
     if any("encoder.mid.block_1." in name for name in names):
         return "vae"
-    raise WeightsError(
-        f"{source} holds none of the known models ({', '.join(kind.title for kind in KINDS.values())}): check the file"
-    )
+    titles = ", ".join(form.title for form in FORMATS.values())
+    raise WeightsError(f"{source} holds none of the known models ({titles}): check the file")
