@@ -103,7 +103,7 @@ def test_gradient_of_the_loss(diffusion: GaussianDiffusion, jitted: bool) -> Non
     )
     np.testing.assert_allclose(loss.asnumpy(), TENSORS["nokw.loss"].mean(), rtol=1e-5)
 
-    # Complex-step derivatives. Elements are independent, so all are moved at once, for each half of the channels.
+    # Complex-step derivatives. Elements are independent, so all of a half of the channels move at once.
     for half in (slice(0, 4), slice(4, 8)):
         moved = output.astype(np.complex128)
         moved[:, half] += 1e-30j

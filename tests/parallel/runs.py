@@ -23,7 +23,7 @@ def words(place: Path, run: str, steps: int, **options: object) -> list[str]:
 
 
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
-    """Networks and moving averages of a checkpoint, without key biases: their gradients are rounding errors."""
+    """Networks and moving averages of a checkpoint. Key biases are left out: their gradients are rounding."""
     folder = run / "checkpoints" / f"step-{step:08d}"
     groups = {
         path.stem: load_file(path)

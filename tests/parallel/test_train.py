@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_processes_share_frames_and_encoding(place: Path) -> None:
-    """Clips of five latent frames and three images. Two ranks encode in turn; five steps end within a turn."""
+    """Clips of five latent frames and three images. Two ranks encode in turn, and five is odd."""
     clips = {
         "num_frames": 17,
         "max_image_size": 32,

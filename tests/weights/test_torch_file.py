@@ -12,8 +12,9 @@ from opensora.weights import TensorFile, WeightsError
 from opensora.weights.torch_file import TorchFile
 from tests.weights.crafted import Called, archive, good, pickled, storage, tensor
 
-# Made once with PyTorch 2.13: a state_dict of every type, of views (transposed, rows, every_other, permuted, tied)
-# and a Parameter; legacy: without the zip. nested.pt: {"epoch": 3, "model": ..., "ema": ..., "opt": None, "lr": 1e-4},
+# Made once with PyTorch 2.13: a state_dict of every type, of views (transposed, rows, every_other, permuted,
+# tied) and a Parameter. legacy: without the zip.
+# nested.pt: {"epoch": 3, "model": ..., "ema": ..., "opt": None, "lr": 1e-4}.
 # nested_twice.pt: {"state_dict": {"model": ...}}.
 TORCH = Path(__file__).parent.parent / "reference" / "torch"
 
