@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -167,7 +166,7 @@ def _mesh(rank: int, size: int, sequence: int, team: int, control: Control) -> M
     )
 
 
-def _group(ranks: Any, rank: int, size: int, kind: str, control: Control) -> ProcessGroup:
+def _group(ranks: range, rank: int, size: int, kind: str, control: Control) -> ProcessGroup:
     if len(ranks) == 1:
         return ProcessGroup(ranks, rank)
     if len(ranks) == size:
