@@ -1,6 +1,8 @@
-"""Console output: aligned tables, units, and progress bars."""
+"""Console output: printable names, aligned tables, units, and progress bars."""
 
+import io
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +15,39 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal or break a line, marks that reverse the text, and lone surrogates."""
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns: the first column left, the others right."""
+def printable(text: object) -> str:
+    """The text on one line: control characters, as a name or a caption may hold them, become \\x1b and so on."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def say(line: object) -> None:
+    """Print one line of a result, with control characters escaped."""
+    print(printable(line))
+
+
+def escape_unencodable() -> None:
+    """Let stdout and stderr write characters that their encoding lacks as escapes, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns: the first column left, the others right; control characters are escaped."""
+    lines = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    rows = (
+    padded = (
         [
             line[0].ljust(widths[0]),
             *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
         ]
         for line in lines
     )
-    return "\n".join("  ".join(row).rstrip() for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
 def operations_text(count: float) -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from opensora.config_files import read_settings
+
 BLOCK = 2**22
 
 
@@ -45,16 +47,16 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented UTF-8 JSON atomically."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode()))
+    # Names of files may hold lone surrogates, which UTF-8 lacks. Their Python escapes are those of JSON.
+    write_atomic(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if the file is missing or holds something else."""
+def read_sidecar(path: str | Path) -> dict[str, Any]:
+    """The object in a sidecar or summary; empty if the file is missing or holds something else."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_settings(path)
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def hash_file(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
+from opensora.console import escape_unencodable, printable
 from opensora.runtime import UnsupportedVersion
 from opensora.weights.folder import did_you_mean
 
@@ -38,6 +39,7 @@ HELP = ("-h", "--help")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    escape_unencodable()
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, UnsupportedVersion) as error:
         if os.environ.get("OPENSORA_TRACEBACK"):
             raise
-        print(f"opensora: {_sentence(error)}", file=sys.stderr)
+        print(f"opensora: {printable(_sentence(error))}", file=sys.stderr)
         return 2
 
 
@@ -107,4 +109,4 @@ class _ToStderr(logging.Handler):
     """Plain lines on the current stderr, which may change between two commands in one process."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(printable(self.format(record)), file=sys.stderr)

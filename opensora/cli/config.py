@@ -6,9 +6,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_origin
 
-import yaml
-
 from opensora.cli.published import Answers, Ignored
+from opensora.config_files import read_settings
 from opensora.weights.folder import did_you_mean
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -72,14 +71,10 @@ def read_config(name: str, names: Names, command: str) -> dict[str, Any]:
                 f"preset {name} is for `{intended}`, not for `{command}`: use it with that command"
             )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"configuration file {path} is not valid YAML ({error}): correct it") from error
-    if not isinstance(content, dict | None):
-        raise ValueError(
-            f"configuration file {path} holds a {type(content).__name__}: write one `option: value` a line"
-        )
-    values = dict(_flatten(content or {}, names, f"configuration file {path}: option "))
+        content = read_settings(path, yaml=True)
+    except ValueError as error:
+        raise ValueError(f"configuration file {error}") from error
+    values = dict(_flatten(content, names, f"configuration file {path}: option "))
     return {
         name: [value] if is_list(names.kind(name)) and isinstance(value, str) else value
         for name, value in values.items()
@@ -90,10 +85,10 @@ def _flatten(content: dict[str, Any], names: Names, where: str) -> Iterator[tupl
     """Options and values of a file, whether they stand at its top or in the sections of their groups."""
     for key, value in content.items():
         if key not in names.groups or not isinstance(value, dict):
-            yield names.find(str(key), where), value
+            yield names.find(key, where), value
             continue
         for inner, item in value.items():
-            name = names.find(str(inner), where)
+            name = names.find(inner, where)
             home = next((group for group, members in names.groups.items() if name in members), key)
             if home != key:
                 raise ValueError(f"{where}{name} belongs in the section {home}, not in {key}")

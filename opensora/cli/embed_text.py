@@ -1,14 +1,14 @@
 """`opensora embed-text`: precompute T5 caption embeddings for training."""
 
 from opensora.data.options import EmbedTextOptions
-from opensora.data.text.prompts import read_prompts
+from opensora.data.text.prompts import read_prompt_file
 
 OPTIONS = EmbedTextOptions
 POSITIONAL = None
 
 
 def run(options: EmbedTextOptions) -> None:
-    prompts = None if options.prompt_path is None else read_prompts([options.prompt_path])
+    prompts = None if options.prompt_path is None else read_prompt_file(options.prompt_path)
     from opensora.data.caches.embed import embed_text
     from opensora.parallel.mesh import open_mesh
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from opensora.checks import at_least
-from opensora.console import memory_text, operations_text, time_text
+from opensora.config_files import read_settings, typed
+from opensora.console import memory_text, operations_text, say, time_text
 from opensora.generate.cost import Cost, TrainingCost, cost, matrix_rate, training_cost
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import Tiling
@@ -16,7 +17,7 @@ from opensora.models.latte.config import UNUSED_CAPTION
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.config import TIED_EMBEDDING
 from opensora.pipeline.settings import Sampling, complete_sampling
-from opensora.weights import WeightsError, load_config
+from opensora.weights import CONFIG, WeightsError, load_config
 from opensora.weights.folder import DEMO
 from opensora.weights.sources import folder_files
 
@@ -24,6 +25,22 @@ POSITIONAL = "model_path"
 # In released files: a buffer that no forward reads, the autoencoder's loss, and the second name of T5's
 # embedding.
 NO_PARAMETERS = (UNUSED_CAPTION[0], "loss.", TIED_EMBEDDING)
+
+
+@dataclass(frozen=True)
+class NetworkName:
+    """Where a config.json says what the network is called."""
+
+    _class_name: str | None = None
+    architectures: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DemoNames:
+    """The part of a demo model's data_set.json that is shown, by name."""
+
+    subjects: dict[str, Any]
+    colours: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +120,8 @@ OPTIONS = InfoOptions
 def run(options: InfoOptions) -> None:
     for name in options.model_path:
         content = describe(DEMO if name == "demo" else Path(name), options)
-        print(json.dumps(content) if options.json else "\n".join(_lines(content)))
+        for line in [json.dumps(content)] if options.json else _lines(content):
+            say(line)
 
 
 def describe(folder: Path, options: InfoOptions) -> dict[str, Any]:
@@ -131,18 +149,19 @@ def describe(folder: Path, options: InfoOptions) -> dict[str, Any]:
     }
     data_set = folder / "data_set.json"
     if data_set.is_file():
-        known = json.loads(data_set.read_text(encoding="utf-8"))
-        content |= {"subjects": known["subjects"], "colours": known["colours"]}
+        known = typed(DemoNames, read_settings(data_set), data_set)
+        content |= {"subjects": list(known.subjects), "colours": list(known.colours)}
     return content
 
 
 def _part(folder: Path) -> dict[str, Any]:
     config, files = load_config(folder), folder_files(folder)
+    network = typed(NetworkName, config, folder / CONFIG)
     entries = {name: entry for file in files for name, entry in file.entries.items()}
     parameters = [entry for name, entry in entries.items() if not name.startswith(NO_PARAMETERS)]
     return {
         "folder": str(folder),
-        "kind": config.get("_class_name") or (config.get("architectures") or ["model"])[0],
+        "kind": network._class_name or (*(network.architectures or ()), "model")[0],
         "parameters": sum(prod(entry.shape) for entry in parameters),
         "tensors": len(entries),
         "bytes": sum(file.path.stat().st_size for file in files),

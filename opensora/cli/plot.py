@@ -1,5 +1,6 @@
 """`opensora plot runs/a runs/b`: plot the curves of training runs."""
 
+from opensora.console import say
 from opensora.train.plot import PlotOptions, plot
 
 OPTIONS = PlotOptions
@@ -7,4 +8,4 @@ POSITIONAL = "runs"
 
 
 def run(options: PlotOptions) -> None:
-    print(plot(options))
+    say(plot(options))

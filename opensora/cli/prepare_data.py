@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from opensora.console import say
 from opensora.data.lists.prepare import Filters, prepare
 from opensora.demo_data.build import build
 from opensora.demo_data.clips import write_clips
@@ -51,11 +52,11 @@ OPTIONS = PrepareDataOptions
 def run(options: PrepareDataOptions) -> None:
     match options.source:
         case ["demo", folder]:
-            print(build(folder, options.archives, options.resolution))
+            say(build(folder, options.archives, options.resolution))
         case ["demo-clips", folder]:
-            print(write_clips(Renderer(folder), options.output_path, options.num_clips, seed=options.seed))
+            say(write_clips(Renderer(folder), options.output_path, options.num_clips, seed=options.seed))
         case [folder] if folder not in ("demo", "demo-clips"):
-            print(prepare(folder, options.output_path, options, max(1, options.dataloader_num_workers)))
+            say(prepare(folder, options.output_path, options, max(1, options.dataloader_num_workers)))
         case words:
             raise ValueError(
                 f"prepare-data got {' '.join(words)!r}: write `opensora prepare-data FOLDER`, "

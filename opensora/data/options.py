@@ -31,9 +31,9 @@ class ClipOptions:
     """Take these pictures from the video itself, evenly spaced, instead of from image_data."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_frames", "sample_rate")
-        at_least(self, 8, "max_image_size")
-        at_least(self, 0, "use_image_num")
+        within(self, 1, 2**16, "num_frames", "sample_rate")
+        within(self, 8, 2**14, "max_image_size")
+        within(self, 0, 2**12, "use_image_num")
         if self.use_img_from_vid and not 1 <= self.use_image_num <= self.num_frames:
             raise ValueError(
                 f"use_img_from_vid takes use_image_num frames of a clip of {self.num_frames}: "
@@ -149,7 +149,7 @@ class EmbedTextOptions(CacheOptions):
     data_file_path: str | None = None
     """Annotation file (.json, .jsonl, .csv) with the captions."""
     prompt_path: str | None = None
-    """Prompts instead: a .txt file, one a line."""
+    """Prompts instead: a .txt, .csv, .tsv, .json or .jsonl file."""
     text_encoder_name: str
     """Folder of the T5 encoder."""
     file_column: str = "path"

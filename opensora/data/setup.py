@@ -34,7 +34,7 @@ def make_source(
     clip = clip_options(options)
     if options.video_data is None and options.vae_latent_folder is not None:
         # The cache is the data set and knows how its clips were cut.
-        cached = ClipOptions(**LatentCache(options.vae_latent_folder).fingerprint.settings["clip"])
+        cached = LatentCache(options.vae_latent_folder).clip
         clip = cached if cached.use_img_from_vid else replace(cached, use_image_num=options.use_image_num)
     opener = _Opener(options, text_encoder, vae)
     pictures = picture_options(clip)

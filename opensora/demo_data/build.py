@@ -4,7 +4,6 @@ Source: npm packages @lobehub/fluent-emoji-anim-1 and -2, MIT licence, art of Mi
 """
 
 import io
-import json
 import subprocess
 import tarfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from opensora.demo_data.render import demo_set
+from opensora.demo_data.render import demo_set, read_manifest
 from opensora.files import hash_file, write_atomic, write_json
 
 PACKAGES = {
@@ -143,12 +142,11 @@ def _is_complete(folder: Path, resolution: int, subjects: dict[str, str]) -> boo
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         return False
-    content = json.loads(manifest.read_text(encoding="utf-8"))
-    entries = content["subjects"]
-    same = content["resolution"] == resolution and {
-        name: f"{stem}.npy" for name, stem in subjects.items()
-    } == {name: entry["file"] for name, entry in entries.items()}
+    content = read_manifest(manifest)
+    expected = {name: f"{stem}.npy" for name, stem in subjects.items()}
+    found = {name: entry.file for name, entry in content.subjects.items()}
+    same = content.resolution == resolution and expected == found
     return same and all(
-        (folder / entry["file"]).is_file() and hash_file(folder / entry["file"]) == entry["sha256"]
-        for entry in entries.values()
+        (folder / entry.file).is_file() and hash_file(folder / entry.file) == entry.sha256
+        for entry in content.subjects.values()
     )

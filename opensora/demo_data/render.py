@@ -19,7 +19,6 @@ frames show a quarter of the loop at its natural speed; `stride=4` shows nearly 
 motion between frames.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from opensora.config_files import read_settings, shown, typed
 
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
 SOURCE_FPS = 24
@@ -60,11 +61,7 @@ class DemoSet:
 @lru_cache(maxsize=1)
 def demo_set() -> DemoSet:
     """The data set of the shipped demo model."""
-    content = json.loads(DATA_SET.read_text(encoding="utf-8"))
-    colours = {name: (rgb[0], rgb[1], rgb[2]) for name, rgb in content["colours"].items()}
-    return DemoSet(
-        content["subjects"], colours, tuple((subject, colour) for subject, colour in content["held_out"])
-    )
+    return typed(DemoSet, read_settings(DATA_SET), DATA_SET)
 
 
 def split_pairs(subjects: Sequence[str], colours: Sequence[str], seed: int) -> list[Pair]:
@@ -115,6 +112,32 @@ class Clip:
         return self.subject, self.colour
 
 
+@dataclass(frozen=True)
+class StoredFrames:
+    """The file of a subject's frames."""
+
+    file: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the cache folder of the demo data set holds."""
+
+    resolution: int
+    subjects: dict[str, StoredFrames]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest.json of a cache folder. Raises ValueError for a damaged one."""
+    manifest = typed(Manifest, read_settings(path), path)
+    for entry in manifest.subjects.values():
+        if Path(entry.file).name != entry.file:
+            raise ValueError(f"{path} names the file {shown(entry.file)} outside its folder: build it again")
+    return manifest
+
+
 class Renderer:
     """Renders clips from a cache folder that `build` made.
 
@@ -129,9 +152,8 @@ class Renderer:
                 f"{self.folder} holds no demo data set: "
                 f"make it with `opensora prepare-data demo {self.folder}`"
             )
-        self.files: dict[str, str] = {
-            name: entry["file"] for name, entry in json.loads(manifest.read_text())["subjects"].items()
-        }
+        subjects = read_manifest(manifest).subjects
+        self.files = {name: entry.file for name, entry in subjects.items()}
         self._frames: dict[str, np.ndarray] = {}
 
     def frames(self, subject: str) -> np.ndarray:

@@ -50,12 +50,13 @@ def estimate(job: GenerateJob, videos: Sequence[PlannedVideo], free: int) -> Cos
 
 def words(options: GenerateOptions) -> list[str]:
     """The command line of these options."""
-    command = ["opensora", "generate", *options.text_prompt]
+    prompts = (f" {word}" if word.startswith("-") else word for word in options.text_prompt)
+    command = ["opensora", "generate", *prompts]
     for item in fields(options):
         value: Any = getattr(options, item.name)
         if item.name == "text_prompt" or value == item.default:
             continue
-        command += [f"--{item.name}"] if value is True else [f"--{item.name}", str(value)]
+        command += [f"--{item.name}"] if value is True else [f"--{item.name}={value}"]
     return command
 
 

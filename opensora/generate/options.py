@@ -30,7 +30,7 @@ class PromptOptions:
 
     GROUP: ClassVar[str] = "prompt"
     text_prompt: list[str] = field(default_factory=list)
-    """Prompts, or .txt and .csv files of prompts."""
+    """Prompts, or files of prompts (.txt, .csv, .tsv, .json, .jsonl)."""
     negative_prompt: str = ""
     """What the videos should not show."""
 

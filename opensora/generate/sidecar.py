@@ -5,17 +5,32 @@ run continues where it stopped, and a file with another recipe is never overwrit
 """
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from opensora.files import hash_file, read_json
+from opensora.config_files import shown, typed
+from opensora.data.text.prompts import as_prompt
+from opensora.files import hash_file, read_sidecar
 from opensora.generate.options import GenerateJob
+from opensora.pipeline.settings import Sampling
 from opensora.runtime import versions
 from opensora.weights import ModelFolder, weight_files
 from opensora.weights.sources import hash_folder
 
 Recipe = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LatentsRecipe(Sampling):
+    """The types of the recipe of latents, to check one that was read from a file."""
+
+    prompt: str
+    negative_prompt: str
+    upstream: bool
+    precision: str
+    weights_dtype: str
+    weights: dict[str, dict[str, str]]
 
 
 def sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> Recipe:
@@ -40,9 +55,10 @@ def saved_recipe(latents: Path, prompt: str) -> Recipe:
     if recipe is None or not latents.is_file():
         missing = sidecar if recipe is None else latents
         raise ValueError(f"{missing} does not exist: first run the same prompts with --save_latents")
-    if recipe.get("prompt") != prompt:
+    typed(LatentsRecipe, recipe, sidecar)
+    if recipe["prompt"] != prompt:
         raise ValueError(
-            f"{latents} was made from another prompt, {recipe.get('prompt')!r}: "
+            f"{latents} was made from another prompt, {shown(recipe['prompt'])}: "
             "give the prompts in the order of that run"
         )
     return recipe
@@ -71,7 +87,7 @@ def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dic
 
 def read_recipe(sidecar: Path) -> Recipe | None:
     """The recipe in a sidecar, or None if there is none or the file is not a sidecar."""
-    recipe = read_json(sidecar).get("recipe")
+    recipe = read_sidecar(sidecar).get("recipe")
     return recipe if isinstance(recipe, dict) else None
 
 
@@ -96,7 +112,6 @@ def _command(job: GenerateJob, recipe: Recipe) -> list[str]:
     """The command line that makes one video of this recipe."""
     options = job.options
     values = {
-        "text_prompt": recipe["prompt"],
         "negative_prompt": recipe["negative_prompt"],
         "model_path": options.model_path,
         "version": job.spec.paths.transformer.name,
@@ -112,7 +127,6 @@ def _command(job: GenerateJob, recipe: Recipe) -> list[str]:
         "force_images": options.force_images,
         "save_latents": options.save_latents,
     }
-    words = [
-        word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))
-    ]
-    return ["opensora", "generate", *words, *(f"--{name}" for name, chosen in switches.items() if chosen)]
+    words = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    words += [f"--{name}" for name, chosen in switches.items() if chosen]
+    return ["opensora", "generate", as_prompt(recipe["prompt"]), *words]

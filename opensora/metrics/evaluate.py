@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from opensora import runtime
 from opensora.data.clips import ClipShape
 from opensora.data.read_ahead import read_ahead
-from opensora.files import read_json, write_json
+from opensora.files import read_sidecar, write_json
 from opensora.media.formats import media_files
 from opensora.metrics.metric import VideoPair
 from opensora.metrics.options import EvaluateOptions
@@ -92,7 +92,7 @@ def _check_output(options: EvaluateOptions) -> Path:
     output = Path(options.output or Path(options.generated_video_dir) / "evaluation.json")
     if output.suffix != ".json" or not output.absolute().parent.is_dir():
         raise ValueError(f"output {output} cannot be written: name a .json file in a folder that exists")
-    earlier = read_json(output)
+    earlier = read_sidecar(output)
     if output.exists() and (earlier.get("command"), earlier.get("options")) != (COMMAND, asdict(options)):
         raise ValueError(
             f"{output} exists and holds something else: move it away, or name another file with --output"

@@ -15,7 +15,7 @@ from opensora.models.latte import cost as latte_cost
 from opensora.models.latte.config import LatteConfig
 from opensora.models.t5 import cost as t5_cost
 from opensora.models.t5.config import T5Config
-from opensora.weights import ModelFolder, WeightsError, find_model, load_config
+from opensora.weights import CONFIG, ModelFolder, WeightsError, find_model, load_config
 from opensora.weights.sources import folder_files
 
 STAGES = ("text", "denoise", "decode")
@@ -67,9 +67,11 @@ class ModelSpec:
         text_encoder = paths.text_encoder
         return cls(
             paths,
-            LatteConfig.from_dict(transformer),
-            CausalVAEConfig.from_dict(vae),
-            None if text_encoder is None else T5Config.from_dict(load_config(text_encoder)),
+            LatteConfig.from_dict(transformer, paths.transformer / CONFIG),
+            CausalVAEConfig.from_dict(vae, paths.vae / CONFIG),
+            None
+            if text_encoder is None
+            else T5Config.from_dict(load_config(text_encoder), text_encoder / CONFIG),
         )
 
     @classmethod
@@ -85,7 +87,7 @@ class ModelSpec:
 
     def with_vae(self, folder: Path) -> Self:
         """The same model with the autoencoder of another folder. Raises what `read` raises."""
-        config = CausalVAEConfig.from_dict(_config(folder, "vae"))
+        config = CausalVAEConfig.from_dict(_config(folder, "vae"), folder / CONFIG)
         return replace(self, paths=replace(self.paths, vae=folder), vae=config)
 
     @property

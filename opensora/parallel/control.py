@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from opensora.console import printable
+
 log = logging.getLogger(__name__)
 
 # A machine that loses power closes no connection: it counts as dead after idle + interval * count seconds of
@@ -29,7 +31,7 @@ KILLED = "its process ended without a message: it was killed, or ran out of memo
 
 def stop_process(rank: int, reason: str, code: int) -> None:
     """Print the reason and end this process, even if its main thread is blocked."""
-    print(f"opensora: rank {rank} failed and ends the job: {reason}", file=sys.stderr, flush=True)
+    print(f"opensora: rank {rank} failed and ends the job: {printable(reason)}", file=sys.stderr, flush=True)
     time.sleep(SECONDS_TO_TELL)  # the hub on rank 0 may still be sending
     os._exit(code)
 

@@ -1,13 +1,11 @@
 """How a model samples: the defaults of its folder, completed and checked. Does not import MindSpore."""
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
-import yaml
-
-from opensora.checks import at_least
+from opensora.checks import within
+from opensora.config_files import Range, checked, ranges, read_settings, shown
 from opensora.diffusion import make_sampler
 from opensora.models.geometry import Size
 from opensora.models.spec import ModelSpec
@@ -21,14 +19,14 @@ OWN_DEFAULTS = "generate.yaml"
 class Sampling:
     """All settings of sampling a video; height and width in pixels."""
 
-    num_frames: int
-    height: int
-    width: int
-    fps: int
-    num_sampling_steps: int
-    guidance_scale: float
+    num_frames: Annotated[int, Range(1, 2**14)]
+    height: Annotated[int, Range(1, 2**14)]
+    width: Annotated[int, Range(1, 2**14)]
+    fps: Annotated[int, Range(1, 1000)]
+    num_sampling_steps: Annotated[int, Range(1, 1000)]
+    guidance_scale: Annotated[float, Range(-1000, 1000)]
     sample_method: str
-    seed: int
+    seed: Annotated[int, Range(0, 2**62)]
 
     @property
     def size(self) -> Size:
@@ -43,10 +41,7 @@ def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     size = dict(zip(("num_frames", "height", "width"), spec.native_size, strict=True))
-    names = {item.name for item in fields(Sampling)}
-    defaults = {name: value for name, value in _defaults(spec.paths).items() if name in names}
-    sampling = Sampling(**(size | defaults | chosen))
-
+    sampling = Sampling(**(size | _defaults(spec.paths) | chosen))
     space, patch = spec.strides.space, spec.transformer.patch_size
     multiple = space * patch
     for name in ("height", "width"):
@@ -57,12 +52,8 @@ def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
                 f"{name} {value} is not a multiple of {multiple} "
                 f"({space} of the VAE times patches of {patch}): use {near}"
             )
-    at_least(sampling, 1, "num_frames", "fps")
-    at_least(sampling, 0, "seed")
-    if not math.isfinite(sampling.guidance_scale):
-        raise ValueError(
-            f"guidance_scale {sampling.guidance_scale} is not a finite number: choose one such as 7.5"
-        )
+    for name, limits in ranges(Sampling).items():
+        within(sampling, limits.low, limits.high, name)
     make_sampler(sampling.sample_method, sampling.num_sampling_steps)
     return sampling
 
@@ -73,7 +64,16 @@ def has_own_defaults(paths: ModelFolder) -> bool:
 
 
 def _defaults(paths: ModelFolder) -> dict[str, Any]:
-    """Sampling defaults: those of the model folder, else those of the reference's sample script."""
-    path = paths.path / OWN_DEFAULTS if has_own_defaults(paths) else RELEASE_PRESET
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content
+    """Sampling defaults: those of the model folder; what it leaves open, the reference's sample script has.
+
+    Raises ValueError for a `generate.yaml` with unknown names, or values of another type or out of range.
+    """
+    defaults = read_settings(RELEASE_PRESET)
+    if not has_own_defaults(paths):
+        return defaults
+    path, hints = paths.path / OWN_DEFAULTS, get_type_hints(Sampling, include_extras=True)
+    for name, value in read_settings(path).items():
+        if name not in hints:
+            raise ValueError(f"{path} has the unknown name {shown(name)}: use {', '.join(hints)}")
+        defaults[name] = checked(hints[name], value, path, name)
+    return defaults

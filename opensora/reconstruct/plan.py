@@ -5,13 +5,15 @@ scores. It is written before the result, so that an interrupted run continues, a
 is never overwritten.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from opensora.config_files import checked
 from opensora.data.clips import ClipShape
 from opensora.data.lists.files import listed_files
-from opensora.files import check_writable, hash_file, read_json
+from opensora.files import check_writable, hash_file, read_sidecar
 from opensora.media.formats import PICTURE_SUFFIXES, media_files
 from opensora.media.reader import probe
 from opensora.media.writer import WRITERS
@@ -20,7 +22,7 @@ from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.pipeline.options import choose_vae_policy
 from opensora.reconstruct.options import ReconstructOptions, check_options
-from opensora.weights import load_config
+from opensora.weights import CONFIG, load_config
 from opensora.weights.folder import find_autoencoder
 from opensora.weights.sources import hash_folder
 
@@ -81,13 +83,13 @@ def plan(options: ReconstructOptions) -> ReconstructPlan:
         sample_rate=options.sample_rate,
         resolution=options.resolution,
         crop_size=options.crop_size,
-        multiple=CausalVAEConfig.from_dict(load_config(folder)).strides.space,
+        multiple=CausalVAEConfig.from_dict(load_config(folder), folder / CONFIG).strides.space,
     )
     metrics = ["psnr", "ssim", *(["lpips"] if options.lpips_weights else [])]
     check_metrics(metrics, options.lpips_weights, None)
     settings = _settings(options, folder, policy)
     files = [PlannedFile(name, source, target, settings) for name, source, target in _sources(options)]
-    files = [_with_earlier_scores(file, options) for file in files]
+    files = [_with_earlier_scores(file, options, metrics) for file in files]
     return ReconstructPlan(options, files, shape, folder, policy, metrics, _summary(options))
 
 
@@ -142,19 +144,30 @@ def _settings(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> d
     }
 
 
-def _with_earlier_scores(file: PlannedFile, options: ReconstructOptions) -> PlannedFile:
+def _with_earlier_scores(
+    file: PlannedFile, options: ReconstructOptions, metrics: Sequence[str]
+) -> PlannedFile:
     """Add the scores of an earlier run that finished the file. ValueError for results of another request."""
     results = [file.target, file.sidecar, *([file.origin] if options.output_origin else [])]
     existing = next((path for path in results if path.exists()), None)
     if existing is None:
         return file
-    content = read_json(file.sidecar)
+    content = read_sidecar(file.sidecar)
     if not file.source.is_file() or content.get("recipe") != file.recipe():
         option = "--generated_video_dir" if options.real_video_dir is not None else "--rec_path"
         raise ValueError(
             f"{existing} exists and was made otherwise: move it away, or choose another {option}"
         )
-    return replace(file, scores=content["figures"]) if file.target.is_file() else file
+    if not file.target.is_file():
+        return file
+    return replace(file, scores=_scores(content.get("figures"), file.sidecar, metrics))
+
+
+def _scores(figures: Any, sidecar: Path, metrics: Sequence[str]) -> dict[str, Any]:
+    """The scores in a sidecar. Raises ValueError for a damaged one."""
+    values = checked(dict[str, Any], figures, sidecar, "figures")
+    kinds: dict[str, type] = {"frames": int, "height": int, "width": int, **dict.fromkeys(metrics, float)}
+    return {name: checked(kind, values.get(name), sidecar, f"figures.{name}") for name, kind in kinds.items()}
 
 
 def _summary(options: ReconstructOptions) -> Path | None:
@@ -162,7 +175,7 @@ def _summary(options: ReconstructOptions) -> Path | None:
     if options.generated_video_dir is None:
         return None
     path = Path(options.generated_video_dir) / SUMMARY
-    if path.exists() and read_json(path).get("command") != COMMAND:
+    if path.exists() and read_sidecar(path).get("command") != COMMAND:
         raise ValueError(
             f"{path} exists and is not from `{COMMAND}`: "
             "move it away, or choose another --generated_video_dir"

@@ -3,18 +3,18 @@
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
-from opensora.weights.release import TensorSource, check_types, load_config, open_weights, read_config
+from opensora.weights.release import CONFIG, TensorSource, load_config, open_weights, read_config
 from opensora.weights.saving import save_config, save_tensors, save_weights
 from opensora.weights.sources import latest_checkpoint, open_file, weight_files
 
 __all__ = [
+    "CONFIG",
     "HalfStorage",
     "ModelFolder",
     "TensorFile",
     "TensorSource",
     "WeightsError",
     "WeightsFile",
-    "check_types",
     "did_you_mean",
     "find_model",
     "latest_checkpoint",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from opensora.console import printable
 from opensora.weights.files import DTYPES, TensorFile, WeightsError, WeightsFile
 from opensora.weights.mindspore_file import MindSporeFile
 from opensora.weights.names import lies_beside, release_name
@@ -15,6 +16,7 @@ from opensora.weights.sources import open_file, read_object, require_folder, wei
 
 log = logging.getLogger(__name__)
 
+CONFIG = "config.json"
 NAMES_SHOWN, LONGEST_NAME = 10, 200
 FLOATING = ("F16", "BF16", "F32", "F64")
 COUNTER = "num_batches_tracked"  # the only integers among PyTorch's weights
@@ -24,7 +26,7 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 def load_config(folder: str | Path) -> dict[str, Any]:
     """The object in `folder`/config.json. Raises WeightsError if it is missing or not a JSON object."""
     folder = Path(folder)
-    path = folder / "config.json"
+    path = folder / CONFIG
     require_folder(folder)
     if not path.is_file():
         remedy = "check the path, or download the folder again"
@@ -37,27 +39,6 @@ def load_config(folder: str | Path) -> dict[str, Any]:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The object in a .json file, or in the config.json of a folder. Raises WeightsError as `load_config` does."""
     return read_object(Path(path)) if Path(path).is_file() else load_config(path)
-
-
-def check_types(defaults: object, values: Mapping[str, Any]) -> None:
-    """Raise WeightsError for a value of a config.json whose type differs from the attribute of `defaults`."""
-    for name, value in values.items():
-        default = getattr(defaults, name)
-        example = default[0] if isinstance(default, tuple) and default else default
-        items = value if isinstance(value, list | tuple) and isinstance(default, tuple) else [value]
-        if isinstance(default, tuple) != isinstance(value, list | tuple) or not all(
-            _is_like(item, example) for item in items
-        ):
-            raise WeightsError(
-                f"config.json says {name} = {value!r:.80}, where something like {default!r} belongs: "
-                "correct it"
-            )
-
-
-def _is_like(value: Any, example: Any) -> bool:
-    if isinstance(example, float):
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    return type(value) is type(example) or example == ()
 
 
 class TensorSource(Mapping[str, np.ndarray]):
@@ -212,6 +193,5 @@ def _plain(shape: tuple[int, ...], file: WeightsFile) -> list[int]:
 
 def _some(names: list[str]) -> str:
     rest = len(names) - NAMES_SHOWN
-    # Names come from a file: control characters must not reach the terminal.
-    shown = [name if name.isprintable() else repr(name) for name in names[:NAMES_SHOWN]]
-    return ", ".join(name[:LONGEST_NAME] for name in shown) + (f" and {rest} more" if rest > 0 else "")
+    shown = [printable(name[:LONGEST_NAME]) for name in names[:NAMES_SHOWN]]
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

@@ -1,9 +1,9 @@
 """Find the weights of a model in a file, a model folder, a checkpoint, or a training run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from opensora.config_files import read_settings
 from opensora.files import hash_file
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.mindspore_file import MindSporeFile
@@ -86,14 +86,9 @@ def latest_checkpoint(run: Path) -> Path | None:
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises WeightsError for any other content."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}): download or save it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(
-            f"{path} holds a {type(content).__name__} instead of an object: download or save it again"
-        )
-    return content
+        return read_settings(path)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
 
 
 def require_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opensora.files import read_json, write_json
+from opensora.files import read_sidecar, write_json
 from opensora.media.names import safe_name
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.reader import probe, read_video
@@ -219,14 +219,14 @@ def test_json_is_readable_and_leaves_no_temporary_file(tmp_path):
     write_json(tmp_path / "a.json", {"é": [1, 2]})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert read_json(tmp_path / "a.json") == {"é": [1, 2]}
+    assert read_sidecar(tmp_path / "a.json") == {"é": [1, 2]}
 
 
 @pytest.mark.parametrize("content", [None, b"[1]", b"{", b"\xff", b"[" * 100_000])
 def test_json_of_somebody_else_is_empty(tmp_path, content):
     if content is not None:
         (tmp_path / "a.json").write_bytes(content)
-    assert read_json(tmp_path / "a.json") == {}
+    assert read_sidecar(tmp_path / "a.json") == {}
 
 
 def test_pixels_and_bytes():

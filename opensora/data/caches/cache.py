@@ -8,21 +8,24 @@ encoder, settings and captions.
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from safetensors.numpy import save
 
+from opensora.config_files import Range, checked, read_json, read_settings, shown, typed
 from opensora.files import hash_file, write_atomic
 from opensora.weights import TensorFile, WeightsError
 
 FORMAT = 1
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".ckpt")
+BLOCK = re.compile(r"block-(\d{8,})\.json")
 REMEDY = "make a new cache in another folder"
 
 
@@ -38,8 +41,8 @@ class Fingerprint:
     encoder: str
     settings: Mapping[str, Any]
     captions: str
-    count: int
-    block_size: int
+    count: Annotated[int, Range(0, 2**40)]
+    block_size: Annotated[int, Range(1, 2**20)]
     format: int = FORMAT
 
     @property
@@ -59,7 +62,7 @@ class Fingerprint:
             reasons.append("other encoder weights")
         mine, theirs = dict(_flat(self.settings)), dict(_flat(settings or {}))
         changed = [
-            f"{name} {mine.get(name)}, not {value}"
+            f"{name} {shown(mine.get(name))}, not {shown(value)}"
             for name, value in theirs.items()
             if mine.get(name) != value
         ]
@@ -69,6 +72,22 @@ class Fingerprint:
             reasons.append("other captions")
         if reasons:
             raise ValueError(f"the cache {folder} was made with {' and '.join(reasons)}: {REMEDY}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of a cache as the .json of its block describes it.
+
+    crc32: checksum of its array, None for an item without one, which was `rejected`. path, captions and
+    `source`, the number of its data set in the list: of latents.
+    """
+
+    key: str
+    crc32: Annotated[int | None, Range(0, 2**32)] = None
+    path: str = ""
+    captions: tuple[str, ...] = ()
+    source: Annotated[int, Range(0, 2**16)] = 0
+    rejected: str = ""
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -154,33 +173,37 @@ class Cache:
             raise ValueError(
                 f"{self.folder} is a cache of {self.fingerprint.kind}, not of {kind}: check the path"
             )
-        blocks = [self.folder / f"{_name(block)}.json" for block in range(self.fingerprint.blocks)]
-        missing = sum(not path.is_file() for path in blocks)
-        if missing:
+        count = self.fingerprint.blocks
+        # The files that exist are counted, not those that the fingerprint promises.
+        written = sorted(block for block in _written_blocks(self.folder) if block < count)
+        if len(written) < count:
             raise ValueError(
-                f"the cache {self.folder} is incomplete, {missing} of {len(blocks)} blocks are missing: "
+                f"the cache {self.folder} is incomplete, {count - len(written)} of {count} blocks are missing: "
                 "run its command again"
             )
-        self.items: list[dict[str, Any]] = []
-        self.rejected: list[dict[str, Any]] = []
+        self.items: list[Item] = []
+        self.rejected: list[Item] = []
         self._places: dict[str, tuple[int, int]] = {}
-        for block, path in enumerate(blocks):
-            for item in json.loads(path.read_bytes()):
-                if "crc32" in item:
-                    self._places[item["key"]] = (block, item["crc32"])
-                    self.items.append(item)
-                else:
+        for block in written:
+            for item in read_items(self.folder, block):
+                if item.crc32 is None:
                     self.rejected.append(item)
+                else:
+                    self._places[item.key] = (block, item.crc32)
+                    self.items.append(item)
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
     def read(self, key: str) -> np.ndarray:
         """The array of an item as float32. Raises ValueError for a damaged file."""
+        if key not in self._places:
+            raise ValueError(f"the cache {self.folder} has no item {key}: {REMEDY}")
         block, checksum = self._places[key]
         path = self.folder / f"{_name(block)}.safetensors"
-        value = _opened(path).read(key)
-        if _crc32(value) != checksum:
+        file = _opened(path)
+        value = file.read(key) if key in file.entries else None
+        if value is None or _crc32(value) != checksum:
             raise ValueError(
                 f"{path} is damaged at {key}: remove it and its .json, and run the cache's command again"
             )
@@ -194,14 +217,25 @@ def _read_fingerprint(folder: Path) -> Fingerprint:
             f"{folder} holds no cache: make one with `opensora encode-latents` or `opensora embed-text`"
         )
     try:
-        fingerprint = Fingerprint(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or of another version: {REMEDY}") from error
+        fingerprint = typed(Fingerprint, read_settings(path), path)
+    except ValueError as error:
+        raise ValueError(f"{error}; or {REMEDY}") from error
     if fingerprint.format != FORMAT:
         raise ValueError(
             f"{folder} has cache format {fingerprint.format}, this version reads {FORMAT}: {REMEDY}"
         )
     return fingerprint
+
+
+def read_items(folder: Path, block: int) -> list[Item]:
+    """The items of a complete block. Raises ValueError for a damaged file."""
+    path = folder / f"{_name(block)}.json"
+    items: list[Item] = checked(list[Item], read_json(path), path, "its content")
+    return items
+
+
+def _written_blocks(folder: Path) -> set[int]:
+    return {int(found[1]) for path in folder.iterdir() if (found := BLOCK.fullmatch(path.name))}
 
 
 @lru_cache(maxsize=64)

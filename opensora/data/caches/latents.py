@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.caches.cache import Cache
+from opensora.config_files import typed
+from opensora.data.caches.cache import REMEDY, Cache
+from opensora.data.options import ClipOptions
 from opensora.models.causal_vae.config import LATENT_SCALE
 
 
@@ -20,12 +22,22 @@ class LatentCache(Cache):
         if not self.items:
             raise ValueError(f"the cache {folder} has no clip: all {len(self.rejected)} could not be read")
 
+        self.clip = typed(ClipOptions, self.fingerprint.settings.get("clip", {}), self.folder)
+        """How the clips were cut."""
+
     def __len__(self) -> int:
         return len(self.items)
 
     def moments(self, index: int) -> np.ndarray:
-        """Mean and log-variance of a clip, float32 (2*C, t, h, w)."""
-        return self.read(self.items[index]["key"])
+        """Mean and log-variance of a clip, float32 (2*C, t, h, w). Raises ValueError for another shape."""
+        item = self.items[index]
+        value = self.read(item.key)
+        if value.ndim != 4 or value.shape[0] % 2 or not value.size:
+            raise ValueError(
+                f"the cache {self.folder} has an array of shape {list(value.shape)} at {item.key}, "
+                f"where latents (2*C, t, h, w) belong: {REMEDY}"
+            )
+        return value
 
     def latents(self, index: int, rng: np.random.Generator | None) -> np.ndarray:
         """Scaled latents (C, t, h, w): a draw from the posterior, or without `rng` its mean."""

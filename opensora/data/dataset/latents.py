@@ -21,11 +21,11 @@ class LatentDataset:
         return len(self.cache)
 
     def name(self, index: int) -> str:
-        return str(self.cache.items[index]["path"])
+        return self.cache.items[index].path
 
     def captions(self, index: int) -> tuple[Sequence[str], int]:
         item = self.cache.items[index]
-        return item["captions"], item["source"]
+        return item.captions, item.source
 
     def visual(self, index: int, rng: np.random.Generator) -> np.ndarray:
         return self.cache.latents(index, rng if self.sample_posterior else None)

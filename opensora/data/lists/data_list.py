@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from opensora.data.clips import Segment
+from opensora.data.lists.lines import read_lines
 from opensora.data.lists.records import read, scan
 
 FORM = "`folder, annotations` or `folder, text embeddings, annotations`"
@@ -67,10 +68,7 @@ def read_data_list(path: str | Path) -> list[AnnotatedFolder]:
         raise ValueError(
             f"data list {path} does not exist: check the path, or make it with `opensora prepare-data FOLDER`"
         )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data list {path} is not UTF-8 text: save it as UTF-8") from error
+    lines = read_lines(path, "data list")
     sources = [
         _parse_line(path, number, line)
         for number, line in enumerate(lines, 1)
@@ -141,8 +139,12 @@ class Entries(Sequence[Entry]):
         places, numbers, self.valid = (array("q"), array("L"), array("H")), array("q"), 0
         for source in range(len(self.sources)):
             captions, clips = hashlib.sha256(), hashlib.sha256()
-            for record in scan(self.sources[source].annotations):
+            for record in scan(self.sources[source].annotations, text=cap):
                 captions.update(captions_bytes(record.content, cap))
+                if record.fault:
+                    place = f"the row at byte {record.offset} of {self.sources[source].annotations}"
+                    self._reject(record.fault, place)
+                    continue
                 entry = self._checked(record.content, self.valid, source)
                 if entry is None:
                     continue
@@ -163,7 +165,8 @@ class Entries(Sequence[Entry]):
 
     def __getitem__(self, index: Any) -> Any:
         source = int(self.source_numbers[index])
-        content = read(self.sources[source].annotations, int(self._offsets[index]), int(self._lengths[index]))
+        place = int(self._offsets[index]), int(self._lengths[index])
+        content = read(self.sources[source].annotations, *place, text=self._columns[1])
         return self._entry(content, int(self.numbers[index]), source)
 
     def _checked(self, content: dict[str, Any], number: int, source: int) -> Entry | None:

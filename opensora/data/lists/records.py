@@ -1,50 +1,60 @@
-"""Annotation files (.json, .jsonl, .csv) of any size, read record by record.
+"""Annotation files (.json, .jsonl, .csv, .tsv) of any size, read record by record.
 
 `scan` reads a file in pieces and yields each record with its place; `read` reads one record again by its
 place.
 """
 
 import codecs
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-PIECE = 1 << 20
-"""Bytes read at a time."""
-LARGEST = 1 << 24
-"""Maximum bytes of a record; memory never holds more than that and a piece."""
+from opensora.data.lists.tables import (
+    BOM,
+    LARGEST,
+    PIECE,
+    SUFFIXES,
+    by_column,
+    read_header,
+    read_row,
+    scan_lines,
+    scan_rows,
+)
+
 SPACE = " \t\r\n"
-BOM = codecs.BOM_UTF8
 DECODER = json.JSONDecoder()
 
 
 class Record(NamedTuple):
-    """A record and its place in the file, in bytes."""
+    """A record and its place in the file, in bytes. `fault`: the reason why it cannot be used, or ""."""
 
     offset: int
     length: int
     content: dict[str, Any]
+    fault: str = ""
 
 
-def scan(path: Path, names: bool = False) -> Iterator[Record]:
-    """Yield every record of an annotation file. With `names` a text in a list stands for {"path": text}.
+def scan(path: Path, plain: str | None = None, text: str | None = None) -> Iterator[Record]:
+    """Yield every record of an annotation file.
 
-    Raises ValueError that names the file and the place where it cannot be read.
+    plain: a text in a list stands for an object with this name. text: the column of a table whose texts may
+    hold unquoted delimiters if it is the last. Raises ValueError that names the file and the place where it
+    cannot be read.
     """
-    scanner = SCANNERS.get(path.suffix.lower())
-    if scanner is None:
-        raise ValueError(
-            f"annotation file {path} ends in none of {', '.join(SCANNERS)}: convert it to one of them"
-        )
+    if path.suffix.lower() not in (*SCANNERS, *SUFFIXES):
+        known = ", ".join((*SCANNERS, *SUFFIXES))
+        raise ValueError(f"annotation file {path} ends in none of {known}: convert it to one of them")
     if not path.is_file():
         raise ValueError(f"annotation file {path} does not exist: check the path")
     try:
         with open(path, "rb") as file:
-            for record in scanner(file):
-                if names and isinstance(record.content, str):
-                    record = record._replace(content={"path": record.content})
+            if path.suffix.lower() in SUFFIXES:
+                yield from _scan_table(file, path.suffix, text)
+                return
+            for record in SCANNERS[path.suffix.lower()](file):
+                if plain is not None and isinstance(record.content, str):
+                    record = record._replace(content={plain: record.content})
                 if not isinstance(record.content, dict):
                     kind = type(record.content).__name__
                     raise ValueError(f"the record at byte {record.offset} is a {kind}, not an object")
@@ -53,15 +63,17 @@ def scan(path: Path, names: bool = False) -> Iterator[Record]:
         raise ValueError(f"annotation file {path} cannot be read: {error}") from error
 
 
-def read(path: Path, offset: int, length: int) -> dict[str, Any]:
+def read(path: Path, offset: int, length: int, text: str | None = None) -> dict[str, Any]:
     """Read one record at the place that `scan` gave. Raises ValueError if the file has changed since."""
-    with open(path, "rb") as file:
-        columns = _columns(file) if path.suffix.lower() == ".csv" else None
-        file.seek(offset)
-        content = file.read(length)
     try:
-        record: dict[str, Any] = json.loads(content) if columns is None else _row(columns, content)
-    except (ValueError, RecursionError) as error:
+        with open(path, "rb") as file:
+            header = read_header(file, path.suffix) if path.suffix.lower() in SUFFIXES else None
+            file.seek(offset)
+            content = file.read(length)
+        if header is not None:
+            return by_column(read_row(content, header.delimiter), header, text)
+        record: dict[str, Any] = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"annotation file {path} has changed during the run: start again") from error
     return record
 
@@ -152,7 +164,7 @@ def _decode(window: _Window) -> tuple[Any, int]:
 
 
 def _scan_lines(file: BinaryIO) -> Iterator[Record]:
-    for offset, line in _lines(file):
+    for offset, line in scan_lines(file):
         if line.strip().removeprefix(BOM):
             try:
                 yield Record(offset, len(line), json.loads(line))
@@ -160,38 +172,13 @@ def _scan_lines(file: BinaryIO) -> Iterator[Record]:
                 raise ValueError(f"the line at byte {offset} is not an object ({error.msg})") from error
 
 
-def _scan_csv(file: BinaryIO) -> Iterator[Record]:
-    columns = _columns(file)
-    first, rows = file.tell(), b""
-    for offset, line in _lines(file):
-        first = first if rows else offset
-        rows += line
-        # Quoted fields may hold line breaks. Quotes inside a field are doubled, so a complete row has an even
-        # number.
-        if rows.count(b'"') % 2 == 0:
-            if rows.strip():
-                yield Record(first, len(rows), _row(columns, rows))
-            rows = b""
-        elif len(rows) > LARGEST:
-            break
-    if rows:
-        raise ValueError(f"a quote in the row at byte {first} is not closed")
+def _scan_table(file: BinaryIO, suffix: str, text: str | None) -> Iterator[Record]:
+    header = read_header(file, suffix)
+    for row in scan_rows(file, header.delimiter):
+        try:
+            yield Record(row.offset, row.length, by_column(row.cells, header, text))
+        except ValueError as error:
+            yield Record(row.offset, row.length, {}, str(error))
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    offset = file.tell()
-    while line := file.readline(LARGEST):
-        yield offset, line
-        offset += len(line)
-
-
-def _columns(file: BinaryIO) -> list[str]:
-    return next(csv.reader([file.readline(LARGEST).decode("utf-8-sig")], skipinitialspace=True), [])
-
-
-def _row(columns: list[str], content: bytes) -> dict[str, Any]:
-    cells = next(csv.reader(content.decode().splitlines(keepends=True), skipinitialspace=True))
-    return {name.strip(): cell for name, cell in zip(columns, cells, strict=False)}
-
-
-SCANNERS = {".json": _scan_json, ".jsonl": _scan_lines, ".csv": _scan_csv}
+SCANNERS = {".json": _scan_json, ".jsonl": _scan_lines}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.data.caches.cache import Cache
+from opensora.data.caches.cache import REMEDY, Cache
 from opensora.data.text.cleaning import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 
@@ -71,7 +71,14 @@ class TextEmbeddings:
 
         source: number of the data set in its list.
         """
-        rows = [self._caches[source].read(caption_key(caption)) for caption in captions]  # each (tokens, D)
+        cache = self._caches[source]
+        rows = [cache.read(caption_key(caption)) for caption in captions]  # each (tokens, D)
+        for row in rows:
+            if row.ndim != 2 or len(row) > self.length or row.shape[1] != rows[0].shape[1]:
+                raise ValueError(
+                    f"the cache {cache.folder} has an array of shape {list(row.shape)}, where embeddings of at "
+                    f"most {self.length} tokens belong: {REMEDY}"
+                )
         embeds = np.zeros((len(rows), self.length, rows[0].shape[1]), np.float32)
         mask = np.zeros((len(rows), self.length), np.int32)
         for number, row in enumerate(rows):

@@ -1,16 +1,35 @@
 """CausalVAE's configuration, and its encoder and decoder as chains of layers. Does not import MindSpore."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from opensora.config_files import Length, Range, shown, typed
 from opensora.models.causal_vae.layers import LAYER_KINDS, LayerKind, Shapes
 from opensora.models.geometry import Strides
-from opensora.weights import TensorSource, check_types, open_weights
+from opensora.weights import TensorSource, open_weights
 
 LATENT_SCALE = 0.18215
 """Factor that gives latents unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""
+
+Conv = Literal["Conv2d", "CausalConv3d"]
+Resnet = Literal["ResnetBlock2D", "ResnetBlock3D"]
+Attention = Literal["AttnBlock3D", "AttnBlock3DFix"]
+SpatialDown = Literal["", "Downsample", "SpatialDownsample2x"]
+SpatialUp = Literal["", "SpatialUpsample2x"]
+TimeDown = Literal["", "TimeDownsample2x", "TimeDownsampleRes2x"]
+TimeUp = Literal["", "TimeUpsample2x", "TimeUpsampleRes2x"]
+LEVELS = (
+    "encoder_resnet_blocks",
+    "encoder_spatial_downsample",
+    "encoder_temporal_downsample",
+    "decoder_resnet_blocks",
+    "decoder_spatial_upsample",
+    "decoder_temporal_upsample",
+)
+"""Settings with one block for each level of the network."""
 
 
 @dataclass(frozen=True)
@@ -20,63 +39,73 @@ class CausalVAEConfig:
     The defaults are those of the v1.1.0 weights.
     """
 
-    hidden_size: int = 128
-    hidden_size_mult: tuple[int, ...] = (1, 2, 4, 4)
-    num_res_blocks: int = 2
-    z_channels: int = 4
-    embed_dim: int = 4
+    hidden_size: Annotated[int, Range(1, 4096)] = 128
+    hidden_size_mult: Annotated[tuple[int, ...], Length(1, 8), Range(1, 64)] = (1, 2, 4, 4)
+    num_res_blocks: Annotated[int, Range(0, 32)] = 2
+    z_channels: Annotated[int, Range(1, 1024)] = 4
+    embed_dim: Annotated[int, Range(1, 1024)] = 4
     double_z: bool = True
-    resolution: int = 256
-    attn_resolutions: tuple[int, ...] = ()
-    norm_num_groups: int = 32
+    resolution: Annotated[int, Range(1, 2**16)] = 256
+    attn_resolutions: Annotated[tuple[int, ...], Length(0, 16)] = ()
+    norm_num_groups: Annotated[int, Range(1, 4096)] = 32
     """The release always has 32 groups. A narrow model needs fewer: a norm of single channels erases flat
     colour."""
     q_conv: str = "CausalConv3d"
-    encoder_conv_in: str = "Conv2d"
-    encoder_conv_out: str = "CausalConv3d"
-    encoder_attention: str = "AttnBlock3DFix"
-    encoder_resnet_blocks: tuple[str, ...] = (
+    encoder_conv_in: Conv = "Conv2d"
+    encoder_conv_out: Conv = "CausalConv3d"
+    encoder_attention: Attention = "AttnBlock3DFix"
+    encoder_resnet_blocks: tuple[Resnet, ...] = (
         "ResnetBlock2D",
         "ResnetBlock2D",
         "ResnetBlock3D",
         "ResnetBlock3D",
     )
-    encoder_mid_resnet: str = "ResnetBlock3D"
-    encoder_spatial_downsample: tuple[str, ...] = ("Downsample", "Downsample", "Downsample", "")
-    encoder_temporal_downsample: tuple[str, ...] = ("", "TimeDownsampleRes2x", "TimeDownsampleRes2x", "")
-    decoder_conv_in: str = "CausalConv3d"
-    decoder_conv_out: str = "CausalConv3d"
-    decoder_attention: str = "AttnBlock3DFix"
-    decoder_resnet_blocks: tuple[str, ...] = (
+    encoder_mid_resnet: Resnet = "ResnetBlock3D"
+    encoder_spatial_downsample: tuple[SpatialDown, ...] = ("Downsample", "Downsample", "Downsample", "")
+    encoder_temporal_downsample: tuple[TimeDown, ...] = (
+        "",
+        "TimeDownsampleRes2x",
+        "TimeDownsampleRes2x",
+        "",
+    )
+    decoder_conv_in: Conv = "CausalConv3d"
+    decoder_conv_out: Conv = "CausalConv3d"
+    decoder_attention: Attention = "AttnBlock3DFix"
+    decoder_resnet_blocks: tuple[Resnet, ...] = (
         "ResnetBlock3D",
         "ResnetBlock3D",
         "ResnetBlock3D",
         "ResnetBlock3D",
     )
-    decoder_mid_resnet: str = "ResnetBlock3D"
-    decoder_spatial_upsample: tuple[str, ...] = (
+    decoder_mid_resnet: Resnet = "ResnetBlock3D"
+    decoder_spatial_upsample: tuple[SpatialUp, ...] = (
         "",
         "SpatialUpsample2x",
         "SpatialUpsample2x",
         "SpatialUpsample2x",
     )
-    decoder_temporal_upsample: tuple[str, ...] = ("", "", "TimeUpsampleRes2x", "TimeUpsampleRes2x")
+    decoder_temporal_upsample: tuple[TimeUp, ...] = ("", "", "TimeUpsampleRes2x", "TimeUpsampleRes2x")
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "CausalVAEConfig":
-        """From the content of a config.json; other keys are ignored.
+    def from_dict(cls, values: Mapping[str, Any], where: object = "config.json") -> "CausalVAEConfig":
+        """From the content of a config.json; other keys are ignored. where: the file, for errors.
 
-        Raises ValueError for an unknown block.
+        Raises ValueError for values out of range, unknown blocks and levels that do not fit one another.
         """
-        names = {field.name for field in fields(cls)}
-        chosen: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-            if key in names
-        }
-        check_types(cls(), chosen)
-        config = cls(**chosen)
-        encoder_layers(config), decoder_layers(config)  # looks up every block
+        config = typed(cls, values, where)
+        levels = len(config.hidden_size_mult)
+        for name in LEVELS:
+            if len(getattr(config, name)) != levels:
+                raise ValueError(
+                    f"{where} says {name} = {shown(getattr(config, name))}, "
+                    f"but hidden_size_mult has {levels} levels: write one block for each"
+                )
+        for factor in config.hidden_size_mult:
+            if config.hidden_size * factor % config.norm_num_groups:
+                raise ValueError(
+                    f"{where} says norm_num_groups = {config.norm_num_groups}, "
+                    f"which does not divide a width of {config.hidden_size * factor}: correct one of them"
+                )
         return config
 
     @property
@@ -97,21 +126,14 @@ class Layer:
 
 
 def layer(name: str, prefix: str, channels_in: int, channels_out: int | None = None) -> Layer:
-    """The layer of a class name in the release; channels_out is channels_in by default.
-
-    Raises ValueError for a name that is not in `LAYER_KINDS`.
-    """
-    if name not in LAYER_KINDS:
-        raise ValueError(
-            f"the VAE's config names the unknown block {name!r}: choose one of {', '.join(LAYER_KINDS)}"
-        )
+    """The layer of a class name in the release; channels_out is channels_in by default."""
     return Layer(
         LAYER_KINDS[name], prefix, channels_in, channels_in if channels_out is None else channels_out
     )
 
 
 def encoder_layers(config: CausalVAEConfig) -> list[Layer]:
-    """The encoder as a chain, from pixels to moments. Raises ValueError for an unknown block."""
+    """The encoder as a chain, from pixels to moments."""
     width = config.hidden_size
     layers = [layer(config.encoder_conv_in, "encoder.conv_in", 3, width)]
     resolution = config.resolution
@@ -137,7 +159,7 @@ def encoder_layers(config: CausalVAEConfig) -> list[Layer]:
 
 
 def decoder_layers(config: CausalVAEConfig) -> list[Layer]:
-    """The decoder as a chain, from latents to pixels. Raises ValueError for an unknown block."""
+    """The decoder as a chain, from latents to pixels."""
     levels = len(config.hidden_size_mult)
     width = config.hidden_size * config.hidden_size_mult[-1]
     layers = [

@@ -31,7 +31,7 @@ from opensora.nn import F
 from opensora.nn.exchange import WorkSharing
 from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
-from opensora.weights import load_config, save_weights
+from opensora.weights import CONFIG, load_config, save_weights
 
 if TYPE_CHECKING:
     from opensora.engine.mindspore import Tape
@@ -98,7 +98,7 @@ class CausalVAE:
         engine: "mindspore" or "openvino". precision: "fp32" or "bf16". overrides: values for the configuration.
         Raises WeightsError, and ValueError for a precision that the device does not have.
         """
-        config = CausalVAEConfig.from_dict({**load_config(folder), **overrides})
+        config = CausalVAEConfig.from_dict({**load_config(folder), **overrides}, Path(folder) / CONFIG)
         vae = cls(config, {}, open_engine(engine, precision))
         vae.load_weights(folder)
         return vae

@@ -1,14 +1,15 @@
 """Configuration of LatteT2V, and its weights by their names in the release files. Loads without MindSpore."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
+from opensora.config_files import Range, shown, typed
 from opensora.models.initial import Initialiser, mean_kernel, normally, ones, xavier, zeros
-from opensora.weights import TensorSource, check_types, open_weights
+from opensora.weights import TensorSource, open_weights
 
 TIMESTEP_CHANNELS = 256
 # Name and rows of the caption for unconditional training; the release holds it, no forward pass reads it.
@@ -36,46 +37,39 @@ class LatteConfig:
     """
 
     # Architecture
-    num_layers: int = 28
-    num_attention_heads: int = 16
-    attention_head_dim: int = 72
-    cross_attention_dim: int = 1152
+    num_layers: Annotated[int, Range(1, 1000)] = 28
+    num_attention_heads: Annotated[int, Range(1, 1024)] = 16
+    attention_head_dim: Annotated[int, Range(2, 4096)] = 72
+    cross_attention_dim: Annotated[int, Range(2, 2**17)] = 1152
     attention_bias: bool = True
-    norm_eps: float = 1e-6
-    num_embeds_ada_norm: int = 1000
-    compress_kv_factor: int = 1
+    norm_eps: Annotated[float, Range(0, 1)] = 1e-6
+    num_embeds_ada_norm: Annotated[int, Range(1, 2**20)] = 1000
+    compress_kv_factor: Annotated[int, Range(1, 64)] = 1
     # Latents
-    in_channels: int = 4
-    out_channels: int = 8
-    patch_size: int = 2
+    in_channels: Annotated[int, Range(1, 1024)] = 4
+    out_channels: Annotated[int, Range(1, 2048)] = 8
+    patch_size: Annotated[int, Range(1, 64)] = 2
     # Positions
-    sample_size: tuple[int, int] = (64, 64)
-    video_length: int = 17
+    sample_size: Annotated[tuple[int, int], Range(1, 4096)] = (64, 64)
+    video_length: Annotated[int, Range(1, 2**16)] = 17
     use_rope: bool = False
     # Text
-    caption_channels: int = 4096
-    model_max_length: int = 300
+    caption_channels: Annotated[int, Range(1, 2**16)] = 4096
+    model_max_length: Annotated[int, Range(1, 2**14)] = 300
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LatteConfig":
-        """Read the content of a config.json and ignore unknown keys.
+    def from_dict(cls, values: Mapping[str, Any], where: object = "config.json") -> "LatteConfig":
+        """From a config.json's content; keys without influence are passed over. where: the file, for errors.
 
-        Raises ValueError for settings that LatteT2V does not support.
+        Raises ValueError for values out of range, and for a form that LatteT2V never had.
         """
         for name, supported in FIXED.items():
             if values.get(name, supported) != supported:
                 raise ValueError(
-                    f"config.json says {name} = {values[name]!r}, but LatteT2V v1.1 has {supported!r}: "
-                    "use a model of that version"
+                    f"{where} says {name} = {shown(values[name])}, "
+                    f"but a LatteT2V of v1.1 has {supported!r}: use such a model"
                 )
-        names = {field.name for field in fields(cls)}
-        chosen: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-            if key in names
-        }
-        check_types(cls(), chosen)
-        config = cls(**chosen)
+        config = typed(cls, values, where)
         if config.cross_attention_dim != config.width:
             raise ValueError(
                 f"cross_attention_dim is {config.cross_attention_dim}, but heads x head dim is "

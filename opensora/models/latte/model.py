@@ -18,7 +18,7 @@ from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_la
 from opensora.models.latte.network import Masks, TextKeysValues, denoise, text_keys_values
 from opensora.nn import FrameExchange, Tensor
 from opensora.runtime import mindspore
-from opensora.weights import HalfStorage, load_config, save_weights
+from opensora.weights import CONFIG, HalfStorage, load_config, save_weights
 
 if TYPE_CHECKING:
     from opensora.engine.mindspore import Tape
@@ -50,7 +50,7 @@ class LatteT2V:
         precision: "fp32", or "bf16" where the device has it; else ValueError.
         overrides: values that replace those of config.json.
         """
-        config = LatteConfig.from_dict({**load_config(folder), **overrides})
+        config = LatteConfig.from_dict({**load_config(folder), **overrides}, Path(folder) / CONFIG)
         model = cls(config, {}, open_engine(engine, precision))
         model.load_weights(folder)
         return model

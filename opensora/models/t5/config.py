@@ -3,11 +3,13 @@
 Loads without MindSpore.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from opensora.weights import TensorSource, check_types, open_weights
+from opensora.config_files import Range, shown, typed
+from opensora.weights import TensorSource, open_weights
 
 EMBEDDING = "shared.weight"
 TIED_EMBEDDING = "encoder.embed_tokens.weight"
@@ -20,31 +22,33 @@ UNUSED = ("decoder.", "lm_head.", EMBEDDING, TIED_EMBEDDING)
 class T5Config:
     """The keys of a T5 config.json that shape its encoder. The defaults are T5 v1.1 XXL's."""
 
-    vocab_size: int = 32128
-    d_model: int = 4096
-    d_kv: int = 64
-    d_ff: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
+    vocab_size: Annotated[int, Range(1, 2**20)] = 32128
+    d_model: Annotated[int, Range(1, 2**16)] = 4096
+    d_kv: Annotated[int, Range(1, 4096)] = 64
+    d_ff: Annotated[int, Range(1, 2**18)] = 10240
+    num_layers: Annotated[int, Range(1, 1000)] = 24
+    num_heads: Annotated[int, Range(1, 1024)] = 64
+    relative_attention_num_buckets: Annotated[int, Range(4, 4096)] = 32
+    relative_attention_max_distance: Annotated[int, Range(2, 2**20)] = 128
+    layer_norm_epsilon: Annotated[float, Range(0, 1)] = 1e-6
     feed_forward_proj: str = "gated-gelu"
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "T5Config":
-        """From a config.json's content; other keys are passed over.
+    def from_dict(cls, values: Mapping[str, Any], where: object = "config.json") -> "T5Config":
+        """From a config.json's content; other keys are passed over. where: the file, for errors.
 
-        ValueError for a feed-forward that is not T5 v1.1's.
+        Raises ValueError for values out of range, and for a feed-forward that is not T5 v1.1's.
         """
-        names = {field.name for field in fields(cls)}
-        chosen = {key: value for key, value in values.items() if key in names}
-        check_types(cls(), chosen)
-        config = cls(**chosen)
+        config = typed(cls, values, where)
         if config.feed_forward_proj != "gated-gelu":
             raise ValueError(
-                f"feed_forward_proj {config.feed_forward_proj!r} is not supported: "
+                f"{where} says feed_forward_proj = {shown(config.feed_forward_proj)}, which is not supported: "
                 "use a T5 v1.1 encoder, which has 'gated-gelu'"
+            )
+        if config.relative_attention_max_distance <= config.relative_attention_num_buckets // 4:
+            raise ValueError(
+                f"{where} says relative_attention_max_distance = {config.relative_attention_max_distance}, "
+                "which must be more than a quarter of relative_attention_num_buckets: correct it"
             )
         return config
 

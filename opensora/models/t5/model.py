@@ -25,7 +25,7 @@ from opensora.models.t5.config import (
 )
 from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
-from opensora.weights import TensorSource, load_config, save_weights
+from opensora.weights import CONFIG, TensorSource, load_config, save_weights
 
 if TYPE_CHECKING:
     from opensora.engine.mindspore import Tape
@@ -60,7 +60,9 @@ class T5Encoder:
         engine: "mindspore" or "openvino". precision: "fp32" or "bf16"; ValueError where the device does not
         have it.
         """
-        encoder = cls(T5Config.from_dict(load_config(folder)), {}, open_engine(engine, precision))
+        encoder = cls(
+            T5Config.from_dict(load_config(folder), Path(folder) / CONFIG), {}, open_engine(engine, precision)
+        )
         encoder.load_weights(folder)
         return encoder
 
@@ -72,7 +74,8 @@ class T5Encoder:
 
         Raises WeightsError.
         """
-        config, opened = T5Config.from_dict(load_config(folder)), open_engine(engine, precision)
+        config = T5Config.from_dict(load_config(folder), Path(folder) / CONFIG)
+        opened = open_engine(engine, precision)
         return cls(config, opened.on_demand(open_t5(folder, config)), opened)
 
     def load_weights(self, source: str | Path) -> None:

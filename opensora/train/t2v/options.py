@@ -83,7 +83,7 @@ class PromptValidationOptions:
     num_validation_samples: int = 256
     """Samples of a validation."""
     validation_prompts: list[str] = field(default_factory=list)
-    """Prompts to generate videos of with the moving average: sentences, or .txt and .csv files of them."""
+    """Prompts to generate videos of with the moving average: sentences, or files of them."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_validation_samples")

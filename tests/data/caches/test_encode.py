@@ -108,7 +108,7 @@ def source(place: Path, **changes: object):
 def test_cached_text_is_what_the_encoder_says(place: Path) -> None:
     cache, encoder = Cache(place / "text of videos", "text"), T5Encoder.from_pretrained(place / "t5")
     captions = ["", *(f"clip {number}{end}" for number in range(COUNT) for end in ("", " again"))]
-    assert sorted(item["key"] for item in cache.items) == sorted(map(caption_key, captions))
+    assert sorted(item.key for item in cache.items) == sorted(map(caption_key, captions))
     input_ids, mask = Tokenizer.from_folder(place / "t5")(captions, 8)
     expected = encoder(ms.Tensor(input_ids), ms.Tensor(mask)).asnumpy()
     for caption, row, kept in zip(captions, expected, mask.sum(1), strict=True):
@@ -118,13 +118,13 @@ def test_cached_text_is_what_the_encoder_says(place: Path) -> None:
 def test_cached_latents_are_what_the_autoencoder_says(place: Path) -> None:
     cache, vae = LatentCache(place / "latents"), CausalVAE.from_pretrained(place / "vae")
     entries = Entries(read_data_list(place / "videos.txt"))
-    assert [item["key"] for item in cache.items] == list("0124")
-    assert cache.rejected[0]["key"] == "3" and cache.rejected[0]["rejected"].endswith(
+    assert [item.key for item in cache.items] == list("0124")
+    assert cache.rejected[0].key == "3" and cache.rejected[0].rejected.endswith(
         "clip, 3.mp4 cannot be read as a video: it has no video stream"
     )
     for index, item in enumerate(cache.items):
-        number = int(item["key"])
-        assert tuple(item["captions"]) == entries[number].captions
+        number = int(item.key)
+        assert item.captions == entries[number].captions
         video = read_clip(entries[number].segment, ClipOptions(**CUT), np.random.default_rng([0, number]))
         expected = vae.encode(ms.Tensor(np.stack([video] * 2))).moments.asnumpy()[0]
         np.testing.assert_allclose(cache.moments(index), expected, rtol=1e-4, atol=1e-4)
@@ -323,9 +323,9 @@ def test_several_processes_make_one_cache(place: Path) -> None:
         }
         assert command("embed-text", **words) == 0
     shared, alone = Cache(place / "shared", "text"), Cache(place / "text of videos", "text")
-    assert [item["key"] for item in shared.items] == [item["key"] for item in alone.items]
+    assert [item.key for item in shared.items] == [item.key for item in alone.items]
     for item in alone.items:
-        np.testing.assert_allclose(shared.read(item["key"]), alone.read(item["key"]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(shared.read(item.key), alone.read(item.key), rtol=1e-5, atol=1e-6)
 
 
 def test_a_killed_command_continues(place: Path) -> None:
@@ -352,5 +352,5 @@ def test_a_killed_command_continues(place: Path) -> None:
     assert 0 < len(before) < 61
     assert command("embed-text", **words, output_path=place / "killed") == 0
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
-    keys = [item["key"] for item in Cache(place / "killed", "text").items]
+    keys = [item.key for item in Cache(place / "killed", "text").items]
     assert keys == [caption_key(text) for text in ("", *prompts.read_text().splitlines())]

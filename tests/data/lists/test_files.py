@@ -14,6 +14,8 @@ from opensora.data.lists.files import listed_files
         ("list.txt", "b.mp4\n\n  sub/a.avi \n"),
         ("list.csv", "caption,video\nx,b.mp4\ny,sub/a.avi\n"),
         ("list.csv", "file\nb.mp4\nsub/a.avi\n"),
+        ("list.csv", "b.mp4,x\rsub/a.avi,y\r"),
+        ("list.tsv", "caption\tvideo\na, b\tb.mp4\nx\tsub/a.avi\n"),
         ("list.json", '["b.mp4", {"path": "sub/a.avi", "cap": "a cat"}]'),
     ],
 )
@@ -43,7 +45,7 @@ def test_lists_that_are_refused(name: str, content: str, message: str) -> None:
 
 
 def test_a_list_that_does_not_exist() -> None:
-    with pytest.raises(ValueError, match=r"data_file_path gone\.txt cannot be read"):
+    with pytest.raises(ValueError, match=r"data_file_path gone\.txt does not exist"):
         listed_files(Path("gone.txt"), Path("videos"))
 
 

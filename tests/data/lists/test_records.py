@@ -65,7 +65,7 @@ def test_an_empty_list_has_no_records(tmp_path):
         ("a.json", "[" * 100_000, "recursion"),
         ("a.json", '[{"a": "\udce9"}]', "can't decode byte"),
         ("a.jsonl", '{"path": 1}\n{"path"\n', "the line at byte 12 is not an object"),
-        ("a.csv", 'path,cap\n"a,b\nc,d\n', "a quote in the row at byte 9 is not closed"),
+        ("a.csv", "path,cap\na,\udce9\n", "the line at byte 9 is not UTF-8 text: save the file as UTF-8"),
         ("a.xml", "", "ends in none of"),
     ],
 )

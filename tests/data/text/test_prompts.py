@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from opensora.data.text.prompts import read_prompts
+from opensora.cli.arguments import parse
+from opensora.data.text.prompts import as_prompt, read_prompt_file, read_prompts
+from opensora.generate.options import GenerateOptions
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -63,6 +65,87 @@ def test_faults(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="save it as UTF-8"):
         read_prompts([str(tmp_path / "a.txt")])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "a.json",
+            '["one", {"caption": "two"}, {"cap": ["three", "four"]}]',
+            ["one", "two", "three", "four"],
+        ),
+        ("a.jsonl", '"one"\r{"prompt": "two"}\n', ["one", "two"]),
+        ("a.tsv", "id\tprompt\n1\ta cat, asleep\n", ["a cat, asleep"]),
+        ("a.csv", "id;prompt\n1;a cat, asleep\n", ["a cat, asleep"]),
+        ("a.csv", 'prompt\na cat, asleep, at 5" high\n', ['a cat, asleep, at 5" high']),
+        ("a.csv", "a cat, asleep\na dog\n", ["a cat, asleep", "a dog"]),
+        ("a.csv", "a cat\ra dog\r", ["a cat", "a dog"]),
+        ("a.csv", '"a cat, asleep"\n"a ""big"" dog"\n', ["a cat, asleep", 'a "big" dog']),
+        ("a.csv", "elephant\ntiger\n", ["elephant", "tiger"]),
+        ("a.csv", "prompt\n" + "x" * 200_000, ["x" * 200_000]),
+        ("a.txt", "one\u2028still one\x0b\x0c\x85\rtwo\n", ["one\u2028still one", "two"]),
+    ],
+)
+def test_every_kind_of_file(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    assert read_prompts([str(path)]) == read_prompt_file(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "1,a cat\n2,a dog\n", "its columns have no names: write a first row with one of prompt"),
+        ("a.csv", "prompt,seed\na cat, asleep,3\n", "put texts that hold ',' in double quotes"),
+        ("a.json", '[{"name": "x"}]', "record 1 has no text under prompt"),
+        ("a.json", '[{"prompt": 3}]', "record 1 has no text under prompt"),
+        ("a.json", "{", "cannot be read"),
+        ("a.json", "[]", "holds no prompt"),
+        ("a.yaml", "prompt: x", "is a file, but prompts are read from .txt"),
+        ("prompts", "a cat", "is a file, but prompts are read from .txt"),
+        ("my prompts", "a cat", "is a file, but prompts are read from .txt"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        read_prompts([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name", ["nowhere.json", "nowhere.jsonl", "nowhere.TSV", "nowhere.xlsx", "a/b.mp4"])
+def test_a_word_that_ends_like_a_file_is_one(name: str) -> None:
+    with pytest.raises(ValueError, match=f"prompt file {name} does not exist"):
+        read_prompts([name])
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a robot that reads " + "long " * 60 + "notes.txt",
+        "x" * 300 + "notes.txt",
+        "a cat at 3.5",
+        "e.g. a cat",
+        "a\0cat.txt",
+        "/" * 5000,
+    ],
+)
+def test_what_cannot_be_a_file_is_a_prompt(prompt: str) -> None:
+    assert read_prompts([prompt]) == [prompt]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["--fast cars", "-v", "notes.txt", "a cat", "prompts", "24", "null", "[a]"]
+)
+def test_prompts_survive_a_command_line(tmp_path: Path, prompt: str) -> None:
+    Path("prompts").touch()  # in the test's own working directory
+    options = parse(GenerateOptions, [as_prompt(prompt)], "opensora generate", "x", "text_prompt")
+    assert options is not None and read_prompts(options.text_prompt) == [prompt]
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the prompt 'a \\udcff' is not UTF-8 text"):
+        read_prompts(["a \udcff"])
 
 
 @pytest.mark.parametrize("name", ["prompt_list_65.txt", "prompt_list_221.txt"])
