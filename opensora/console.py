@@ -24,6 +24,11 @@ def printable(text: object) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
+def shortened(text: str, length: int = 80) -> str:
+    """A text for a message, with an ellipsis if it is longer."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def say(line: object) -> None:
     """Print one line of a result, with control characters escaped."""
     print(printable(line))

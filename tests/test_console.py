@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from opensora.console import Progress, track
+from opensora.console import Progress, aligned, printable, track
 
 
 class Terminal(io.StringIO):
@@ -40,3 +40,8 @@ def test_items_are_tracked(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "opensora"):
         assert list(track("ab", "clips")) == ["a", "b"]
     assert caplog.messages[-1].startswith("clips: step 2 of 2, ")
+
+
+def test_printable_texts_stay_on_their_line_and_do_not_steer() -> None:
+    assert printable("a\x1b[2J\r\n\x9b\u202e\u2028\udcff é 象") == r"a\x1b[2J\r\n\x9b\u202e\u2028\udcff é 象"
+    assert aligned([["a\n", "1"], ["b", "22"]]) == "a\\n   1\nb    22"

@@ -12,15 +12,14 @@ from typing import Any, NoReturn
 
 import yaml
 
-from opensora.console import printable
+from opensora.console import printable, shortened
 
 MAX_JSON_BYTES = 2**24
 MAX_YAML_BYTES = 2**18
 """PyYAML reads about 100 kB a second."""
 MAX_DEPTH = 40
 MAX_INTEGER = 2**63 - 1
-MAX_SHOWN = 80  # characters of a value in a message
-MAX_ITEMS_SHOWN = 8
+MAX_ITEMS_SHOWN = 8  # of a list in a message
 
 
 def read_settings(path: str | Path, *, yaml: bool | None = None) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def shown(value: object) -> str:
             return f"[{', '.join(map(shown, value))}]"
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)} items"
     if isinstance(value, str):
-        return printable(repr(value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "..."))
+        return printable(repr(shortened(value)))
     if isinstance(value, int) and value.bit_length() > 256:
         return "a number of more than 77 digits"
     return repr(value)

@@ -5,6 +5,9 @@ from typing import ClassVar, Literal, Self
 
 from opensora.checks import at_least, within
 
+DEFAULT_TEXT_LENGTH = 300
+"""Tokens of a caption if no model gives another number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipOptions:
@@ -150,14 +153,18 @@ class EmbedTextOptions(CacheOptions):
     """Annotation file (.json, .jsonl, .csv) with the captions."""
     prompt_path: str | None = None
     """Prompts instead: a .txt, .csv, .tsv, .json or .jsonl file."""
-    text_encoder_name: str
-    """Folder of the T5 encoder."""
+    model_path: str | None = None
+    """Model folder whose transformer reads the embeddings: gives text encoder and model_max_length."""
+    version: str | None = None
+    """Folder of the transformer in model_path; required if there are several."""
+    text_encoder_name: str | None = None
+    """Folder of the T5 encoder; default: model_path/text_encoder."""
     file_column: str = "path"
     """Column of the file name in the annotations; has no effect, because embeddings are stored by caption."""
     caption_column: str = "cap"
     """Column of the caption, or of a list of captions, in the annotations."""
-    model_max_length: int = 300
-    """Maximum tokens of a caption; longer ones are cut off."""
+    model_max_length: int | None = None
+    """Maximum tokens of a caption, longer ones are cut off; default: the model's, or 300."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,6 +174,8 @@ class EmbedTextOptions(CacheOptions):
                 "name either an annotation file with --data_file_path, "
                 "or a file of prompts with --prompt_path"
             )
+        if self.model_path is None and self.text_encoder_name is None:
+            raise ValueError("there is no text encoder: name it with --model_path or --text_encoder_name")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,10 @@ from opensora.data.caches.latents import LatentCache
 from opensora.data.dataset import Dataset, FileDataset, LatentDataset
 from opensora.data.dataset.collate import PUBLISHED
 from opensora.data.lists.data_list import Entries, read_data_list
-from opensora.data.options import ClipOptions, DataOptions, ListOptions
+from opensora.data.options import DEFAULT_TEXT_LENGTH, ClipOptions, DataOptions, ListOptions
 from opensora.data.samples import SampleSource, Stream
 from opensora.data.text.captions import CaptionFeatures, TextEmbeddings, TokenIds
 from opensora.models.geometry import Strides
-
-DEFAULT_TEXT_LENGTH = 300
-"""Tokens of a caption if no model gives another number."""
 
 
 def make_source(

@@ -117,16 +117,15 @@ class StoredFrames:
     """The file of a subject's frames."""
 
     file: str
-    shape: tuple[int, ...]
-    sha256: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What the cache folder of the demo data set holds."""
 
-    resolution: int
     subjects: dict[str, StoredFrames]
+    resolution: int = 0
 
 
 def read_manifest(path: Path) -> Manifest:

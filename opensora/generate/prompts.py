@@ -3,6 +3,7 @@
 import logging
 import re
 
+from opensora.console import shortened
 from opensora.data.text import clean_caption
 from opensora.demo_data.render import demo_set
 from opensora.generate.options import GenerateJob
@@ -21,13 +22,14 @@ def log_prompt_hints(job: GenerateJob) -> None:
         cleaned = clean_caption(prompt, sampling=True)
         if not cleaned:
             log.info(
-                "prompt %r is empty after cleaning: the model was trained on English captions", prompt[:80]
+                "prompt %r is empty after cleaning: the model was trained on English captions",
+                shortened(prompt),
             )
         elif job.spec.paths.path == DEMO and not names_a_subject(cleaned):
             subjects, colours = ", ".join(demo_set().subjects), ", ".join(demo_set().colours)
             log.info(
                 "prompt %r names no subject of the demo model: its subjects are %s; its backgrounds are %s",
-                prompt[:80],
+                shortened(prompt),
                 subjects,
                 colours,
             )

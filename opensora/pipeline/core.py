@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from opensora import runtime
+from opensora.console import shortened
+from opensora.data.text import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.diffusion import make_sampler
 from opensora.diffusion.guidance import is_guided
@@ -107,6 +109,7 @@ class Pipeline:
         self._precision = precision
         runtime.compute_dtype(precision)  # ValueError for one that the device does not have
         self._compiled: set[tuple[Any, ...]] = set()
+        self._reported: set[str] = set()
         self.text = LazyModel(lambda: self._load_text(text_encoder))
         self.transformer = LazyModel(
             lambda: (
@@ -217,6 +220,7 @@ class Pipeline:
         Raises ValueError in a pipeline without text encoder.
         """
         tokenizer, encoder = self.text.get()
+        self._report_unread(tokenizer, prompts)
         self._announce("the text encoder", self.spec.text_length)
         return encode_text(tokenizer, encoder, prompts, self.spec.text_length)
 
@@ -327,6 +331,20 @@ class Pipeline:
         if self.share_decoding:
             vae.sharing = ShardedWorkSharing(self.mesh.team)
         return vae
+
+    def _report_unread(self, tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
+        """Log once for each prompt which part of it is beyond the model's number of tokens."""
+        length = self.spec.text_length
+        for prompt in dict.fromkeys(prompts):
+            unread = tokenizer.unread(clean_caption(prompt, sampling=True), length)
+            if unread and prompt not in self._reported:
+                self._reported.add(prompt)
+                log.warning(
+                    "the model reads %d tokens of a prompt; of %r it does not read the end: %r",
+                    length,
+                    shortened(prompt),
+                    shortened(unread),
+                )
 
     def _announce(self, stage: str, *shape: Any) -> None:
         """Log that a stage compiles when it meets new shapes."""

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from opensora.cli import main
+from opensora.weights.folder import DEMO
 from tests.data.material import latent_cache, write_set
 
 CUT = ("--num_frames", "5", "--max_image_size", "16")
@@ -114,3 +115,24 @@ def test_a_list_of_which_nothing_can_be_read_is_told(
         "a run would stop at its first sample: 16 samples in a row could not be read"
         in capsys.readouterr().out
     )
+
+
+def test_captions_of_all_opened_items_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(tmp_path, 4)
+    records = json.loads((tmp_path / "videos.json").read_text())
+    for record, caption in zip(records, ["a cat", "long " * 40, "<b></b>", "a cat <![ \ud800"], strict=True):
+        record["cap"] = caption
+    (tmp_path / "videos.json").write_text(json.dumps(records))
+    words = ["check-data", "--video_data", str(tmp_path / "videos.txt"), *CUT, "--all"]
+    assert main([*words, "--model_path", str(DEMO)]) == 0
+    report = capsys.readouterr().out
+    assert "  captions: 4 of these items\n" in report
+    assert (
+        "    of them: 1, longer than 24 tokens, so that the end is not read; the first is 'long long"
+        in report
+    )
+    assert "    of them: 1, empty after cleaning; the first is '<b></b>' of" in report
+    assert main(words) == 0
+    assert "longer than" not in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """The command line as a user meets it: exit codes, sentences on stderr, no MindSpore for help."""
 
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +115,35 @@ def test_info_describes_the_parts(tmp_path: Path, capsys: pytest.CaptureFixture[
     first, second = capsys.readouterr().out.splitlines()
     assert first == "m/text_encoder: T5EncoderModel, 0 parameters in 0 tensors, 0.0 MiB (no weights)"
     assert second == "m/vae: CausalVAEModel, 2,003 parameters in 2 tensors, 0.0 MiB (F16)"
+
+
+def test_modules_in_the_working_directory_are_not_imported(tmp_path: Path) -> None:
+    for name in ("numpy", "logging", "yaml", "dataclasses"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    words = [sys.executable, "-m", "opensora", "presets"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "train/demo" in done.stdout, done.stderr
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31m\u202eb"
+    assert main(["info", name]) == 2
+    assert capsys.readouterr().err.startswith(r"opensora: a\x1b[31m\u202eb is not a model folder")
+    folder = tmp_path / "a\x1b[31mb\n"
+    save_weights(folder, {"_class_name": "evil\x07\nname"}, {"x": np.ones(2, np.float32)})
+    assert main(["info", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert r"a\x1b[31mb\n: evil\x07\nname, 2 parameters" in shown and shown.count("\n") == 1
+
+
+def test_log_lines_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._log_to_stderr()
+    logging.getLogger("opensora.x").info("made %s", "a\x1b]0;title\x07\nb")
+    assert capsys.readouterr().err == "made a\\x1b]0;title\\x07\\nb\n"
+
+
+def test_an_ascii_terminal_gets_escapes(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "opensora", "info", "é象"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.startswith(r"opensora: \xe9\u8c61 is not a model folder")

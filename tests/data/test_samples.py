@@ -189,7 +189,7 @@ def test_short_videos_are_replaced_and_nonexistent_ones_left_out_on_request(tmp_
             {"video_data": "list.txt", "caption_dropout": 1.5},
             "caption_dropout 1.5 is out of range: use 0 to 1",
         ),
-        ({"video_data": "list.txt", "num_frames": 0}, "num_frames 0 is too small"),
+        ({"video_data": "list.txt", "num_frames": 0}, "num_frames 0 is out of range"),
         ({"vae_latent_folder": "latents", "text_embed_cache": True}, "needs a data list with three columns"),
     ],
 )

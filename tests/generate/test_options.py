@@ -118,3 +118,36 @@ def test_a_configuration_of_something_else(options: GenerateOptions, model_path:
     (model_path / "vae" / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"config\.json in .*vae is not that of a released model"):
         prepare(options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('fps: "24"', "fps = '24', where a whole number belongs"),
+        ("guidance_scale: 2e0", "guidance_scale = '2e0', where a number belongs"),
+        ("num_sampling_steps: 2.5", "num_sampling_steps = 2.5, where a whole number belongs"),
+        ("num_sampling_steps: 1000000000", "where a number from 1 to 1000 belongs"),
+        ("seed:", "seed = None, where a whole number belongs"),
+        ("sample_method: [PNDM]", r"sample_method = \['PNDM'\], where a text belongs"),
+        ("- PNDM", "holds a list instead of an object"),
+        ("steps: 3", "has the unknown name 'steps': use num_frames, height"),
+        ("fps: &a 3\nseed: *a", "aliases"),
+        ("height: 33", "height 33 is not a multiple of 16"),
+    ],
+)
+def test_faults_of_generate_yaml_name_the_file_and_the_key(
+    options: GenerateOptions, model_path: Path, text: str, message: str
+) -> None:
+    (model_path / "generate.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare(options)
+    assert "generate.yaml" in str(caught.value) or "height 33" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "fps: 12\n", "\ufefffps: 12\n"])
+def test_what_generate_yaml_leaves_open_the_preset_has(
+    options: GenerateOptions, model_path: Path, text: str
+) -> None:
+    (model_path / "generate.yaml").write_text(text)
+    fps = 12 if "fps" in text else 24
+    assert prepare(options).sampling == Sampling(17, 64, 96, fps, 150, 7.5, "PNDM", 4)

@@ -193,7 +193,7 @@ def test_heads_of_lpips(tmp_path: Path) -> None:
 def test_a_configuration_of_other_types(tmp_path: Path, part: str, key: str, value: object) -> None:
     config = json.loads((RELEASE / part / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
-    with pytest.raises(WeightsError, match=rf"config\.json says {key} = .*, where something like .* belongs"):
+    with pytest.raises(ValueError, match=rf"config\.json says {key}\S* = .*, where .* belongs"):
         convert(RELEASE / part, tmp_path / "out", Conversion(model_config=str(tmp_path)))
 
 

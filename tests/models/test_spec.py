@@ -1,5 +1,6 @@
 """A model folder read once: sizes of latents, and memory counted from the headers of its files."""
 
+import codecs
 import json
 from pathlib import Path
 
@@ -78,3 +79,41 @@ def test_another_autoencoder(spec: ModelSpec, tmp_path: Path) -> None:
         WeightsError, match="is not that of a released model: it has no 'encoder_spatial_downsample'"
     ):
         spec.with_vae(tmp_path)
+
+
+def changed(model: Path, part: str, **values: object) -> Path:
+    path = model / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        ("5x32x32", {"num_layers": 10**9}, "num_layers = 1000000000, where a number from 1 to 1000"),
+        ("5x32x32", {"num_layers": 0}, "where a number from 1 to 1000"),
+        ("5x32x32", {"video_length": 10**12}, "video_length = 1000000000000"),
+        ("5x32x32", {"sample_size": [4, 10**9]}, "sample_size"),
+        ("5x32x32", {"patch_size": 0}, "patch_size = 0"),
+        ("5x32x32", {"activation_fn": "x\x1b"}, r"activation_fn = 'x\\x1b'"),
+        ("vae", {"hidden_size_mult": [1] * 10**5}, "hidden_size_mult"),
+        ("vae", {"num_res_blocks": 10**9}, "num_res_blocks = 1000000000"),
+        ("vae", {"encoder_resnet_blocks": ["ResnetBlock2D"]}, "hidden_size_mult has 4 levels"),
+        ("vae", {"encoder_conv_in": "ResnetBlock2D"}, "encoder_conv_in = 'ResnetBlock2D', where one of"),
+        ("vae", {"norm_num_groups": 3}, "norm_num_groups = 3, which does not divide"),
+        ("text_encoder", {"num_layers": 10**9}, "num_layers = 1000000000"),
+        ("text_encoder", {"relative_attention_max_distance": 8}, "more than a quarter"),
+    ],
+)
+def test_configurations_out_of_range_are_refused_before_any_work(
+    model: Path, part: str, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        ModelSpec.find(changed(model, part, **values))
+    assert str(model / part / "config.json") in str(caught.value)
+
+
+def test_a_configuration_with_a_byte_order_mark_reads(model: Path) -> None:
+    path = model / "vae" / "config.json"
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert ModelSpec.find(model).vae.hidden_size == 32

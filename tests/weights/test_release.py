@@ -176,7 +176,8 @@ def test_missing_folder_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"), [("{", "not valid JSON"), ("[1]", "holds a list instead"), ("\xff", "not valid JSON")]
+    ("text", "fault"),
+    [("{", "not valid JSON"), ("[1]", "holds a list instead"), ("\xff", "is not UTF-8 text")],
 )
 def test_damaged_config(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")

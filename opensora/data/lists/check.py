@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from opensora.checks import at_least
+from opensora.console import shortened
 from opensora.data.dataset import Dataset, FileDataset
-from opensora.data.options import DataOptions
-from opensora.data.samples import SampleSource, shuffled
-from opensora.data.setup import DEFAULT_TEXT_LENGTH, make_source
+from opensora.data.options import DEFAULT_TEXT_LENGTH, DataOptions
+from opensora.data.samples import SampleSource, Stream, shuffled
+from opensora.data.setup import make_source
+from opensora.data.text.cleaning import clean_caption
 from opensora.media.reader import probe
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
+from opensora.models.spec import ModelSpec
 from opensora.weights.folder import DEMO
 
 MOST_SHOWN = 10
@@ -39,6 +42,10 @@ class CheckDataOptions(DataOptions):
     """Samples of a training step, to count the steps of an epoch."""
     seed: int = 3407
     """Seed of the run."""
+    model_path: str | None = None
+    """Model folder that is trained: gives text encoder, autoencoder and model_max_length."""
+    version: str | None = None
+    """Folder of the transformer in model_path; required if there are several."""
     text_encoder_name: str | None = None
     """Text encoder folder, for its tokenizer and to check text caches; default: T5 tokenizer, any cache."""
     vae: str | None = None
@@ -92,6 +99,7 @@ def check_data(options: CheckDataOptions) -> Iterator[str]:
         raise ValueError(
             f"contact_sheet {options.contact_sheet} exists and is not overwritten: choose another name"
         )
+    options = _of_model(options)
     encoder = options.text_encoder_name
     if encoder is None and not options.text_embed_cache:
         encoder = str(DEMO / "text_encoder")
@@ -99,16 +107,31 @@ def check_data(options: CheckDataOptions) -> Iterator[str]:
     thumbnails: list[np.ndarray] = []
     for name, stream in (("videos", source.videos), ("pictures", source.images)):
         if stream is not None:
-            yield from _describe(name, stream.dataset, options, thumbnails)
+            yield from _describe(name, stream, options, thumbnails)
     yield from _describe_run(source, options)
     if options.contact_sheet is not None and thumbnails:
         write_video(options.contact_sheet, contact_sheet(np.stack(thumbnails))[None])
         yield f"contact sheet: {options.contact_sheet}"
 
 
+def _of_model(options: CheckDataOptions) -> CheckDataOptions:
+    """The options, completed from the model folder if one is named."""
+    if options.model_path is None:
+        return options
+    spec = ModelSpec.find(options.model_path, options.version, options.text_encoder_name, options.num_frames)
+    encoder = None if spec.paths.text_encoder is None else str(spec.paths.text_encoder)
+    return replace(
+        options,
+        text_encoder_name=encoder,
+        model_max_length=options.model_max_length or spec.text_length,
+        vae=options.vae or str(spec.paths.vae),
+    )
+
+
 def _describe(
-    name: str, dataset: Dataset, options: CheckDataOptions, thumbnails: list[np.ndarray]
+    name: str, stream: Stream, options: CheckDataOptions, thumbnails: list[np.ndarray]
 ) -> Iterator[str]:
+    dataset = stream.dataset
     of_files = isinstance(dataset, FileDataset)
     yield f"{name}: {len(dataset):,} {'records' if of_files else 'cached clips'}"
     if isinstance(dataset, FileDataset):
@@ -132,6 +155,24 @@ def _describe(
         unit = "" if of_files else " of latents"
         yield f"  frames{unit}: {min(found.frames)} to {max(found.frames)}, median {middle}"
         yield f"  height x width{unit}: {sizes}"
+    yield from _describe_captions(stream, indices)
+
+
+def _describe_captions(stream: Stream, indices: Sequence[int]) -> Iterator[str]:
+    """The captions of these items as a run reads them: how many are empty, cut off or without an embedding."""
+    faults: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    count = 0
+    for index in indices:
+        captions, source = stream.dataset.captions(index)
+        for caption in captions:
+            count += 1
+            fault = stream.text.fault(clean_caption(caption), source)
+            if fault:
+                faults[fault] += 1
+                examples.setdefault(fault, f"{shortened(caption)!r} of {stream.dataset.name(index)}")
+    yield f"  captions: {count:,} of these items"
+    yield from _reasons("    of them", faults, examples)
 
 
 def _indices(dataset: Dataset, options: CheckDataOptions) -> Sequence[int]:

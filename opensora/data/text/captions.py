@@ -11,6 +11,8 @@ from opensora.data.caches.cache import REMEDY, Cache
 from opensora.data.text.cleaning import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 
+EMPTY = "empty after cleaning"
+
 
 def draw_caption(captions: Sequence[str], dropout: float, rng: np.random.Generator) -> str:
     """Choose one of the captions and clean it; with the probability `dropout` return the empty caption."""
@@ -43,6 +45,13 @@ class TokenIds:
         input_ids, mask = self._tokenizer(captions, self.length)
         return {"input_ids": input_ids, "text_mask": mask}
 
+    def fault(self, caption: str, source: int) -> str:
+        """What is wrong with a cleaned caption for training, or ""."""
+        if not caption:
+            return EMPTY
+        unread = self._tokenizer.unread(caption, self.length)
+        return f"longer than {self.length} tokens, so that the end is not read" if unread else ""
+
 
 class TextEmbeddings:
     """Captions as embeddings from the caches of their data sets, made by `opensora embed-text`."""
@@ -65,6 +74,12 @@ class TextEmbeddings:
             cache = Cache(folder, "text")
             cache.fingerprint.require(folder, encoder, {"model_max_length": length}, digest)
             self._caches.append(cache)
+
+    def fault(self, caption: str, source: int) -> str:
+        """What is wrong with a cleaned caption for training, or ""."""
+        if not caption:
+            return EMPTY
+        return "" if caption_key(caption) in self._caches[source] else "not in the cache of text embeddings"
 
     def __call__(self, captions: Sequence[str], source: int) -> dict[str, np.ndarray]:
         """text_embeds float32 (N, L, D), 0 behind the last token, and text_mask int32 (N, L).

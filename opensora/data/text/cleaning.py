@@ -14,15 +14,17 @@ from urllib.parse import unquote_plus
 
 import ftfy
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
+from bs4.builder import ParserRejectedMarkup
 
 Rule = tuple[Pattern[str], str]
+LONGEST_MARKUP, MARKUP_PIECE = 4096, 1024  # characters
 
 
 def _rules(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
     return tuple((re.compile(pattern), replacement) for pattern, replacement in pairs)
 
 
-_DOMAIN = r"[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)"
+_DOMAIN = r"[a-zA-Z0-9.\-]{1,253}[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)"
 _FILE_TYPES = r"(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
 _CHINESE = r"\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff"
 _DASHES = (
@@ -49,24 +51,24 @@ CHARACTERS = _rules(
     (r"#\d{1,3}\b", ""),
     (r"#\d{5,}\b", ""),
     (r"\b\d{6,}\b", ""),
-    (rf"\S+\.{_FILE_TYPES}", ""),
+    (rf"(?<!\S)\S+\.{_FILE_TYPES}", ""),
     (r"[\"']{2,}", '"'),
     (r"\.{2,}", " "),
     (r"[#®•©™&@·º½¾¿¡§~)(\]\[}{|\\/*]+", " "),
-    (r"\s+\.\s+", " "),
+    (r"(?<!\s)\s+\.\s+", " "),
 )
 WORD_JOINTS = re.compile(r"[-_]")
 ADVERTISEMENTS = _rules(
     (r"\b[a-zA-Z]{1,3}\d{3,15}\b", ""),  # product codes: jc6640
-    (r"\b[a-zA-Z]+\d+[a-zA-Z]+\b", ""),
-    (r"\b\d+[a-zA-Z]+\d+\b", ""),
+    (r"\b[a-zA-Z]++\d++[a-zA-Z]++\b", ""),
+    (r"\b\d++[a-zA-Z]++\d++\b", ""),
     (r"(worldwide\s+)?(free\s+)?shipping", ""),
     (r"(free\s)?download(\sfree)?", ""),
     (r"\bclick\b\s(?:for|on)\s\w+", ""),
     (rf"\b{_FILE_TYPES}(\simage[s]?)?", ""),
     (r"\bpage\s+\d+\b", ""),
-    (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d+[a-zA-Z\d]*\b", " "),
-    (r"\b\d+\.?\d*[xх×]\d+\.?\d*\b", ""),  # noqa: RUF001  sizes such as 50x40, in three scripts
+    (r"\b\d*+[a-zA-Z]++\d++[a-zA-Z]++\d++[a-zA-Z\d]*+\b", " "),
+    (r"\b\d++(?:\.\d*+)?[xх×]\d++(?:\.(?:\d++\b|\b)|\b)", ""),  # noqa: RUF001  50x40 in three scripts
     (r"\b\s+:\s+", ": "),
     (r"(\D[,./])\b", r"\1 "),
     (r"\s+", " "),
@@ -84,12 +86,11 @@ def clean_caption(caption: str, sampling: bool = False) -> str:
 
     It is cleaned twice, because the result of the first pass may match a rule again. `sampling` follows the
     reference's sampler, which differs from its training in one detail: it does not strip spaces before the
-    last rules.
+    last rules. Every text has a result, and time grows with its length only.
     """
     for _ in range(2):
-        text = _substitute(
-            CHARACTERS, _without_markup(_substitute(ADDRESSES, unquote_plus(caption).strip().lower()))
-        )
+        text = _substitute(ADDRESSES, unquote_plus(_without_surrogates(caption)).strip().lower())
+        text = _substitute(CHARACTERS, _without_markup(text))
         if len(WORD_JOINTS.findall(text)) > 3:  # names written as this-is-my-cat
             text = WORD_JOINTS.sub(" ", text)
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
@@ -98,11 +99,33 @@ def clean_caption(caption: str, sampling: bool = False) -> str:
     return caption
 
 
+def _without_surrogates(text: str) -> str:
+    """The text with surrogate pairs joined, and lone ones, which no encoding holds, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _without_markup(text: str) -> str:
+    """The text outside of HTML tags. The parser takes quadratic time, so long texts are parsed in pieces."""
+    if "<" not in text and "&" not in text:
+        return text
+    pieces, start = [], 0
+    while len(text) - start > LONGEST_MARKUP:
+        end = start + MARKUP_PIECE
+        cut = max(text.rfind("<", start + 1, end), text.rfind(" ", start + 1, end))
+        end = cut if cut > 0 else end
+        pieces.append(text[start:end])
+        start = end
+    return "".join(map(_parse_markup, [*pieces, text[start:]]))
+
+
+def _parse_markup(text: str) -> str:
     with warnings.catch_warnings():
         # The parser warns of captions that look like file names.
         warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
-        return BeautifulSoup(text, features="html.parser").text
+        try:
+            return BeautifulSoup(text, features="html.parser").text
+        except ParserRejectedMarkup:  # a declaration such as "<![" that does not end
+            return BeautifulSoup(text.replace("<!", "&lt;!"), features="html.parser").text
 
 
 def _substitute(rules: Iterable[Rule], text: str) -> str:

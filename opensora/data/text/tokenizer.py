@@ -51,7 +51,15 @@ class Tokenizer:
         input_ids = np.full((len(texts), max_length), PADDING, np.int32)
         attention_mask = np.zeros((len(texts), max_length), np.int32)
         for row, text in enumerate(texts):
-            tokens = [*self._processor.EncodeAsIds(text)[: max_length - 1], END]
+            tokens = [*self._ids(text)[: max_length - 1], END]
             input_ids[row, : len(tokens)] = tokens
             attention_mask[row, : len(tokens)] = 1
         return input_ids, attention_mask
+
+    def unread(self, text: str, max_length: int) -> str:
+        """The end of a text that is cut off at max_length tokens; empty for a text that is read whole."""
+        return str(self._processor.DecodeIds(self._ids(text)[max_length - 1 :]))
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._processor.EncodeAsIds(text.encode("utf-8", "replace").decode())
+        return ids

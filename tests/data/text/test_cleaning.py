@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from opensora.data.text import clean_caption
@@ -50,3 +52,55 @@ def test_long_and_broken_strings_are_cleaned_without_an_error_or_warning():
     assert clean_caption("x" * 10_000) == "x" * 10_000
     assert clean_caption("a cat\ud800 \x00<") == "a cat\ufffd <"
     assert clean_caption("https://example.com") == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["a cat <![CDATA[", "<![", "a <!cat", "<!--", "&#xD800; &#1114112;", "\ud83d", "a\udcff"]
+)
+def test_every_caption_has_a_result(text):
+    for sampling in (False, True):
+        clean_caption(text, sampling).encode()
+
+
+def test_a_broken_declaration_is_text():
+    assert clean_caption("a cat <![ and a dog") == "a cat <! and a dog"
+    assert clean_caption("\ud83d\ude00 a cat") == "\U0001f600 a cat"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.",
+        "a ",
+        "aa",
+        "1",
+        " ",
+        "x .",
+        "1.1",
+        "1.1x",
+        "a1",
+        "a.com/-",
+        "<a ",
+        "<",
+        "&amp;",
+        "@a",
+        "http",
+        "'",
+        "é.",
+    ],
+)
+def test_time_grows_with_the_length_only(text):
+    def seconds(count):
+        times = []
+        for _ in range(2):
+            start = time.process_time()
+            clean_caption(text * count)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    # Eight times the text: 8 for linear time, 64 for quadratic.
+    assert seconds(16000) < 30 * seconds(2000) + 0.05
+
+
+def test_long_texts_lose_their_markup():
+    assert clean_caption("a <b>red</b> cat &amp; " * 500) == " ".join(["a red cat"] * 500)

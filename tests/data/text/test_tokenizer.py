@@ -88,3 +88,16 @@ def test_missing_or_damaged_model(tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes((FOLDER / "spiece.model").read_bytes()[:300_000])
     with pytest.raises(WeightsError, match="truncated or damaged"):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_what_is_not_read_is_told(tokenizer: Tokenizer) -> None:
+    text = "a red fox and a blue bird in the snow"
+    assert tokenizer.unread(text, 300) == ""
+    rest = tokenizer.unread(text, 6)
+    assert rest and text.endswith(rest)
+    (read,), (whole,) = tokenizer([text], 6)[0], tokenizer([text.removesuffix(rest)], 6)[0]
+    assert read.tolist() == whole.tolist()
+
+
+def test_lone_surrogates_are_unknown_characters(tokenizer: Tokenizer) -> None:
+    assert tokenizer(["a \ud800 dog"], 8)[0].tolist() == tokenizer(["a ? dog"], 8)[0].tolist()
