@@ -1,17 +1,27 @@
-"""Atomic files: written under a temporary name, synced to the disk, then renamed."""
+"""Atomic files, written under a temporary name, synced to the disk, then renamed; and locks of folders.
 
+A temporary file or folder is called `.opensora-<random><suffix>`. Its process holds a lock on it, so that the
+next process in the folder can tell what a dead one left behind.
+"""
+
+import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from opensora.config_files import read_settings
 
 BLOCK = 2**22
+LOCK = ".lock"
+SCRATCH = re.compile(r"\.opensora-[0-9a-f]{16}(\..*)?", re.DOTALL)
 
 
 def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -24,15 +34,107 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path with the same suffix, which is renamed to `path` if the block succeeds."""
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".opensora-{secrets.token_hex(8)}{path.suffix[:16]}")
+    with naming(path):
+        # Exclusive: an existing file or link of that name is never opened.
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            _try_lock(descriptor)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the path to an error of the system that names none, or a temporary file, such as a full disk."""
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
+    except OSError as error:
+        if error.errno is not None and (not error.filename or SCRATCH.fullmatch(Path(error.filename).name)):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent`, which is removed at the end of the block."""
+    folder = parent / f".opensora-{secrets.token_hex(8)}"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _try_lock(descriptor)
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove the temporary files and folders in `folder` that processes left which no longer run."""
+    for path in folder.iterdir():
+        if not SCRATCH.fullmatch(path.name) or path.is_symlink():
+            continue
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if _try_lock(descriptor) is True:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def only_writer(folder: Path, option: str) -> Iterator[None]:
+    """Make the folder, and keep other processes that call this out of it until the block or process ends.
+
+    Also removes what dead processes left behind, and at the end what stayed empty. Raises ValueError, which
+    names the option, if another process is in the block.
+    """
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = _lock_folder(folder)
+    if descriptor is None:
+        raise ValueError(
+            f"another process is writing to {folder}: wait until it ends, or choose another {option}"
+        )
+    try:
+        remove_scratch(folder)
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        os.close(descriptor)
+        with suppress(OSError):
+            for empty in made:
+                empty.rmdir()
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """An open and locked file in the folder; None if another process has it."""
+    while True:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        if _try_lock(descriptor) is False:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(folder / LOCK)):
+                return descriptor
+        os.close(descriptor)  # the process before this one removed its file in the meantime
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder until it is closed; None if its file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def sync_folder(folder: Path) -> None:

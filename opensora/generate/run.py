@@ -1,14 +1,14 @@
 """`opensora generate`, top to bottom: plan the videos, load the models, encode, denoise, decode, save."""
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opensora import runtime
 from opensora.console import memory_text
+from opensora.files import only_writer, scratch_folder
 from opensora.generate.estimate import estimate
 from opensora.generate.options import GenerateJob
 from opensora.generate.plan import PlannedVideo, plan
@@ -32,7 +32,7 @@ def generate(job: GenerateJob, memory: int | None = None) -> None:
     Raises ValueError, before anything is computed or written, for files that would be overwritten, for
     weights that do not fit the model, and for videos that cannot fit in memory.
     """
-    with _open_mesh(job) as mesh:
+    with _open_mesh(job) as mesh, _only_writer(job, mesh):
         videos = plan(job)
         todo = [video for video in videos if not video.finished]
         if len(todo) < len(videos):
@@ -64,6 +64,13 @@ def _open_mesh(job: GenerateJob) -> Iterator["Mesh | None"]:
 
     with open_mesh(options.sp_size, 2 if options.cfg_parallel else 1, options.use_parallel) as mesh:
         yield mesh
+
+
+def _only_writer(job: GenerateJob, mesh: "Mesh | None") -> AbstractContextManager[None]:
+    """The folder for the job's videos, which the job's first process locks."""
+    if mesh is not None and not mesh.is_first:
+        return nullcontext()
+    return only_writer(Path(job.options.save_img_path), "save_img_path")
 
 
 def load_pipeline(
@@ -108,7 +115,7 @@ def make_videos(job: GenerateJob, pipe: "Pipeline", videos: Sequence[PlannedVide
     all_batches = _split(videos, options.batch_size)
     # The processes of a team decode a batch each at the same time.
     rounds = _split(all_batches, pipe.mesh.team.size if pipe.resident else len(all_batches))
-    with nullcontext() if pipe.resident else _temporary_folder(folder) as between:
+    with nullcontext() if pipe.resident else scratch_folder(folder) as between:
         stages = Stages(job, pipe, videos, between)
         for batches in rounds:
             if options.decode_latents:
@@ -123,12 +130,6 @@ def make_videos(job: GenerateJob, pipe: "Pipeline", videos: Sequence[PlannedVide
             else:
                 stages.decode(batches)  # latents -> frames (F, H, W, 3) -> file
                 pipe.release(pipe.vae)
-
-
-@contextmanager
-def _temporary_folder(parent: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=".opensora-", dir=parent) as name:
-        yield Path(name)
 
 
 def _split(items: Sequence[T], size: int) -> Sequence[Sequence[T]]:

@@ -7,25 +7,39 @@
 """
 
 import errno
-import hashlib
 import json
+import logging
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from opensora.files import sync_folder, write_atomic
+from opensora.files import hash_file, sync_folder, write_atomic
 from opensora.parallel.collectives import ProcessGroup
 from opensora.weights import WeightsError, latest_checkpoint
+from opensora.weights.checkpoints import (
+    MANIFEST,
+    check_files,
+    complete_checkpoints,
+    missing_file,
+    read_manifest,
+    step_of,
+)
 from opensora.weights.shards import ShardedState, sharded_states
+from opensora.weights.sources import read_object
 
 __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_manifest"]
 
+log = logging.getLogger(__name__)
+
 Arrays = Mapping[str, np.ndarray]
+HIDDEN = re.compile(r"\.step-\d{8,}\.[0-9a-z]+")
 ONE_SHARD = "optimizer-0-of-1"
 
 
@@ -42,20 +56,21 @@ def save_checkpoint(
     """Write a complete checkpoint, move LATEST to it, and remove older ones. Returns its folder.
 
     files: arrays by file name, without suffix. keep: number of newest checkpoints to keep, 0 for all.
-    keep_every: checkpoints of its multiples stay too, 0 for none. An incomplete checkpoint never replaces or
-    removes a complete one. world: the processes that call this together, by default this one alone. Each
-    writes its own part of the state by `write_shard(folder)`; when all have, the first writes `files` and the
-    rest. Raises WeightsError if the disk is full; other errors of the disk are OSError.
+    keep_every: checkpoints of its multiples stay too, 0 for none. Only complete checkpoints of earlier steps
+    are counted and removed; a link, or a folder of another name, is left alone. world: the processes that
+    call this together, by default this one alone. Each writes its own part of the state by
+    `write_shard(folder)`; when all have, the first writes `files` and the rest. Raises WeightsError if the
+    disk is full; other errors of the disk are OSError.
     """
     world = world or ProcessGroup()
     root = run / "checkpoints"
     final = root / f"step-{step:08d}"
-    building = root / f".step-{step:08d}.{world.agree(os.getpid())[0]}"
+    building = _hidden(final, world.agree(secrets.token_hex(8))[0])
     try:
         if world.index == 0:
-            for abandoned in root.glob(".step-*"):
-                shutil.rmtree(abandoned)  # a kill left it
-            building.mkdir(parents=True)
+            root.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(run)
+            building.mkdir()
         world.agree()
         if write_shard is not None:
             write_shard(building)
@@ -69,9 +84,21 @@ def save_checkpoint(
             raise WeightsError(_disk_full(run, step)) from error
         raise
     if keep and world.index == 0:
-        _remove_older(root, keep, keep_every)
+        _remove_older(run, final, keep, keep_every)
     world.agree()
     return final
+
+
+def _hidden(folder: Path, token: str) -> Path:
+    """The name of a checkpoint while it is written or removed."""
+    return folder.with_name(f".{folder.name}.{token}")
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed process was writing or removing. Call it only as the run's one writer."""
+    for path in (run / "checkpoints").glob(".step-*"):
+        if HIDDEN.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def _finish(
@@ -83,21 +110,27 @@ def _finish(
         content = save({key: np.asarray(value, order="C") for key, value in arrays.items()})
         _write(building / f"{name}.safetensors", content)
     _write_json(building / "state.json", {"step": step, **state})
-    write_manifest(building)
-    if final.exists():
-        # A run continues from its newest complete checkpoint, so a folder of a later step is incomplete.
-        os.rename(final, root / f".step-{step:08d}.replaced")
+    write_manifest(building, (f"{name}.safetensors" for name in files))
+    if final.exists() or final.is_symlink():
+        # Not of this run, which continues from its newest checkpoint: it may be someone's.
+        aside = final.with_name(f"{final.name}.replaced-{secrets.token_hex(4)}")
+        os.rename(final, aside)
+        log.warning("%s was in the way of a new checkpoint and is now %s", final, aside)
     os.rename(building, final)
     sync_folder(root)
     _write(root / "LATEST", f"{final.name}\n".encode())
 
 
-def _remove_older(root: Path, keep: int, keep_every: int) -> None:
-    for old in sorted(root.glob("step-*"))[:-keep]:
-        if not keep_every or int(old.name.removeprefix("step-")) % keep_every:
-            # First, so that what a kill leaves over is not taken for complete.
-            (old / "manifest.json").unlink(missing_ok=True)
-            shutil.rmtree(old)
+def _remove_older(run: Path, final: Path, keep: int, keep_every: int) -> None:
+    saved = step_of(final)
+    assert saved is not None
+    steps = {step: path for path in complete_checkpoints(run) if (step := step_of(path) or 0) <= saved}
+    for step in sorted(steps)[:-keep]:
+        if not keep_every or step % keep_every:
+            # First, so that what a kill leaves over is not taken for a checkpoint.
+            removed = _hidden(steps[step], secrets.token_hex(8))
+            os.rename(steps[step], removed)
+            shutil.rmtree(removed)
 
 
 def _disk_full(run: Path, step: int) -> str:
@@ -109,36 +142,49 @@ def _disk_full(run: Path, step: int) -> str:
     )
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
+class StateFiles(dict[str, Arrays]):
+    """Arrays by file name, without suffix. Raises WeightsError for a file that the checkpoint lacks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __missing__(self, name: str) -> Arrays:
+        raise WeightsError(
+            f"{self._folder} has no {name}.safetensors, which this training continues: "
+            "name a checkpoint of the same kind of training, or start a new run"
+        )
+
+
+def load_checkpoint(folder: Path) -> tuple[StateFiles, dict[str, Any]]:
     """(arrays by file name without suffix, state of the loop) of a checkpoint folder.
 
     The optimizer's shards, a file per process, are joined to the state that one process would have written.
     Raises WeightsError for a missing or changed file.
     """
-    if not (folder / "manifest.json").is_file():
-        raise WeightsError(
-            f"{folder} is not a complete checkpoint: it has no manifest.json; name another step's folder"
-        )
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, facts in manifest.items():
-        path = folder / name
-        if not path.is_file() or _facts(path) != facts:
-            raise WeightsError(
-                f"{path} is missing or was changed after it was saved: move {folder.name} away, "
-                "and the run continues from the checkpoint before it"
-            )
-    files: dict[str, Arrays] = {
-        prefix + ONE_SHARD: ShardedState(folder, prefix) for prefix in sharded_states(manifest)
-    }
+    check_files(folder)
+    manifest = read_manifest(folder)
+    files = StateFiles(folder)
+    for prefix in sharded_states(manifest):
+        files[prefix + ONE_SHARD] = ShardedState(folder, prefix)
     for name in manifest:
         if name.endswith(".safetensors") and not sharded_states([name]):
             files[name.removesuffix(".safetensors")] = load_file(folder / name)
-    return files, json.loads((folder / "state.json").read_text())
+    state = read_object(folder / "state.json")
+    if type(state.get("step")) is not int or state["step"] < 0:
+        raise WeightsError(f"{folder / 'state.json'} has no step: copy the checkpoint again")
+    return files, state
 
 
-def write_manifest(folder: Path) -> None:
-    """Write manifest.json, which marks the folder as complete: size and sha256 of every file in it."""
-    _write_json(folder / "manifest.json", {path.name: _facts(path) for path in sorted(folder.iterdir())})
+def write_manifest(folder: Path, expected: Iterable[str] = ()) -> None:
+    """Write manifest.json, which marks the folder as complete: size and sha256 of every file in it.
+
+    Raises WeightsError if one of the `expected` files, or one that every checkpoint has, is not there.
+    """
+    manifest = {path.name: _facts(path) for path in sorted(folder.iterdir())}
+    missing = next((name for name in expected if name not in manifest), missing_file(manifest))
+    if missing is not None:
+        raise WeightsError(f"{folder / missing} vanished while the checkpoint was written: start again")
+    _write_json(folder / MANIFEST, manifest)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -150,6 +196,4 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.files import sync_folder, write_atomic
+from opensora.files import scratch_folder, sync_folder, write_atomic
 from opensora.models.formats import FORMATS, find_format
 from opensora.train.checkpoint import write_manifest
 from opensora.weights import WeightsError, latest_checkpoint, load_config, save_tensors
+from opensora.weights.checkpoints import MANIFEST, check_files
 from opensora.weights.files import WeightsFile
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import release_name
@@ -22,7 +23,7 @@ from opensora.weights.sources import open_file
 
 log = logging.getLogger(__name__)
 
-RANK = re.compile(r"rank_(\d+)")
+RANK = re.compile(r"rank_(\d{1,9})")
 FULL = "full_0.ckpt"
 WHOLE = "optimizer-0-of-1.safetensors"
 
@@ -46,7 +47,7 @@ def combine(source: Path, target: Path, model_config: str | None = None) -> Path
     if any(RANK.fullmatch(path.name) for path in source.iterdir()):
         return _combine_ranks(source, target, model_config)
     checkpoint = latest_checkpoint(source) if (source / "checkpoints").is_dir() else source
-    if checkpoint is None or not (checkpoint / "manifest.json").is_file():
+    if checkpoint is None or not (checkpoint / MANIFEST).is_file():
         raise WeightsError(
             f"{source} holds neither a complete checkpoint nor folders rank_0, rank_1, ...: "
             "check the path after --src"
@@ -62,18 +63,16 @@ def _combine_checkpoint(checkpoint: Path, target: Path) -> Path:
         raise WeightsError(f"{checkpoint} is not sharded: use it as it is")
     prefixes = sharded_states(path.name for path in checkpoint.iterdir()) or {""}
     states = {prefix: ShardedState(checkpoint, prefix) for prefix in prefixes}
-    building = target.with_name(f".{target.name}.{os.getpid()}")
-    building.mkdir(parents=True)
-    try:
+    check_files(checkpoint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(target.parent) as building:
         for prefix, state in states.items():
             save_tensors(building / f"{prefix}{WHOLE}", state)
         for path in checkpoint.iterdir():
-            if path.is_file() and path.name != "manifest.json" and not sharded_states([path.name]):
+            if path.is_file() and path.name != MANIFEST and not sharded_states([path.name]):
                 shutil.copyfile(path, building / path.name)
         write_manifest(building)
         os.rename(building, target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     sync_folder(target.parent)
     log.info("%s: a checkpoint for one device, from %s", target, checkpoint)
     return target
@@ -101,10 +100,10 @@ def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path
 def _rank_files(source: Path) -> list[Path]:
     """For every rank, the newest checkpoint (by name) that all ranks have."""
     folders = {int(match[1]): path for path in source.iterdir() if (match := RANK.fullmatch(path.name))}
-    missing = sorted(set(range(max(folders) + 1)) - set(folders))
-    if missing:
+    missing = next((rank for rank in range(max(folders) + 1) if rank not in folders), None)
+    if missing is not None:
         raise WeightsError(
-            f"{source} lacks rank_{missing[0]}: copy the folders of all {max(folders) + 1} ranks into it"
+            f"{source} lacks rank_{missing}: copy the folders of all {max(folders) + 1} ranks into it"
         )
     names = [
         {path.name for path in folders[rank].glob("*.ckpt") if path.name != FULL} for rank in sorted(folders)

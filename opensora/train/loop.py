@@ -6,10 +6,11 @@ never stopped.
 
 import logging
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
+from opensora.files import only_writer
 from opensora.parallel.mesh import Mesh
 from opensora.train.checkpoint import Arrays, latest_checkpoint, load_checkpoint, save_checkpoint
 from opensora.train.monitor import Monitor
@@ -57,10 +58,15 @@ def train(task: Task, options: LoopOptions, mesh: Mesh | None = None) -> int:
 
     Continues the run in output_dir if it has a checkpoint. mesh: the processes that train together, by
     default this one alone. Raises ValueError for too many steps in a row that are not finite, and for an
-    output_dir that is not shared.
+    output_dir that is not shared or in which another process trains.
     """
     mesh = mesh or Mesh()
     run = Path(options.output_dir)
+    with only_writer(run, "output_dir") if mesh.is_first else nullcontext():
+        return _train(task, options, mesh, run)
+
+
+def _train(task: Task, options: LoopOptions, mesh: Mesh, run: Path) -> int:
     first, state = _resume(task, run, options.resume_from_checkpoint)
     if len(set(mesh.world.agree(first))) > 1:
         raise ValueError(

@@ -1,11 +1,12 @@
 """Model folders: strict loading and atomic saving of configurations and weights as numpy arrays."""
 
+from opensora.weights.checkpoints import latest_checkpoint
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
 from opensora.weights.release import CONFIG, TensorSource, load_config, open_weights, read_config
 from opensora.weights.saving import save_config, save_tensors, save_weights
-from opensora.weights.sources import latest_checkpoint, open_file, weight_files
+from opensora.weights.sources import open_file, weight_files
 
 __all__ = [
     "CONFIG",

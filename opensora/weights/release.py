@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from opensora.console import printable
+from opensora.weights.checkpoints import check_weights
 from opensora.weights.files import DTYPES, TensorFile, WeightsError, WeightsFile
 from opensora.weights.mindspore_file import MindSporeFile
 from opensora.weights.names import lies_beside, release_name
@@ -113,9 +114,11 @@ def open_weights(
     zeros.
 
     Raises WeightsError, with all names in one message, for missing or unexpected tensors and for wrong
-    shapes; also for damaged files. Reading a tensor raises it for NaN.
+    shapes; also for damaged files, and for a checkpoint that differs from its manifest. Reading a tensor raises it for NaN.
     """
     files = [open_file(path) for path in weight_files(source, stem)]
+    for file in files:
+        check_weights(file.path)
     place = files[0].path if len(files) == 1 else Path(source)
     held = _by_release_name(files, place, set(expected) | set(aliases.values()))
     chosen = {

@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from opensora.files import write_atomic
+from opensora.weights.checkpoints import SHARD
 from opensora.weights.files import TensorFile, WeightsError
 from opensora.weights.release import TensorSource
 
-PATTERN = re.compile(r"((?:\w+-)?)optimizer-(\d+)-of-(\d+)\.safetensors")
 VECTOR = re.compile(r"(\w+)\.\d+")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -114,12 +114,12 @@ class ShardedState(TensorSource):
 
 def sharded_states(names: Iterable[str]) -> set[str]:
     """The prefixes of optimizers with more than one file among `names`."""
-    return {match[1] for name in names if (match := PATTERN.fullmatch(name)) and match[3] != "1"}
+    return {match[1] for name in names if (match := SHARD.fullmatch(name)) and match[3] != "1"}
 
 
 def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
     found = [
-        match for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name)) and match[1] == prefix
+        match for path in folder.iterdir() if (match := SHARD.fullmatch(path.name)) and match[1] == prefix
     ]
     counts = {int(match[3]) for match in found}
     if len(counts) != 1:
@@ -128,9 +128,10 @@ def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict
             content = f"files of runs with {sorted(counts)} ranks"
         raise WeightsError(f"{folder} holds {content}: name the folder of one checkpoint")
     ranks = counts.pop()
-    missing = sorted(set(range(ranks)) - {int(match[2]) for match in found})
-    if missing:
-        name = f"{prefix}optimizer-{missing[0]}-of-{ranks}.safetensors"
+    present = {int(match[2]) for match in found}
+    missing = next((rank for rank in range(ranks) if rank not in present), None)
+    if missing is not None:
+        name = f"{prefix}optimizer-{missing}-of-{ranks}.safetensors"
         raise WeightsError(f"{folder} lacks {name}: copy the files of all {ranks} ranks into it")
     files = [TensorFile(folder / f"{prefix}optimizer-{rank}-of-{ranks}.safetensors") for rank in range(ranks)]
     layouts = []

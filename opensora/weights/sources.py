@@ -5,6 +5,7 @@ from typing import Any
 
 from opensora.config_files import read_settings
 from opensora.files import hash_file
+from opensora.weights.checkpoints import MANIFEST, latest_checkpoint
 from opensora.weights.files import TensorFile, WeightsError, WeightsFile
 from opensora.weights.mindspore_file import MindSporeFile
 from opensora.weights.torch_file import LEGACY, ZIP, TorchFile
@@ -49,7 +50,7 @@ def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> l
                 f"run folder {source} has no complete checkpoint: train until it has one, or check the path"
             )
         source = checkpoint
-    if (source / "manifest.json").is_file():
+    if (source / MANIFEST).is_file():
         average = source / "ema.safetensors"
         return [average if average.is_file() else source / "model.safetensors"]
     for name in (f"{stem}.safetensors", f"{PYTORCH_STEMS.get(stem, stem)}.bin"):
@@ -73,14 +74,6 @@ def folder_files(folder: Path) -> list[WeightsFile]:
         if any(path.is_file() for path in paths):
             return [open_file(path) for path in paths]
     return []
-
-
-def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
-        if (folder / "manifest.json").is_file():
-            return folder
-    return None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from opensora.cli import main
+from opensora.files import only_writer
 from opensora.generate import prompts, stages
 from opensora.generate import run as command
 from opensora.generate.options import GenerateOptions, prepare
@@ -156,6 +157,16 @@ def test_weights_in_place_of_the_folder_s(model: Path) -> None:
     assert averaged == {"config.json": weights["config.json"], "ema.safetensors": weights["best.safetensors"]}
     Path("bad.pt").write_bytes(b"PK\x03\x04")
     assert run("a cat", "--pretrained_ckpt", "bad.pt", out="bad") == 2
+
+
+def test_one_process_at_a_time_writes_to_a_folder(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leftover = Path("out/.opensora-0123456789abcdef")
+    leftover.mkdir(parents=True)
+    with only_writer(Path("out"), "save_img_path"):
+        leftover.mkdir()
+        assert run("a cat") == 2
+        assert "another process is writing to out: wait until it ends" in capsys.readouterr().err
+    assert run("a cat") == 0 and len(contents("out")) == 1 and not leftover.exists()
 
 
 def test_prompts_that_are_hard_to_name(model: Path) -> None:

@@ -177,6 +177,17 @@ def test_a_new_run_continues_the_checkpoint_of_another(tmp_path: Path) -> None:
     np.testing.assert_array_equal(branch.w, whole.w)
 
 
+def test_one_training_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    class Second(Toy):
+        def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
+            with pytest.raises(ValueError, match="another process is writing to"):
+                train(Toy(), options(tmp_path, 5))
+            return super().step(step, batch)
+
+    assert train(Second(), options(tmp_path, 2)) == 0 and last_step(tmp_path) == 2
+    assert train(Toy(), options(tmp_path, 3)) == 0
+
+
 @pytest.mark.slow
 def test_a_process_that_is_asked_to_stop_saves_and_says_75(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.train.toy", str(tmp_path / "run"), "100000"]
