@@ -7,7 +7,7 @@ import numpy as np
 
 from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
-from opensora.engine.block import Block
+from opensora.engine.block import Block, Weights
 from opensora.models.latte.model import LatteT2V
 from opensora.nn.exchange import FrameExchange
 from opensora.nn.tensor import Tensor
@@ -24,15 +24,15 @@ ops = ms.ops
 class Batch(TypedDict, total=False):
     """Inputs of a step, arrays of the host or the device. From text_mask on they may be absent."""
 
-    latents: Any  # (B, C, T+N, H, W), unit variance
-    timestep: Any  # (B,) whole numbers below 1000
-    noise: Any  # as latents
-    text_embeds: Any  # (B, L, D) or (B, 1+N, L, D)
-    text_mask: Any  # (B, L) or (B, 1+N, L), 1 = keep
-    latent_mask: Any  # (B, T+N, H, W), 1 = keep
+    latents: Tensor  # (B, C, T+N, H, W), unit variance
+    timestep: Tensor  # (B,) whole numbers below 1000
+    noise: Tensor  # as latents
+    text_embeds: Tensor  # (B, L, D) or (B, 1+N, L, D)
+    text_mask: Tensor  # (B, L) or (B, 1+N, L), 1 = keep
+    latent_mask: Tensor  # (B, T+N, H, W), 1 = keep
     num_images: int  # N, the images after the video on the time axis
-    share: Any  # (B,) fraction of each sample's loss in these frames; other devices have the rest
-    weight: Any  # (B,) weight of each sample's loss
+    share: Tensor  # (B,) fraction of each sample's loss in these frames; other devices have the rest
+    weight: Tensor  # (B,) weight of each sample's loss
     temporal: bool  # False skips the temporal blocks, for batches of images
 
 
@@ -83,7 +83,7 @@ def train_step(
 
 
 def _loss(
-    w: Any,
+    w: Weights,
     output: Tensor,
     latents: Tensor,
     noise: Tensor,

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from opensora.engine.block import Block
+from opensora.engine.block import Block, Weights
 from opensora.models.causal_vae.posterior import gaussian_kl
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
@@ -196,13 +196,13 @@ before."""
 
 
 def _terms(
-    w: Any, video: Tensor, reconstruction: Tensor, moments: Tensor, *weights: float
+    w: Weights, video: Tensor, reconstruction: Tensor, moments: Tensor, *weights: float
 ) -> tuple[Tensor, Tensor]:
     """(errors (B, 3, T), KL terms (B, w))."""
     return clip_distances(video, reconstruction, *weights), gaussian_kl(moments)
 
 
-def _images(w: Any, video: Tensor) -> Tensor:
+def _images(w: Weights, video: Tensor) -> Tensor:
     """(B, C, T, H, W) -> (B*T, C, H, W)."""
     return ops.reshape(ops.transpose(video, (0, 2, 1, 3, 4)), (-1, video.shape[1], *video.shape[3:]))
 
