@@ -4,7 +4,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from opensora.data.caches.cache import encoder_digest
+from opensora.data.caches.cache import REMEDY, encoder_digest
 from opensora.data.caches.latents import LatentCache
 from opensora.data.dataset import Dataset, FileDataset, LatentDataset
 from opensora.data.dataset.collate import PUBLISHED
@@ -78,8 +78,10 @@ class _Opener:
             latents.fingerprint.require(latents.folder, encoder)
         else:
             settings = {"clip": cut_settings(clip), "clips": clips_digest(entries)}
-            latents.fingerprint.require(latents.folder, encoder, settings, captions_digest(entries))
-        return LatentDataset(latents, self._options.sample_posterior)
+            latents.fingerprint.require(latents.folder, encoder, settings)
+            if latents.fingerprint.count != len(entries) * latents.copies:
+                raise ValueError(f"the cache {folder} has another number of clips than its list: {REMEDY}")
+        return LatentDataset(latents, self._options.sample_posterior, entries)
 
     def _text(self, entries: Entries | None) -> CaptionFeatures:
         length = self._options.model_max_length or DEFAULT_TEXT_LENGTH
@@ -121,11 +123,6 @@ def open_list(path: str, options: ListOptions, only_existing: bool) -> Entries:
         )
         raise ValueError(f"data list {path} has no usable record: {reasons or 'its annotations are empty'}")
     return entries
-
-
-def captions_digest(entries: Entries) -> str:
-    """The digests of all captions of a list, one for each data set."""
-    return " ".join(digest.captions[:16] for digest in entries.digests)
 
 
 def clips_digest(entries: Entries) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,8 +33,8 @@ REMEDY = "make a new cache in another folder"
 class Fingerprint:
     """What a cache was made of.
 
-    kind: "text" or "latents". encoder: digest of the weights. captions: digest of the texts. The cache has
-    `count` items in blocks of `block_size`.
+    kind: "text" or "latents". encoder: digest of the weights. captions: digest of the texts of a text cache;
+    latents do not depend on them. The cache has `count` items in blocks of `block_size`.
     """
 
     kind: str
@@ -78,13 +78,16 @@ class Fingerprint:
 class Item:
     """An item of a cache as the .json of its block describes it.
 
-    crc32: checksum of its array, None for an item without one, which was `rejected`. path, captions and
-    `source`, the number of its data set in the list: of latents.
+    crc32: checksum of its array, None for an item without one, which was `rejected`. The others are for
+    latents: path, size in bytes and time of change (ns) of the clip's file, its captions, and the number of
+    its data set in the list.
     """
 
     key: str
     crc32: Annotated[int | None, Range(0, 2**32)] = None
     path: str = ""
+    size: int | None = None
+    time: int | None = None
     captions: tuple[str, ...] = ()
     source: Annotated[int, Range(0, 2**16)] = 0
     rejected: str = ""
@@ -123,8 +126,9 @@ class CacheWriter:
         place = self.folder / "fingerprint.json"
         if place.is_file():
             present = _read_fingerprint(self.folder)
-            present.require(self.folder, fingerprint.encoder, fingerprint.settings, fingerprint.captions)
-            if present != fingerprint:
+            captions = fingerprint.captions if fingerprint.kind == "text" else None
+            present.require(self.folder, fingerprint.encoder, fingerprint.settings, captions)
+            if replace(present, captions=fingerprint.captions) != fingerprint:
                 raise ValueError(
                     f"the cache {self.folder} was begun with another block_size or number of items "
                     f"({present.count}): {REMEDY}"
@@ -134,9 +138,13 @@ class CacheWriter:
         else:
             write_atomic(place, lambda file: file.write(json.dumps(asdict(fingerprint), indent=1).encode()))
 
+    def owns(self, block: int) -> bool:
+        """Whether a block is this process's."""
+        return block % self._world_size == self._rank
+
     def wants(self, block: int) -> bool:
         """Whether this process has to write a block."""
-        return block % self._world_size == self._rank and not (self.folder / f"{_name(block)}.json").is_file()
+        return self.owns(block) and not (self.folder / f"{_name(block)}.json").is_file()
 
     def write(self, block: int, items: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:
         """Write a block: items with a "key" each, and arrays by key.
@@ -156,10 +164,15 @@ class CacheWriter:
             {**item, "crc32": _crc32(stored[item["key"]])} if item["key"] in stored else dict(item)
             for item in items
         ]
+        # An earlier block in this place is incomplete from here on.
+        (self.folder / f"{_name(block)}.json").unlink(missing_ok=True)
         write_atomic(self.folder / f"{_name(block)}.safetensors", lambda file: file.write(save(stored)))
-        write_atomic(
-            self.folder / f"{_name(block)}.json", lambda file: file.write(json.dumps(described).encode())
-        )
+        self.describe(block, described)
+
+    def describe(self, block: int, items: Sequence[Mapping[str, Any]]) -> None:
+        """Write or replace the description of a block whose arrays are written."""
+        content = json.dumps(items).encode()
+        write_atomic(self.folder / f"{_name(block)}.json", lambda file: file.write(content))
 
 
 class Cache:

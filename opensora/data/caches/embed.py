@@ -88,7 +88,7 @@ def _model(options: EmbedTextOptions) -> tuple[str | Path, int]:
 def _records(options: EmbedTextOptions) -> Iterator[Record]:
     """The records of the annotation file, as `Entries` reads them; those that cannot be used are empty."""
     assert options.data_file_path is not None
-    return scan(Path(options.data_file_path), text=options.caption_column)
+    return scan(Path(options.data_file_path), texts=(options.caption_column,))
 
 
 def _log_unread(tokenizer: Tokenizer, captions: list[str], length: int) -> None:

@@ -1,19 +1,19 @@
 """`opensora encode-latents`: precompute the autoencoder's latents of a data set's clips."""
 
 import logging
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from opensora.data.caches.cache import CacheWriter, Fingerprint, encoder_digest
+from opensora.data.caches.cache import CacheWriter, Fingerprint, Item, encoder_digest, read_items
 from opensora.data.clips import evenly_spaced_frames
 from opensora.data.dataset import Dataset, DemoDataset, FileDataset
 from opensora.data.dataset.collate import batch_sizes, pad
 from opensora.data.options import ClipOptions, EncodeLatentsOptions
 from opensora.data.read_ahead import read_ahead
 from opensora.data.setup import (
-    captions_digest,
     clip_options,
     clips_digest,
     cut_settings,
@@ -31,17 +31,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClipsToEncode:
-    """`copies` clips of every item of a data set.
-
-    `settings` and `captions` identify them in the fingerprint.
-    """
+    """`copies` clips of every item of a data set. `settings` identify them in the fingerprint."""
 
     dataset: Dataset
     clip: ClipOptions
     seed: int
     copies: int
     settings: dict[str, Any]
-    captions: str
 
     def __len__(self) -> int:
         return len(self.dataset) * self.copies
@@ -53,11 +49,12 @@ class ClipsToEncode:
     def describe(self, number: int) -> dict[str, Any]:
         index = number // self.copies
         captions, source = self.dataset.captions(index)
-        return {"path": self.dataset.name(index), "captions": captions, "source": source}
+        path = self.dataset.name(index)
+        return {"path": path, **_file_facts(path), "captions": captions, "source": source}
 
 
 def encode_latents(options: EncodeLatentsOptions) -> None:
-    """Write the cache, or its missing blocks.
+    """Write the cache, or its missing blocks and those whose files or captions changed.
 
     Raises ValueError for lists that cannot be read and for another cache.
     """
@@ -69,15 +66,17 @@ def encode_latents(options: EncodeLatentsOptions) -> None:
         **clips.settings,
     }
     fingerprint = Fingerprint(
-        "latents", encoder_digest(options.vae), settings, clips.captions, len(clips), options.block_size
+        "latents", encoder_digest(options.vae), settings, "", len(clips), options.block_size
     )
     writer = CacheWriter(options.output_path, fingerprint, options.dtype, options.rank, options.world_size)
     vae: CausalVAE | None = None
-    for block in filter(writer.wants, range(fingerprint.blocks)):
+    for block in filter(writer.owns, range(fingerprint.blocks)):
+        numbers = range(block * options.block_size, min((block + 1) * options.block_size, len(clips)))
+        if not writer.wants(block) and _is_current(writer, block, clips, numbers):
+            continue
         if vae is None:
             vae = CausalVAE.from_pretrained(options.vae)
             vae.tiling = Tiling() if options.enable_tiling else None
-        numbers = range(block * options.block_size, min((block + 1) * options.block_size, len(clips)))
         writer.write(block, *_encode_block(clips, numbers, vae, min(options.batch_size, len(clips))))
         log.info("encoded %d of %d clips", numbers.stop, len(clips))
 
@@ -91,7 +90,7 @@ def _listed_clips(options: EncodeLatentsOptions) -> ClipsToEncode:
     entries = open_list(data_list, options, only_existing=False)
     copies, seed = options.clips_per_video, options.seed
     settings = {"clips": clips_digest(entries), "clips_per_video": copies, "seed": seed}
-    return ClipsToEncode(FileDataset(entries, clip), clip, seed, copies, settings, captions_digest(entries))
+    return ClipsToEncode(FileDataset(entries, clip), clip, seed, copies, settings)
 
 
 def _demo_clips(options: EncodeLatentsOptions) -> ClipsToEncode:
@@ -100,7 +99,40 @@ def _demo_clips(options: EncodeLatentsOptions) -> ClipsToEncode:
     renderer, seed = Renderer(options.demo_data), options.seed
     clips = DemoClips(renderer, seed, options.split, options.num_frames, options.resolution)
     settings = {"demo": True, "split": options.split, "seed": seed}
-    return ClipsToEncode(DemoDataset(clips, options.num_clips), clip, seed, 1, settings, "the demo's")
+    return ClipsToEncode(DemoDataset(clips, options.num_clips), clip, seed, 1, settings)
+
+
+def _file_facts(path: str) -> dict[str, int]:
+    """Size and time of change of a clip's file; nothing if there is none."""
+    try:
+        facts = os.stat(path)
+    except (OSError, ValueError):
+        return {}
+    return {"size": facts.st_size, "time": facts.st_mtime_ns}
+
+
+def _is_current(writer: CacheWriter, block: int, clips: ClipsToEncode, numbers: range) -> bool:
+    """Whether the files of a complete block are those that it was made of; brings its captions up to date."""
+    items = read_items(writer.folder, block)
+    facts = [clips.describe(number) for number in numbers]
+    if len(items) != len(facts) or any(map(_is_other_file, items, facts)):
+        log.info("block %d is encoded again, because its files have changed", block)
+        return False
+    if any(item.captions != tuple(fact["captions"]) for item, fact in zip(items, facts, strict=True)):
+        described = [
+            {**asdict(item), "captions": fact["captions"], "source": fact["source"]}
+            for item, fact in zip(items, facts, strict=True)
+        ]
+        writer.describe(block, described)
+        log.info("the captions of %d clips are up to date, their latents stay", numbers.stop)
+    return True
+
+
+def _is_other_file(item: Item, facts: dict[str, Any]) -> bool:
+    """Whether an item was made of another file. Caches of earlier versions and lost files do not tell."""
+    if item.size is None or "size" not in facts:
+        return item.path != facts["path"]
+    return (item.path, item.size, item.time) != (facts["path"], facts["size"], facts["time"])
 
 
 def _encode_block(

@@ -139,7 +139,7 @@ class Entries(Sequence[Entry]):
         places, numbers, self.valid = (array("q"), array("L"), array("H")), array("q"), 0
         for source in range(len(self.sources)):
             captions, clips = hashlib.sha256(), hashlib.sha256()
-            for record in scan(self.sources[source].annotations, text=cap):
+            for record in scan(self.sources[source].annotations, texts=(cap,)):
                 captions.update(captions_bytes(record.content, cap))
                 if record.fault:
                     place = f"the row at byte {record.offset} of {self.sources[source].annotations}"
@@ -166,7 +166,7 @@ class Entries(Sequence[Entry]):
     def __getitem__(self, index: Any) -> Any:
         source = int(self.source_numbers[index])
         place = int(self._offsets[index]), int(self._lengths[index])
-        content = read(self.sources[source].annotations, *place, text=self._columns[1])
+        content = read(self.sources[source].annotations, *place, texts=self._columns[1:])
         return self._entry(content, int(self.numbers[index]), source)
 
     def _checked(self, content: dict[str, Any], number: int, source: int) -> Entry | None:

@@ -8,22 +8,50 @@ import csv
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from opensora.checks import at_least
+from opensora.config_files import checked, parse_json, typed
+from opensora.data.lists.beside import CaptionFinder
 from opensora.data.lists.scenes import Scene, find_scenes
+from opensora.data.lists.tables import scan_lines
 from opensora.files import write_atomic, write_json
 from opensora.media.formats import media_files
 from opensora.media.reader import probe
 
-CAPTION_KEYS = ("cap", "caption", "captions", "text", "prompt")
 OUTPUTS = ("videos.json", "images.json", "video_data.txt", "image_data.txt", "rejected.jsonl")
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A file as it was measured: its place, size in bytes and time of change (ns), and what it holds.
+
+    reason: why it cannot be read. scenes: (start, end, motion) each; none of a picture. declared: frames that
+    the file says it has.
+    """
+
+    path: str
+    folder: str
+    size: int
+    time: int
+    reason: str = ""
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
+    scenes: tuple[tuple[int, int, float], ...] = ()
+    declared: int = 0
+
+    @property
+    def lost_frames(self) -> int:
+        """Frames at the end of a truncated video."""
+        return max(self.declared - self.scenes[-1][1], 0) if self.scenes else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +91,8 @@ class Filters:
 def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: int = 1) -> str:
     """Write lists and annotations into `output`; returns a one-line summary.
 
-    `workers` files are measured in parallel. The captions of a file are the lines of `<name>.txt` beside it,
-    or "cap" (caption, captions, text, prompt) in `<name>.json`. Raises ValueError for a folder without videos
-    and pictures, and if `output` holds such lists already.
+    `workers` files are measured in parallel. `CaptionFinder` says where captions are found. Raises ValueError
+    for a folder without videos and pictures, and if `output` holds such lists already.
     """
     folder, output = Path(folder), Path(output)
     names = [str(path.relative_to(folder)) for path in media_files(folder, recursive=True)]
@@ -78,8 +105,15 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
     videos: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
+    captions, truncated = CaptionFinder(folder), 0
     for measured in _measure_all(folder, names, output / "measured.jsonl", workers):
-        for record, reason in records_of(folder, measured, filters):
+        if measured.lost_frames:
+            truncated += 1
+            read = measured.declared - measured.lost_frames
+            log.warning(
+                "%s is truncated: %d of %d frames can be read", measured.path, read, measured.declared
+            )
+        for record, reason in _records(captions, measured, filters):
             if reason:
                 rejected.append({**record, "reason": reason})
             else:
@@ -89,24 +123,23 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
             write_json(output / f"{kind}s.json", records)
             _write(output / f"{kind}_data.txt", _data_list(folder, output / f"{kind}s.json"))
     _write(output / "rejected.jsonl", "".join(f"{json.dumps(record)}\n" for record in rejected))
-    return (
-        f"{len(names)} files: {len(videos)} scenes of videos, {len(images)} pictures, "
-        f"{len(rejected)} left out (see {output / 'rejected.jsonl'})"
-    )
+    summary = f"{len(names)} files: {len(videos)} scenes of videos, {len(images)} pictures, "
+    summary += f"{len(rejected)} left out (see {output / 'rejected.jsonl'})"
+    return summary + (f"; {truncated} videos are truncated" if truncated else "")
 
 
-def records_of(
-    folder: Path, measured: dict[str, Any], filters: Filters
+def _records(
+    finder: CaptionFinder, measured: Measured, filters: Filters
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """The annotation records of a measured file, each with the reason why it is rejected, or ""."""
-    path, captions, reason = measured["path"], None, measured.get("reason", "")
+    captions, reason = None, measured.reason
     try:
-        captions = read_captions(folder / path) or filters.default_caption
+        captions = finder.captions(measured.path) or filters.default_caption
     except ValueError as error:
         reason = reason or str(error)
-    scenes = [Scene(*scene) for scene in measured.get("scenes", [])]
-    record = {"path": path, "cap": captions} | {
-        name: measured[name] for name in ("height", "width", "fps") if name in measured
+    scenes = [Scene(*scene) for scene in measured.scenes]
+    record = {"path": measured.path, "cap": captions} | {
+        name: getattr(measured, name) for name in ("height", "width", "fps") if getattr(measured, name)
     }
     reason = reason or _reject_file(measured, captions, filters)
     if reason or not scenes:
@@ -123,10 +156,10 @@ def records_of(
         yield record | fields, _reject_scene(scene, filters)
 
 
-def _reject_file(measured: dict[str, Any], captions: Any, filters: Filters) -> str:
+def _reject_file(measured: Measured, captions: Any, filters: Filters) -> str:
     if captions is None:
         return "it has no caption"
-    side = min(measured["height"], measured["width"])
+    side = min(measured.height, measured.width)
     return "" if side >= filters.min_size else f"its shorter side is {side}, min_size is {filters.min_size}"
 
 
@@ -141,64 +174,63 @@ def _reject_scene(scene: Scene, filters: Filters) -> str:
     return ""
 
 
-def read_captions(path: Path) -> str | list[str] | None:
-    """The captions beside a file, or None. Raises ValueError for a caption file that cannot be read."""
-    text, described = path.with_suffix(".txt"), path.with_suffix(".json")
-    try:
-        if text.is_file():
-            lines = [line.strip() for line in text.read_text(encoding="utf-8-sig").splitlines()]
-            lines = [line for line in lines if line]
-            return lines[0] if len(lines) == 1 else lines or None
-        if described.is_file():
-            content = json.loads(described.read_text(encoding="utf-8-sig"))
-            if isinstance(content, dict):
-                content = next((content[key] for key in CAPTION_KEYS if key in content), None)
-            captions = content if isinstance(content, list) else [content]
-            if not captions or not all(isinstance(caption, str) for caption in captions):
-                raise ValueError(f"no text under {', '.join(CAPTION_KEYS)}")
-            found: str | list[str] = content
-            return found
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its caption file cannot be read: {error}") from error
-    return None
-
-
-def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) -> Iterator[dict[str, Any]]:
+def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) -> Iterator[Measured]:
     """The measurements of all files, in order; new ones are appended to the journal."""
-    known: dict[str, dict[str, Any]] = {}
-    written = journal.read_text(encoding="utf-8") if journal.is_file() else ""
-    for line in filter(None, written.splitlines()):
-        with suppress(
-            json.JSONDecodeError
-        ):  # a stopped command left half a line: that file is measured again
-            measured = json.loads(line)
-            known[measured["path"]] = measured
-    missing = [name for name in names if name not in known]
+    known = _read_journal(journal)
+    missing = [name for name in names if not _is_current(known.get(name), folder, name)]
     with open(journal, "a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
-        file.write("\n" if written else "")
+        file.write("\n" if file.tell() else "")  # a stopped command left half a line
         for number, measured in enumerate(pool.map(lambda name: _measure(folder, name), missing), 1):
-            known[measured["path"]] = measured
-            file.write(json.dumps(measured) + "\n")
+            known[measured.path] = measured
+            file.write(json.dumps(asdict(measured)) + "\n")
             file.flush()
             if number % 100 == 0:
                 log.info("measured %d of %d files", number, len(missing))
     return (known[name] for name in names)
 
 
-def _measure(folder: Path, name: str) -> dict[str, Any]:
+def _read_journal(journal: Path) -> dict[str, Measured]:
+    """The last measurement of each file. Lines that cannot be read are passed over: they are measured again."""
+    known: dict[str, Measured] = {}
+    if not journal.is_file():
+        return known
+    with open(journal, "rb") as file:
+        for _, line in scan_lines(file):
+            with suppress(ValueError):
+                measured = typed(
+                    Measured, checked(dict, parse_json(line.decode(), journal), journal, "line"), journal
+                )
+                known[measured.path] = measured
+    return known
+
+
+def _is_current(measured: Measured | None, folder: Path, name: str) -> bool:
+    """Whether a measurement is of the file as it is: its folder, size and time of change."""
+    facts = measured and (measured.folder, measured.size, measured.time)
+    return facts == _file_facts(folder, name)
+
+
+def _file_facts(folder: Path, name: str) -> tuple[str, int, int]:
+    facts = os.stat(folder / name)
+    return str(folder.resolve()), facts.st_size, facts.st_mtime_ns
+
+
+def _measure(folder: Path, name: str) -> Measured:
     """Size, rate and scenes of a file, or the reason why it cannot be read. Still pictures have no scenes."""
+    measured = Measured(name, *_file_facts(folder, name))
     try:
         name.encode()
     except UnicodeEncodeError:
-        return {"path": name, "reason": "its name is not UTF-8: rename it"}
+        return replace(measured, reason="its name is not UTF-8: rename it")
     try:
         info = probe(folder / name)
-        size = {"height": info.height, "width": info.width}
+        measured = replace(measured, height=info.height, width=info.width)
         if info.frames == 1:
-            return {"path": name, **size}
-        return {"path": name, **size, "fps": round(info.fps, 3), "scenes": find_scenes(folder / name)}
+            return measured
+        scenes = tuple(find_scenes(folder / name))
+        return replace(measured, fps=round(info.fps, 3), scenes=scenes, declared=info.frames)
     except ValueError as error:
-        return {"path": name, "reason": str(error)}
+        return replace(measured, reason=str(error))
 
 
 def _write(path: Path, text: str) -> None:

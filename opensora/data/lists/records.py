@@ -6,7 +6,7 @@ place.
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -35,11 +35,11 @@ class Record(NamedTuple):
     fault: str = ""
 
 
-def scan(path: Path, plain: str | None = None, text: str | None = None) -> Iterator[Record]:
+def scan(path: Path, plain: str | None = None, texts: Collection[str] = ()) -> Iterator[Record]:
     """Yield every record of an annotation file.
 
-    plain: a text in a list stands for an object with this name. text: the column of a table whose texts may
-    hold unquoted delimiters if it is the last. Raises ValueError that names the file and the place where it
+    plain: a text in a list stands for an object with this name. texts: columns of a table
+    whose texts may hold unquoted delimiters, if it is the last one. Raises ValueError that names the file and the place where it
     cannot be read.
     """
     if path.suffix.lower() not in (*SCANNERS, *SUFFIXES):
@@ -50,7 +50,7 @@ def scan(path: Path, plain: str | None = None, text: str | None = None) -> Itera
     try:
         with open(path, "rb") as file:
             if path.suffix.lower() in SUFFIXES:
-                yield from _scan_table(file, path.suffix, text)
+                yield from _scan_table(file, path.suffix, texts)
                 return
             for record in SCANNERS[path.suffix.lower()](file):
                 if plain is not None and isinstance(record.content, str):
@@ -63,7 +63,7 @@ def scan(path: Path, plain: str | None = None, text: str | None = None) -> Itera
         raise ValueError(f"annotation file {path} cannot be read: {error}") from error
 
 
-def read(path: Path, offset: int, length: int, text: str | None = None) -> dict[str, Any]:
+def read(path: Path, offset: int, length: int, texts: Collection[str] = ()) -> dict[str, Any]:
     """Read one record at the place that `scan` gave. Raises ValueError if the file has changed since."""
     try:
         with open(path, "rb") as file:
@@ -71,7 +71,7 @@ def read(path: Path, offset: int, length: int, text: str | None = None) -> dict[
             file.seek(offset)
             content = file.read(length)
         if header is not None:
-            return by_column(read_row(content, header.delimiter), header, text)
+            return by_column(read_row(content, header.delimiter), header, texts)
         record: dict[str, Any] = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"annotation file {path} has changed during the run: start again") from error
@@ -172,11 +172,11 @@ def _scan_lines(file: BinaryIO) -> Iterator[Record]:
                 raise ValueError(f"the line at byte {offset} is not an object ({error.msg})") from error
 
 
-def _scan_table(file: BinaryIO, suffix: str, text: str | None) -> Iterator[Record]:
+def _scan_table(file: BinaryIO, suffix: str, texts: Collection[str]) -> Iterator[Record]:
     header = read_header(file, suffix)
     for row in scan_rows(file, header.delimiter):
         try:
-            yield Record(row.offset, row.length, by_column(row.cells, header, text))
+            yield Record(row.offset, row.length, by_column(row.cells, header, texts))
         except ValueError as error:
             yield Record(row.offset, row.length, {}, str(error))
 

@@ -7,7 +7,7 @@ quotes. A quote that does not open and close a field so is a character like any 
 import io
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from re import Pattern
 from typing import Any, BinaryIO, NamedTuple
@@ -105,8 +105,8 @@ def read_row(content: bytes, delimiter: str) -> list[Cell]:
     return _RowParser(_decode(*first), delimiter, _Lines(iter(rest))).cells
 
 
-def by_column(cells: Sequence[Cell], header: Header, text: str | None = None) -> dict[str, Any]:
-    """The values of a row by column. text: the column whose unquoted texts may hold delimiters if it is the last.
+def by_column(cells: Sequence[Cell], header: Header, texts: Collection[str] = ()) -> dict[str, Any]:
+    """The values of a row by column. texts: columns whose unquoted texts may hold delimiters if it is the last.
 
     Raises ValueError for a row with more cells than columns.
     """
@@ -116,7 +116,7 @@ def by_column(cells: Sequence[Cell], header: Header, text: str | None = None) ->
     values = [cell.value for cell in cells]
     if len(cells) > len(columns):
         last = cells[len(columns) - 1 :]
-        if columns[-1:] != [text] or any(cell.quoted for cell in last):
+        if columns[-1] not in texts or any(cell.quoted for cell in last):
             raise ValueError(
                 f"the row has {len(cells)} cells and the header {len(columns)}: "
                 f"put texts that hold {header.delimiter!r} in double quotes"

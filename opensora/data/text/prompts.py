@@ -109,7 +109,7 @@ def _from_table(path: Path) -> list[str]:
         log.info("%s: no column is named %s; reading prompts from the first, %r", path, known, first)
     if column is not None:
         name = header.columns[column]
-        return [by_column(cells, header, text=name).get(name, "") for cells in rows]
+        return [by_column(cells, header, texts=(name,)).get(name, "") for cells in rows]
     rows.insert(0, header.cells)
     if any(len(cells) > 1 for cells in rows) and len({len(cells) for cells in rows}) == 1:
         spaced = any(cell.raw.startswith(" ") for cells in rows for cell in cells[1:])

@@ -150,3 +150,49 @@ def test_an_encoders_digest_follows_weights_and_tokenizer(tmp_path):
         == encoder_digest(tmp_path / "same")
         != encoder_digest(tmp_path / "other")
     )
+
+
+def test_a_huge_count_is_refused_without_work(tmp_path):
+    fill(CacheWriter(tmp_path / "cache", PRINT, "float16"))
+    path = tmp_path / "cache" / "fingerprint.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"count": 10**12}))
+    with pytest.raises(ValueError, match="incomplete, 499999999997 of 500000000000 blocks are missing"):
+        Cache(tmp_path / "cache", "text")
+    for change, message in (
+        ({"count": -1}, "count = -1, where a number from 0"),
+        ({"block_size": 0}, "block_size = 0, where a number from 1"),
+        ({"settings": []}, r"settings = \[\], where an object belongs"),
+        ({"kind": 3}, "kind = 3, where a text belongs"),
+    ):
+        path.write_text(json.dumps(content | change))
+        with pytest.raises(ValueError, match=rf"fingerprint\.json says {message}"):
+            Cache(tmp_path / "cache", "text")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("{}", "says its content = an object of 0 items, where a list belongs"),
+        ('[{"key": 3}]', r"says key = 3, where a text belongs"),
+        ('[{"key": "0", "crc32": -1}]', "says crc32 = -1, where a number from 0"),
+        ("[3]", "= 3, where an object belongs"),
+    ],
+)
+def test_damaged_descriptions_of_blocks_are_named(tmp_path, text, message):
+    fill(CacheWriter(tmp_path / "cache", PRINT, "float16"))
+    (tmp_path / "cache" / "block-00000001.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"block-00000001\.json.*{message}"):
+        Cache(tmp_path / "cache", "text")
+
+
+def test_keys_without_an_array_are_damage(tmp_path):
+    fill(CacheWriter(tmp_path / "cache", PRINT, "float16"))
+    path = tmp_path / "cache" / "block-00000001.json"
+    path.write_text(path.read_text().replace('"2"', '"x"'))
+    cache = Cache(tmp_path / "cache", "text")
+    with pytest.raises(ValueError, match=r"block-00000001\.safetensors is damaged at x"):
+        cache.read("x")
+    with pytest.raises(ValueError, match="has no item y"):
+        cache.read("y")

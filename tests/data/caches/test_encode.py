@@ -21,6 +21,8 @@ from opensora.data.options import ClipOptions, DataOptions
 from opensora.data.setup import make_source
 from opensora.data.text.captions import caption_key
 from opensora.data.text.tokenizer import Tokenizer
+from opensora.media.reader import read_video
+from opensora.media.writer import write_video
 from opensora.models import CausalVAE, T5Encoder
 from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.causal_vae.model import CausalVAEConfig
@@ -255,7 +257,6 @@ def test_sizes_that_differ_are_encoded_as_a_run_would_pad_them(place: Path) -> N
             {"model_max_length": 9, "text_embed_cache": True, "vae_latent_folder": None},
             r"other settings \(model_max_length 8, not 9\)",
         ),
-        ({"video_data": "changed captions"}, "was made with other captions"),
         (
             {"video_data": "changed captions", "text_embed_cache": True, "vae_latent_folder": None},
             "text of videos was made with other captions",
@@ -276,6 +277,57 @@ def test_stale_caches_are_refused(
         changes = {**changes, "video_data": str(tmp_path / "changed.txt")}
     with pytest.raises(ValueError, match=message):
         source(place, **{"vae_latent_folder": str(place / "latents"), **changes})
+
+
+def test_changed_captions_leave_the_latents(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = json.loads((place / "videos.json").read_text())
+    records[0]["cap"] = "a new caption"
+    (tmp_path / "changed.json").write_text(json.dumps(records))
+    changed = (
+        (place / "videos.txt").read_text().replace(str(place / "videos.json"), str(tmp_path / "changed.json"))
+    )
+    (tmp_path / "changed.txt").write_text(changed)
+    made = source(place, vae_latent_folder=str(place / "latents"), video_data=str(tmp_path / "changed.txt"))
+    assert made.videos is not None and made.videos.dataset.captions(0) == (("a new caption",), 0)
+
+    shutil.copytree(place / "latents", tmp_path / "latents")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").glob("*.safetensors")}
+    with caplog.at_level("INFO", "opensora"):
+        encode(place, str(tmp_path / "latents"), video_data=tmp_path / "changed.txt", num_frames=5)
+    assert caplog.messages == ["the captions of 2 clips are up to date, their latents stay"]
+    assert LatentCache(tmp_path / "latents").items[0].captions == ("a new caption",)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_a_replaced_file_is_encoded_again(place: Path, tmp_path: Path) -> None:
+    write_set(tmp_path, 3)
+    words = {"video_data": tmp_path / "videos.txt", "num_frames": 5, "block_size": 1}
+    encode(place, str(tmp_path / "latents"), **words)
+    before = [LatentCache(tmp_path / "latents").moments(index) for index in range(3)]
+    first, second, _ = (Path(item.path) for item in LatentCache(tmp_path / "latents").items)
+    write_video(first, read_video(second)[::-1])
+    encode(place, str(tmp_path / "latents"), **words)
+    after = [LatentCache(tmp_path / "latents").moments(index) for index in range(3)]
+    assert [np.array_equal(*pair) for pair in zip(before, after, strict=True)] == [False, True, True]
+
+
+def test_embeddings_need_captions_and_take_the_models_length(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("path,text\na.mp4,a cat\n")
+    words = {"data_file_path": tmp_path / "a.csv", "output_path": tmp_path / "text"}
+    assert command("embed-text", **words) == 2
+    assert "there is no text encoder: name it with --model_path" in capsys.readouterr().err
+    assert command("embed-text", **words, model_path=DEMO) == 2
+    assert (
+        "a.csv has no caption under 'cap': name the column with --caption_column" in capsys.readouterr().err
+    )
+    (tmp_path / "a.csv").write_text("path,text\na.mp4," + "long " * 40 + "\nb.mp4,a cat <![ \n")
+    assert command("embed-text", **words, model_path=DEMO, caption_column="text") == 0
+    assert "1 of these 3 captions have more than 24 tokens" in capsys.readouterr().err
+    assert Cache(tmp_path / "text", "text").fingerprint.settings["model_max_length"] == 24
 
 
 def test_caches_of_other_weights_are_refused(place: Path, tmp_path: Path) -> None:

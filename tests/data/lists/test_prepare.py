@@ -1,7 +1,9 @@
 """From a folder of files to lists that a run reads."""
 
 import json
+import re
 
+import av
 import numpy as np
 import pytest
 
@@ -138,3 +140,80 @@ def test_results_are_not_overwritten_and_mistakes_are_explained(films, tmp_path,
     ):
         assert main(["prepare-data", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def captions_in(lists):
+    return {
+        record["path"]: record["cap"]
+        for kind in ("videos", "images")
+        if (lists / f"{kind}.json").is_file()
+        for record in json.loads((lists / f"{kind}.json").read_text())
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", 'file_name,text\na.png,a cat, 5" high\nsub/b.png,"a ""big"" dog"\nc.png,beside\n'),
+        ("metadata.csv", 'video;caption\ra.png;a cat, 5" high\rsub/b.png;a "big" dog\r'),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "text": "a cat, 5\\" high"}\n{"path": "sub/b.png", "cap": "a \\"big\\" dog"}',
+        ),
+    ],
+)
+def test_captions_of_a_metadata_file(tmp_path, name, text):
+    films = tmp_path / "films"
+    (films / "sub").mkdir(parents=True)
+    for place in ("a.png", "sub/b.png", "c.png", "d.png"):
+        write_video(films / place, pan(0, 1))
+    (films / "c.txt").write_text("its own\u2028line\n")
+    (films / name).write_text(text)
+    prepare(films, tmp_path / "lists", Filters())
+    assert captions_in(tmp_path / "lists") == {
+        "a.png": 'a cat, 5" high',
+        "sub/b.png": 'a "big" dog',
+        "c.png": "its own\u2028line",
+    }
+
+
+def test_a_metadata_file_of_the_files_own_folder_counts_first(tmp_path):
+    (tmp_path / "films" / "sub").mkdir(parents=True)
+    write_video(tmp_path / "films" / "sub" / "a.png", pan(0, 1))
+    (tmp_path / "films" / "metadata.csv").write_text("file_name,text\nsub/a.png,far\n")
+    (tmp_path / "films" / "sub" / "metadata.csv").write_text("file_name,text\na.png,near\n")
+    prepare(tmp_path / "films", tmp_path / "lists", Filters())
+    assert captions_in(tmp_path / "lists") == {"sub/a.png": "near"}
+
+
+def test_files_of_another_folder_or_replaced_ones_are_measured_again(tmp_path):
+    def sizes(folder):
+        for name in ("images.json", "image_data.txt", "rejected.jsonl"):
+            (tmp_path / "lists" / name).unlink(missing_ok=True)
+        prepare(folder, tmp_path / "lists", Filters(default_caption="x"))
+        (record,) = json.loads((tmp_path / "lists" / "images.json").read_text())
+        return record["height"], record["width"]
+
+    for number, folder in enumerate((tmp_path / "one", tmp_path / "two")):
+        folder.mkdir()
+        write_video(folder / "a.png", pan(0, 1)[:, : 32 + 8 * number])
+    assert sizes(tmp_path / "one") == (32, 128)
+    assert sizes(tmp_path / "two") == (40, 128)
+    write_video(tmp_path / "two" / "a.png", pan(0, 1)[:, :48])
+    assert sizes(tmp_path / "two") == (48, 128)
+
+
+def test_a_truncated_video_is_named(tmp_path, caplog):
+    (tmp_path / "films").mkdir()
+    with av.open(str(tmp_path / "whole.mp4"), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("h264", rate=24, options={"g": "5", "bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 72, 128, "yuv420p"
+        for frame in pan(0, 40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))))
+        container.mux(stream.encode())
+    content = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "films" / "a.mp4").write_bytes(content[: len(content) * 2 // 3])
+    with caplog.at_level("WARNING", "opensora"):
+        summary = prepare(tmp_path / "films", tmp_path / "lists", Filters(default_caption="x", min_frames=5))
+    assert summary.endswith("1 videos are truncated")
+    assert re.search(r"a\.mp4 is truncated: \d+ of 40 frames can be read", caplog.text)

@@ -69,8 +69,8 @@ def test_commas_that_are_not_quoted_stay_in_the_last_text_or_are_a_fault() -> No
     file = io.BytesIO(b'path,cap\na.mp4,a dog, a cat, running,\nb.mp4,"x, y",z\nc.mp4,one,,\n')
     header = read_header(file, ".csv")
     first, second, third = (row.cells for row in scan_rows(file, ","))
-    assert by_column(first[:-1], header, "cap") == {"path": "a.mp4", "cap": "a dog, a cat, running"}
+    assert by_column(first[:-1], header, ["cap"]) == {"path": "a.mp4", "cap": "a dog, a cat, running"}
     assert by_column(third, header) == {"path": "c.mp4", "cap": "one"}
-    for cells, text in ((first, None), (second, "cap"), (first, "path")):
+    for cells, texts in ((first, []), (second, ["cap"]), (first, ["path"])):
         with pytest.raises(ValueError, match=r"cells and the header 2: put texts that hold ',' in double"):
-            by_column(cells, header, text)
+            by_column(cells, header, texts)
