@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from opensora.interrupts import deferred
+
 # Silences MindSpore's warnings (dozens of lines per run) unless the user sets another level.
 os.environ.setdefault("GLOG_v", "3")
 # With AVX-512 the bundled oneDNN falls back to its reference loop for plain convolutions, 60 times slower.
@@ -54,7 +56,8 @@ class UnsupportedVersion(RuntimeError):
 
 def mindspore() -> Any:
     """Import MindSpore. Raises UnsupportedVersion for a version that was not tested."""
-    import mindspore as ms
+    with deferred():  # an import that Ctrl-C cuts short aborts, or fails when it is tried again
+        import mindspore as ms
 
     installed = tuple(int(part) for part in ms.__version__.split(".")[:2])
     low, high = SUPPORTED_MINDSPORE

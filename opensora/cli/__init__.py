@@ -6,12 +6,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
 from opensora.console import escape_unencodable, printable
-from opensora.runtime import UnsupportedVersion
+from opensora.interrupts import as_interrupts
+from opensora.runtime import UnsupportedVersion, launched
 from opensora.weights.folder import did_you_mean
 
 # A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and
@@ -40,8 +42,19 @@ HELP = ("-h", "--help")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
     escape_unencodable()
+    # msrun ends its processes by SIGTERM while they wait in a library, where Python handles no signal.
+    with nullcontext() if launched() else as_interrupts():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as in `opensora info | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("opensora: interrupted; finished files are complete", file=sys.stderr)
         return 130
@@ -109,4 +122,5 @@ class _ToStderr(logging.Handler):
     """Plain lines on the current stderr, which may change between two commands in one process."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(printable(self.format(record)), file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone, and the command goes on
+            print(printable(self.format(record)), file=sys.stderr)

@@ -170,7 +170,7 @@ def _serve(source: SampleSource, pipe: Connection) -> None:
     """Draw the samples that are requested until None comes or the main process is gone."""
     # Terminals and schedulers signal the whole group. The run finishes its step first and needs samples for
     # it.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         while (number := pipe.recv()) is not None:

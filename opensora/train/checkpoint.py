@@ -15,7 +15,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -173,6 +173,31 @@ def load_checkpoint(folder: Path) -> tuple[StateFiles, dict[str, Any]]:
     if type(state.get("step")) is not int or state["step"] < 0:
         raise WeightsError(f"{folder / 'state.json'} has no step: copy the checkpoint again")
     return files, state
+
+
+class Shaped(Protocol):
+    """An array or tensor."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def check_same_shapes(network: Mapping[str, Shaped], saved: Mapping[str, Shaped]) -> None:
+    """Raise WeightsError unless the saved weights have the names and shapes of the network's."""
+    faults = [
+        f"{name} is {_shape(saved, name)} there and {_shape(network, name)} here"
+        for name in sorted(network.keys() | saved.keys())
+        if _shape(network, name) != _shape(saved, name)
+    ]
+    if faults:
+        raise WeightsError(
+            f"the checkpoint is of another network ({len(faults)} weights differ; {faults[0]}): "
+            "continue with the options of its run, or choose another --output_dir"
+        )
+
+
+def _shape(weights: Mapping[str, Shaped], name: str) -> str:
+    return str(list(weights[name].shape)) if name in weights else "missing"
 
 
 def write_manifest(folder: Path, expected: Iterable[str] = ()) -> None:

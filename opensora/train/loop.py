@@ -16,6 +16,7 @@ from opensora.train.checkpoint import Arrays, latest_checkpoint, load_checkpoint
 from opensora.train.monitor import Monitor
 from opensora.train.options import LoopOptions
 from opensora.train.prefetch import Prefetch
+from opensora.train.run_folder import check_resumed, describe_run
 from opensora.train.skipping import SkippedSteps
 from opensora.train.stop import StopSignal
 
@@ -27,6 +28,10 @@ STOPPED_BY_SIGNAL = 75
 
 class Task(Protocol):
     """What is trained. Steps count from 1."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The content of the network's config.json, which makes the run folder a folder of its weights."""
 
     def batch(self, step: int) -> Any:
         """The batch of a step, for `step`. Called ahead of time, from other threads."""
@@ -67,16 +72,18 @@ def train(task: Task, options: LoopOptions, mesh: Mesh | None = None) -> int:
 
 
 def _train(task: Task, options: LoopOptions, mesh: Mesh, run: Path) -> int:
-    first, state = _resume(task, run, options.resume_from_checkpoint)
+    first, state = _resume(task, options, run)
     if len(set(mesh.world.agree(first))) > 1:
         raise ValueError(
             f"the processes see different checkpoints in {run}: choose an output_dir that all machines share"
         )
+    if mesh.is_first:
+        describe_run(run, options, task.config, first)
     skipped = SkippedSteps(options.max_skipped_steps, **state.get("skips", {}))
     stopping = False
     with (
         closing(Monitor(run, first, options, state.get("monitor", {}), (mesh.rank, mesh.data[1]))) as monitor,
-        StopSignal() as stop,
+        StopSignal(quiet=not mesh.is_first) as stop,
         Prefetch(task.batch, first + 1, options.max_train_steps, options.dataloader_prefetch_size) as batches,
     ):
         for step in range(first + 1, options.max_train_steps + 1):
@@ -98,20 +105,27 @@ def _train(task: Task, options: LoopOptions, mesh: Mesh, run: Path) -> int:
                 state = {"monitor": monitor.state(), "skips": skipped.state()}
                 keep = options.ckpt_max_keep, options.ckpt_keep_every
                 save_checkpoint(run, step, task.state_files(), state, *keep, task.write_shard, mesh.world)
+                if mesh.is_first:
+                    hint = "; the same command continues" if stopping else ""
+                    log.info("saved step %d in %s%s", step, run / "checkpoints", hint)
             if stopping:
                 break
     return STOPPED_BY_SIGNAL if stopping else 0
 
 
-def _resume(task: Task, run: Path, other: str | None) -> tuple[int, dict[str, Any]]:
+def _resume(task: Task, options: LoopOptions, run: Path) -> tuple[int, dict[str, Any]]:
     """(last finished step, state of the loop); (0, {}) for a new run.
 
-    The newest checkpoint of the run folder comes first, then the checkpoint `other`.
+    The newest checkpoint of the run folder comes first, then the checkpoint `resume_from_checkpoint`. Raises
+    ValueError if the options do not continue it.
     """
     folder = latest_checkpoint(run)
-    if folder is None and other is not None:
-        folder = Path(other)
-    if folder is None:
+    if folder is not None:
+        check_resumed(run, options, task.config, same_run=True)
+    elif options.resume_from_checkpoint is not None:
+        folder = Path(options.resume_from_checkpoint)
+        check_resumed(folder.absolute().parents[1], options, task.config, same_run=False)
+    else:
         return 0, {}
     files, state = load_checkpoint(folder)
     task.load_state_files(files)

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from opensora.files import write_atomic
+from opensora.files import naming, write_atomic
 from opensora.train.options import LoopOptions
 
 SECONDS = "seconds_"
@@ -120,14 +120,17 @@ class Monitor:
             f"{name} {value:.4g}" for name, value in means.items() if not name.startswith(SECONDS)
         )
         left = _duration(seconds * (last - step))
-        print(f"step {step}/{last}  {shown}  {seconds:.2f} s/step  left {left}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal may be gone, and the run goes on
+            print(
+                f"step {step}/{last}  {shown}  {seconds:.2f} s/step  left {left}", file=sys.stderr, flush=True
+            )
         self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Write values of a step, such as those of a validation, if there are any."""
         if self.board is None or not values:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self.board.write(step, values)
 

@@ -202,6 +202,13 @@ class DeviceOptions:
 class LoopOptions(ScheduleOptions, ValidationOptions, OutputOptions, ParallelOptions, DeviceOptions):
     """What the training loop needs, whatever is trained."""
 
+    FIXED: ClassVar[tuple[str, ...]] = ()
+    """Options besides those of the network that a run cannot change when it continues."""
+    DATA: ClassVar[tuple[str, ...]] = ()
+    """Options that name the training data, which a run cannot exchange when it continues."""
+    INITIAL: ClassVar[str] = ""
+    """The option that names initial weights."""
+
     def __post_init__(self) -> None:
         ScheduleOptions.__post_init__(self)
         ValidationOptions.__post_init__(self)

@@ -1,39 +1,37 @@
-"""A clean stop on SIGTERM and SIGINT."""
+"""A clean stop on SIGTERM, SIGINT, and SIGHUP."""
 
-import signal
-import threading
+import os
+from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
-from typing import Any
+
+from opensora.interrupts import handled
+
+MESSAGE = b"stopping after this step, with a checkpoint; a second signal stops now, without one\n"
 
 
 class StopSignal:
-    """Turns SIGTERM and SIGINT into a request to stop after the step; a second one interrupts as usual.
+    """Turns these signals into a request to stop after the step; a second one interrupts as usual.
 
-    A context manager, which restores the handlers at its end.
+    A context manager, which restores the handlers at its end. quiet: do not print that the run stops.
     """
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._before: dict[int, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        return self._event.is_set()
+    def __init__(self, quiet: bool = False) -> None:
+        self.requested = False
+        self._quiet = quiet
+        self._handlers = ExitStack()
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._on_signal)
+        self._handlers.enter_context(handled(self._on_signal))
         return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._event.set()
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self.requested = True
+        if not self._quiet:
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, MESSAGE)  # a buffered stream could be in the middle of a line of its own
+        self._handlers.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        self._handlers.close()

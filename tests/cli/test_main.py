@@ -147,3 +147,13 @@ def test_an_ascii_terminal_gets_escapes(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and done.stderr.startswith(r"opensora: \xe9\u8c61 is not a model folder")
+
+
+def test_a_closed_pipe_ends_a_command_quietly() -> None:
+    """As in `opensora presets | head -1`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "opensora", "presets"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 0

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,19 @@ class Signalled(Toy):
         return super().step(step, batch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_its_step(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_run_after_its_step(
+    tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     before = signal.getsignal(number)
     whole, stopped, rest = Toy(), Signalled(6, number), Toy()
     train(whole, options(tmp_path / "whole", 9))
     assert train(stopped, options(tmp_path / "stopped", 9)) == STOPPED_BY_SIGNAL == 75
     assert stopped.steps == [1, 2, 3, 4, 5, 6] and last_step(tmp_path / "stopped") == 6
     assert signal.getsignal(number) is before
+    assert "stopping after this step, with a checkpoint" in capfd.readouterr().err
+    assert f"saved step 6 in {tmp_path / 'stopped'}/checkpoints; the same command continues" in caplog.text
     assert train(rest, options(tmp_path / "stopped", 9)) == 0
     assert_same(tmp_path / "whole", tmp_path / "stopped", whole, rest)
 
@@ -109,6 +115,24 @@ def test_a_signal_ends_the_run_after_its_step(tmp_path: Path, number: int) -> No
 def test_a_signal_in_the_last_step_finishes_the_run(tmp_path: Path) -> None:
     assert train(Signalled(5), options(tmp_path, 5)) == 0
     assert last_step(tmp_path) == 5
+
+
+def test_a_hangup_that_nohup_ignores_stops_nothing(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert train(Signalled(3, signal.SIGHUP), options(tmp_path, 5)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines on it end in EIO; /dev/full fails alike."""
+    with open("/dev/full", "w") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        assert train(Toy(), options(tmp_path, 3)) == 0
+        monkeypatch.undo()
+        with suppress(OSError):
+            gone.close()
 
 
 def test_a_second_interrupt_is_not_held_back(tmp_path: Path) -> None:
@@ -164,6 +188,25 @@ def test_too_many_steps_in_a_row_that_are_not_finite_end_the_run(tmp_path: Path,
     ):
         train(Broken({6, 7, 8, 9}), options(tmp_path, 12, max_skipped_steps=3))
     assert last_step(tmp_path) == (7 if stop else 4)
+
+
+def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:
+    class Wider(Toy):
+        @property
+        def config(self) -> dict[str, int]:
+            return {"width": 4}
+
+    train(Toy(), options(tmp_path, 3))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert {"config.yaml", "config.json", "history.jsonl", "metrics.jsonl"} <= before.keys()
+    assert json.loads(before["config.json"]) == {"width": 3}
+    with pytest.raises(ValueError, match=r"cannot continue with these options .*width was 3 and is 4"):
+        train(Wider(), options(tmp_path, 6))
+    state = tmp_path / "checkpoints" / "step-00000003" / "state.json"
+    state.write_bytes(state.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=r"state\.json is missing or was changed"):
+        train(Toy(), options(tmp_path, 6, seed=2))
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
 
 def test_a_new_run_continues_the_checkpoint_of_another(tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ class Toy:
         self.pause = pause
         self.steps: list[int] = []
 
+    @property
+    def config(self) -> dict[str, int]:
+        return {"width": len(self.w)}
+
     def batch(self, step: int) -> np.ndarray:
         rng = np.random.default_rng([0, step])
         time.sleep(rng.uniform(0, 0.005))  # batches are ready in another order than they are used

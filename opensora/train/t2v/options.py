@@ -116,6 +116,9 @@ class TrainOptions(
     """Options of `opensora train`. Raises ValueError for values out of range or that exclude each other."""
 
     ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
+    FIXED: ClassVar[tuple[str, ...]] = ("optim", "train_text_encoder")
+    DATA: ClassVar[tuple[str, ...]] = ("video_data", "image_data", "vae_latent_folder", "image_latent_folder")
+    INITIAL: ClassVar[str] = "pretrained"
 
     def __post_init__(self) -> None:
         ModelOptions.__post_init__(self)

@@ -1,6 +1,5 @@
 """From the options of `opensora train` to networks and data, and to the training loop."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +11,6 @@ from opensora.data.loader import Loader
 from opensora.data.samples import SampleSource
 from opensora.data.setup import make_source
 from opensora.engine.mindspore import set_jit
-from opensora.files import write_atomic
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.model import LatteConfig, LatteT2V
@@ -21,7 +19,6 @@ from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
 from opensora.train.loop import train
-from opensora.train.run_folder import write_options
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.task import T2VTask
 from opensora.train.t2v.validation import Preview
@@ -54,7 +51,7 @@ def find_spec(options: TrainOptions) -> ModelSpec:
 def _make_task(
     options: TrainOptions, spec: ModelSpec, mesh: Mesh, make_preview: MakePreview, stack: ExitStack
 ) -> T2VTask:
-    """The task, and the description of the run in its folder. stack: ends the processes that read samples."""
+    """The task. stack: ends the processes that read samples."""
     paths, run = spec.paths, Path(options.output_dir)
     source = _source(options, spec)
     config = _config(options, spec, source)
@@ -70,11 +67,9 @@ def _make_task(
     held_out = None if options.validation_latent_folder is None else Loader(_held_out(options, spec))
     vae = None if source.encoded else _vae(options, paths.vae)
     preview = None
-    if mesh.is_first:
-        _describe(run, options, config)
-        if options.validation_prompts:
-            in_training = replace(spec, paths=replace(paths, transformer=run), transformer=config)
-            preview = make_preview(options.validation_prompts, in_training)
+    if mesh.is_first and options.validation_prompts:
+        in_training = replace(spec, paths=replace(paths, transformer=run), transformer=config)
+        preview = make_preview(options.validation_prompts, in_training)
     return T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview)
 
 
@@ -130,10 +125,3 @@ def _vae(options: TrainOptions, folder: Path) -> CausalVAE:
     if options.enable_tiling:
         vae.tiling = Tiling(overlap=options.tile_overlap_factor)
     return vae
-
-
-def _describe(run: Path, options: TrainOptions, config: LatteConfig) -> None:
-    """Write the options, and the config.json that makes the run a model folder of its weights."""
-    write_options(run, options)
-    content = json.dumps(config.to_dict(), indent=2) + "\n"
-    write_atomic(run / "config.json", lambda file: file.write(content.encode()))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import expand_to_all_captions
 from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import compute_dtype, mindspore
-from opensora.train.checkpoint import ONE_SHARD, Arrays
+from opensora.train.checkpoint import ONE_SHARD, Arrays, check_same_shapes
 from opensora.train.ema import EMA
 from opensora.train.monitor import Stopwatch
 from opensora.train.muon import make_optimizer
@@ -87,6 +88,11 @@ class T2VTask:
         self.ema = EMA(self.weights, options.ema_decay, sharding)
         self._set_weights(self.weights)
         self._paths: dict[int, list[str]] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of the transformer's config.json."""
+        return self.model.config.to_dict()
 
     def batch(self, step: int) -> list[HostBatch]:
         """The batch of a step, in parts for gradient accumulation.
@@ -230,7 +236,10 @@ class T2VTask:
             self.optimizer.write_shard(folder)
 
     def load_state_files(self, files: Mapping[str, Arrays]) -> None:
-        self.weights, average = (_join_text(files[model], files.get(text, {})) for model, text in FILES)
+        weights, average = (_join_text(files[model], files.get(text, {})) for model, text in FILES)
+        check_same_shapes(self.weights, weights)
+        check_same_shapes(self.weights, average)
+        self.weights = weights
         self.ema.load(average)
         self._set_weights(self.weights)
         self.optimizer.load_state_arrays(files[ONE_SHARD])

@@ -163,6 +163,9 @@ class TrainVAEOptions(
         "save_steps": "checkpointing_steps",
         "start_learning_rate": "learning_rate",
     }
+    FIXED: ClassVar[tuple[str, ...]] = ("optim", "freeze_encoder", "learn_logvar")
+    DATA: ClassVar[tuple[str, ...]] = ("video_path", "data_file_path", "demo_data")
+    INITIAL: ClassVar[str] = "load_from_checkpoint"
     learning_rate: float = 1e-5
     """Peak learning rate."""
     betas: tuple[float, float] = (0.5, 0.9)

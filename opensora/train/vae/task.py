@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from opensora.parallel.collectives import LinearMap
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import mindspore
-from opensora.train.checkpoint import ONE_SHARD, Arrays
+from opensora.train.checkpoint import ONE_SHARD, Arrays, check_same_shapes
 from opensora.train.ema import EMA
 from opensora.train.muon import make_optimizer
 from opensora.train.optim import AdamW
@@ -77,6 +78,11 @@ class VAETask:
         discriminator = self.loss.discriminator
         if discriminator is not None:
             discriminator.all_reduce_mean, discriminator.devices = LinearMap(mean, mean), self.mesh.size
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of the autoencoder's config.json."""
+        return asdict(self.vae.config)
 
     def batch(self, step: int) -> list[np.ndarray]:
         """float32 (B, 3, T, H, W) in [-1, 1], in parts for gradient accumulation."""
@@ -191,12 +197,15 @@ class VAETask:
 
     def load_state_files(self, files: Mapping[str, Arrays]) -> None:
         """A run that was saved without a discriminator continues with a new one, if it has one now."""
+        check_same_shapes(self.vae.weights, files["model"])
+        check_same_shapes(self.vae.weights, files["ema"])
         self.vae.weights = _tensors(files["model"])
         self.ema.load(_tensors(files["ema"]))
         self.optimizer.load_state_arrays(files[ONE_SHARD])
         if "loss" in files:
             self.loss.logvar = float(files["loss"][LOGVAR])
         if self.loss.discriminator is not None and "discriminator" in files:
+            check_same_shapes(self.loss.discriminator.weights, files["discriminator"])
             self.loss.discriminator.weights = _tensors(files["discriminator"])
             self.disc_optimizer.load_state_arrays(files[DISCRIMINATOR + ONE_SHARD])
 
