@@ -29,8 +29,17 @@ def test_the_autoencoder_has_the_groups_of_the_transformer(tmp_path: Path) -> No
     options = TrainVAEOptions(model_config="vae", demo_data="data", freeze_encoder=True)
     write_options(tmp_path, options)
     assert set(yaml.safe_load((tmp_path / "config.yaml").read_text())) == {
-        "model", "data", "clips", "loss", "training", "optimizer", "validation", "output", "parallel", "device",
-    }  # fmt: skip
+        "model",
+        "data",
+        "clips",
+        "loss",
+        "training",
+        "optimizer",
+        "validation",
+        "output",
+        "parallel",
+        "device",
+    }
     words = ["--config", str(tmp_path / "config.yaml")]
     assert parse(TrainVAEOptions, words, "opensora train-vae", "train") == options
 
