@@ -6,7 +6,6 @@ same frames every time: `ClipShape`.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -25,39 +24,39 @@ from opensora.data.transforms import (
     to_float,
     to_model,
 )
-from opensora.media.reader import iter_frames, probe, read_video
+from opensora.media.reader import frames_between, iter_frames, read_video
 
 FRAMES_AT_ONCE = 16  # resized together, so that only part of a clip is held as floats
 
 
 class Segment(NamedTuple):
-    """Frames `start` up to, not including, `end` of a video; None is the end of the file."""
+    """Frames `start` up to, not including, `end` of a video, at its own rate; None is the end of the file."""
 
     path: Path
     start: int = 0
     end: int | None = None
 
 
-def draw_frames(segment: Segment, num_frames: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+def draw_frames(
+    segment: Segment,
+    num_frames: int,
+    sample_rate: int,
+    rng: np.random.Generator,
+    fps: float | None = None,
+) -> np.ndarray:
     """Read every `sample_rate`-th frame from a start drawn inside the segment -> uint8 (num_frames, h, w, 3).
 
+    fps: resample the video to this rate first; default: its own rate.
     A segment that is too short for this rate is read at the largest rate that fits. Raises ValueError that
     names a file that cannot be read or a segment of fewer than `num_frames` frames.
     """
-    length = count_frames(segment.path)
-    end = length if segment.end is None else min(segment.end, length)
+    inside = frames_between(segment.path, segment.start, segment.end, fps)
     try:
-        indices = segment.start + frame_indices(end - segment.start, num_frames, sample_rate, rng)
+        indices = inside.start + frame_indices(len(inside), num_frames, sample_rate, rng)
     except ValueError as error:
         raise ValueError(f"{segment.path}: {error}") from error
     step = int(indices[1] - indices[0]) if num_frames > 1 else 1
-    return read_video(segment.path, num_frames, step, int(indices[0]))
-
-
-@lru_cache(maxsize=65536)
-def count_frames(path: Path) -> int:
-    """Frames of a video; remembered, because some files have to be read through for it."""
-    return probe(path).frames
+    return read_video(segment.path, num_frames, step, int(indices[0]), fps)
 
 
 def read_clip(segment: Segment, options: ClipOptions, rng: np.random.Generator) -> np.ndarray:
@@ -65,7 +64,7 @@ def read_clip(segment: Segment, options: ClipOptions, rng: np.random.Generator) 
 
     Raises ValueError as `draw_frames` does.
     """
-    frames = draw_frames(segment, options.num_frames, options.sample_rate, rng)  # uint8 (T, h, w, 3)
+    frames = draw_frames(segment, options.num_frames, options.sample_rate, rng, options.fps)  # (T, h, w, 3)
     resize = long_side_resize if options.multi_scale else center_crop_resize
     # One frame at a time: 65 frames of 1080p in float32 take 1.6 GB.
     resized = [resize(to_float(frame[None]), options.max_image_size) for frame in frames]

@@ -22,6 +22,8 @@ class ClipOptions:
     """Frames of a clip; 1 reads pictures."""
     sample_rate: int = 1
     """Take every n-th frame; a video too short for it is read at the largest rate that fits."""
+    fps: float | None = None
+    """Resample videos to this many frames per second; default: each at its own rate."""
     max_image_size: int = 512
     """Resize the largest centred square to this many pixels; with multi_scale the longer side."""
     multi_scale: bool = False
@@ -36,6 +38,7 @@ class ClipOptions:
     def __post_init__(self) -> None:
         within(self, 1, 2**16, "num_frames", "sample_rate")
         within(self, 8, 2**14, "max_image_size")
+        within(self, 0.1, 1000, "fps")
         within(self, 0, 2**12, "use_image_num")
         if self.use_img_from_vid and not 1 <= self.use_image_num <= self.num_frames:
             raise ValueError(

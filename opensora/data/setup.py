@@ -110,7 +110,8 @@ def picture_options(clip: ClipOptions) -> ClipOptions:
 
 def cut_settings(clip: ClipOptions) -> dict[str, Any]:
     """The settings that a clip's latents depend on. Pictures of another list have a cache of their own."""
-    return asdict(clip if clip.use_img_from_vid else replace(clip, use_image_num=0))
+    settings = asdict(clip if clip.use_img_from_vid else replace(clip, use_image_num=0))
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def open_list(path: str, options: ListOptions, only_existing: bool) -> Entries:

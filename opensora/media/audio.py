@@ -1,6 +1,7 @@
 """Carry the sound of a video file over to another file, packet by packet."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import av
 import av.error
 
+from opensora.media.container import open_container
 from opensora.media.formats import PICTURE_SUFFIXES
 
 COPIED = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
@@ -32,7 +34,8 @@ class Audio:
 
     def __init__(self, source: Path, container: Any) -> None:
         self._container = container
-        self._source: Any = av.open(str(source), metadata_errors="replace")
+        self._closing = ExitStack()
+        self._source: Any = self._closing.enter_context(open_container(source))
         start = self._video_start()
         self._tracks: dict[int, Track] = {
             stream.index: (_Copy if stream.codec.canonical_name in COPIED else _Encoding)(
@@ -56,7 +59,7 @@ class Audio:
             self._next = next(self._packets, None)
 
     def close(self) -> None:
-        self._source.close()
+        self._closing.close()
 
     def _converted(self) -> Iterator[Any]:
         streams = [stream for stream in self._source.streams.audio if stream.index in self._tracks]

@@ -1,34 +1,97 @@
 """File formats by suffix, and the media files of a folder."""
 
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
-PICTURE_SUFFIXES = (".gif", ".webp", *STILL_SUFFIXES)
-"""Files that Pillow reads; .gif and .webp may be animations."""
+PICTURE_SUFFIXES = (".gif", ".webp", ".apng", *STILL_SUFFIXES)
+"""Files that Pillow reads; all but .jpg may be animations."""
+PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+"""What Pillow may take a picture for, whatever its suffix: other formats start programs or read other files."""
+DEMUXERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv", "ogg", "ivf", "dv", "yuv4mpegpipe"),
+    *("h264", "hevc", "mpegvideo", "m4v", "obu"),
+)
+"""What FFmpeg may take a video for: a playlist, for one, would open other files."""
+MAX_PIXELS = 2**26
+"""Pixels of a frame or picture; a small file may claim any size."""
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg"),
-    *(".wmv", ".flv", ".ogv", ".ts", ".3gp"),
+    *(".wmv", ".flv", ".ogv", ".ts", ".mts", ".m2ts", ".vob", ".3gp", ".3g2", ".asf", ".dv"),
+    *(".ivf", ".h264", ".264", ".hevc", ".265", ".m2v", ".y4m"),
 )
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
+UNREAD_SUFFIXES = (".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".svg")
+"""Pictures that are not read; a folder that has some is told so."""
+
+log = logging.getLogger(__name__)
 
 
 def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     """The videos and pictures in a folder, and with `recursive` in its subfolders, sorted by path.
 
-    Hidden files and folders are skipped. Raises ValueError if the folder does not exist or has no such file.
+    Links are followed. Hidden files and folders are skipped; whatever else is left out is logged. Raises
+    ValueError if the folder does not exist or has no such file.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"folder {folder} does not exist: check the path")
-    paths = folder.rglob("*") if recursive else folder.iterdir()
-    found = sorted(path for path in paths if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
-    visible = [path for path in found if not any(map(_is_hidden, path.relative_to(folder).parts))]
-    if not visible:
+    found = []
+    unread: Counter[str] = Counter()
+    for path in _files(folder, recursive, {os.path.realpath(folder)}):
+        suffix = path.suffix.lower()
+        if suffix in UNREAD_SUFFIXES:
+            unread[suffix] += 1
+        elif suffix in MEDIA_SUFFIXES and _is_file(path):
+            found.append(path)
+    if unread:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+        log.warning("%s: %s not read, save them as .png or .jpg", folder, kinds)
+    if not found:
         raise ValueError(
             f"folder {folder} has no video or picture: files ending in {', '.join(MEDIA_SUFFIXES)} are read"
         )
-    return visible
+    return sorted(found)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+def file_url(path: str | Path) -> str:
+    """A path for FFmpeg, which would take what precedes a colon for a protocol."""
+    return f"file:{path}"
+
+
+def require_pixels(height: int, width: int) -> None:
+    """Raise ValueError for a frame that is larger than MAX_PIXELS."""
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"its frames of {height}x{width} are too large, at most {MAX_PIXELS:,} pixels are read"
+        )
+
+
+def _files(folder: Path, recursive: bool, above: set[str]) -> Iterator[Path]:
+    """Visible files; `above` holds the real paths of the folders passed on the way down."""
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        log.warning("%s is skipped: %s", folder, error.strerror)
+        return
+    for path in paths:
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            yield path
+        elif recursive:
+            real = os.path.realpath(path)
+            if real in above:
+                log.warning("%s is skipped: it is a link to a folder above it", path)
+            else:
+                yield from _files(path, recursive, above | {real})
+
+
+def _is_file(path: Path) -> bool:
+    if not path.is_file():
+        log.warning("%s is skipped: it is a link to a file that does not exist, or no file", path)
+        return False
+    return True

@@ -12,6 +12,7 @@ import numpy as np
 
 from opensora.files import atomic_path
 from opensora.media.audio import open_audio
+from opensora.media.formats import file_url
 
 # With several threads the bytes would depend on the machine. mbtree sums macroblocks in code that reads past
 # the end of small frames: one in about thirty encodings of 32x32 pixels came out different.
@@ -50,7 +51,7 @@ class Mp4Writer:
 
     def __init__(self, path: Path, fps: float, audio: Path | None = None) -> None:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
-        self._container: Any = av.open(str(path), "w", format="mp4", options=options)
+        self._container: Any = av.open(file_url(path), "w", format="mp4", options=options)
         self._rate = Fraction(fps).limit_denominator(1001)
         self._stream: Any = self._container.add_stream("libx264", rate=self._rate, options=X264)
         self._stream.pix_fmt = "yuv420p"

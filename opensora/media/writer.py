@@ -1,6 +1,9 @@
 """Write videos, animations and pictures. Frames are numpy uint8 (T, H, W, 3), RGB."""
 
+import io
+import logging
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,12 @@ from PIL import Image
 from opensora.files import atomic_path
 from opensora.media.formats import STILL_SUFFIXES
 from opensora.media.mp4 import Mp4Writer
+from opensora.media.pictures import DESCRIPTION_TAG, description
+from opensora.media.timeline import as_rate
+
+log = logging.getLogger(__name__)
+
+FASTEST_GIF = 50  # frames per second: browsers slow down whatever has a delay below 2/100 s
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
@@ -18,8 +27,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
 
     The same frames give the same bytes. mp4 is H.264 that browsers play; an odd height or width grows by one
     row or column, a copy of the last. gif and webp store a run of identical frames once, with a longer
-    duration. The file appears complete or not at all. Raises ValueError that names a path that cannot be
-    written.
+    duration; a gif plays at 50 frames per second at most, which is said. The file appears complete or
+    not at all. Raises ValueError that names a path that cannot be written.
     """
     path = Path(path)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
@@ -48,15 +57,29 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:
+    rate = as_rate(fps)
+    if rate > FASTEST_GIF:
+        log.info("a GIF plays at %d frames per second at most, not %g", FASTEST_GIF, fps)
+        rate = Fraction(FASTEST_GIF)
     pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
-    # The format counts hundredths of a second.
-    _write_pictures(path, pictures, "GIF", duration=max(2, round(100 / fps)) * 10, disposal=1)
+    delays = [10 * delay for delay in _delays(len(frames), rate, 100)]  # the format counts in 1/100 s
+    comment = description(len(frames), rate).encode()
+    _write_pictures(path, pictures, "GIF", duration=delays, disposal=1, comment=comment)
 
 
 def _write_webp(path: Path, frames: np.ndarray, fps: float) -> None:
-    _write_pictures(
-        path, [Image.fromarray(frame) for frame in frames], "WEBP", duration=round(1000 / fps), quality=90
-    )
+    rate = as_rate(fps)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    exif = Image.Exif()
+    exif[DESCRIPTION_TAG] = description(len(frames), rate)
+    delays = _delays(len(frames), rate, 1000)
+    _write_pictures(path, pictures, "WEBP", duration=delays, quality=90, exif=exif)
+
+
+def _delays(count: int, rate: Fraction, units: int) -> list[int]:
+    """Whole numbers of 1/units seconds that keep the rate on average: 24 fps are delays of 4, 4, 5, ... in GIF."""
+    delays: list[int] = np.diff(np.rint(np.arange(count + 1) * float(units / rate))).astype(int).tolist()
+    return delays
 
 
 def _write_pictures(path: Path, pictures: list[Image.Image], kind: str, **options: Any) -> None:
@@ -64,11 +87,18 @@ def _write_pictures(path: Path, pictures: list[Image.Image], kind: str, **option
 
 
 def _write_png(path: Path, frames: np.ndarray, fps: float) -> None:
-    Image.fromarray(frames[0]).save(path, "PNG")
+    _write_still(path, frames[0], "PNG")
 
 
 def _write_jpeg(path: Path, frames: np.ndarray, fps: float) -> None:
-    Image.fromarray(frames[0]).save(path, "JPEG", quality=95)
+    _write_still(path, frames[0], "JPEG", quality=95)
+
+
+def _write_still(path: Path, frame: np.ndarray, kind: str, **options: Any) -> None:
+    # Through memory: Pillow takes a short write, as on a full disk, for a success.
+    content = io.BytesIO()
+    Image.fromarray(frame).save(content, kind, **options)
+    path.write_bytes(content.getvalue())
 
 
 WRITERS: dict[str, Callable[[Path, np.ndarray, float], None]] = {

@@ -137,7 +137,7 @@ def test_flips_mirror_about_half(tmp_path, monkeypatch):
     data_list = write_set(tmp_path, 1)
     ramp = np.broadcast_to(np.arange(0, 192, 4, dtype=np.uint8)[:, None], (12, 32, 48, 3))
     monkeypatch.setattr(
-        "opensora.data.clips.read_video", lambda path, num_frames, rate, start: ramp[:num_frames]
+        "opensora.data.clips.read_video", lambda path, num_frames, rate, start, fps: ramp[:num_frames]
     )
     source = make_source(options(video_data=str(data_list), enable_flip=True), 0, TOKENIZER)
     rows = [source.draw(number)["video_data"]["video"][0, 0, 0] for number in range(40)]

@@ -8,14 +8,16 @@ Every video gives one clip an epoch, in an order of that epoch.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from opensora.data.clips import Segment, count_frames, draw_frames
+from opensora.data.clips import Segment, draw_frames
 from opensora.data.transforms import center_crop, random_crop, resize
+from opensora.media.reader import probe
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +40,17 @@ class VideoDataset:
         sample_rate: int = 1,
         dynamic_sample: bool = False,
         random_crop: bool = False,
+        fps: float | None = None,
     ) -> None:
         """Cut clips from these segments.
 
         size: height and width in pixels. sample_rate: take every n-th frame; dynamic_sample draws n from 1 to
-        that. random_crop: place the square at random instead of in the middle.
+        that. random_crop: place the square at random instead of in the middle. fps: resample videos to this
+        rate.
         """
         self.segments, self.seed, self.num_frames, self.size = list(segments), seed, num_frames, size
         self.sample_rate, self.dynamic_sample, self.random_crop = sample_rate, dynamic_sample, random_crop
+        self.fps = fps
         self._reported: set[Path] = set()
 
     def clip(self, number: int) -> np.ndarray:
@@ -74,7 +79,8 @@ class VideoDataset:
 
     def _read(self, segment: Segment, rng: np.random.Generator) -> np.ndarray:
         rate = int(rng.integers(1, self.sample_rate + 1)) if self.dynamic_sample else self.sample_rate
-        frames = draw_frames(segment, self.num_frames, rate, rng).transpose(0, 3, 1, 2)  # (T, 3, h, w)
+        frames = draw_frames(segment, self.num_frames, rate, rng, self.fps)
+        frames = frames.transpose(0, 3, 1, 2)  # (T, 3, h, w)
         side = min(frames.shape[2:])
         square = random_crop(frames, side, rng) if self.random_crop else center_crop(frames, side)
         # One frame at a time: 65 frames of 1080p in float32 take 1.6 GB.
@@ -88,10 +94,12 @@ def _order(seed: int, epoch: int, count: int) -> list[int]:
     return order
 
 
-def split(paths: Sequence[Path], num_frames: int) -> tuple[list[Segment], list[Segment]]:
+def split(
+    paths: Sequence[Path], num_frames: int, fps: float | None = None
+) -> tuple[list[Segment], list[Segment]]:
     """(training, held out): holds out one video of twenty, or of fewer videos the last tenth of each.
 
-    Held-out parts have at least `num_frames` frames; a video that is too short for two parts is trained on.
+    Held-out parts have at least `num_frames` frames at the rate `fps`; a video that is too short for two parts is trained on.
     Raises ValueError if nothing can be held out.
     """
     if len(paths) >= HELD_OUT_INTERVAL:
@@ -101,12 +109,14 @@ def split(paths: Sequence[Path], num_frames: int) -> tuple[list[Segment], list[S
     train, held_out = [], []
     for path in paths:
         try:
-            total = count_frames(path)
+            info = probe(path)
         except ValueError:
             train.append(Segment(path))  # reported and replaced when a clip is drawn from it
             continue
-        cut = total - max(total // 10, num_frames)
-        if cut >= num_frames:
+        total = info.frames
+        needed = math.ceil(num_frames * info.fps / fps) if fps is not None else num_frames
+        cut = total - max(total // 10, needed)
+        if cut >= needed:
             train.append(Segment(path, 0, cut))
             held_out.append(Segment(path, cut, total))
         else:

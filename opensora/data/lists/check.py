@@ -18,7 +18,7 @@ from opensora.data.options import DEFAULT_TEXT_LENGTH, DataOptions
 from opensora.data.samples import SampleSource, Stream, shuffled
 from opensora.data.setup import make_source
 from opensora.data.text.cleaning import clean_caption
-from opensora.media.reader import probe
+from opensora.media.reader import frames_between, probe
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
 from opensora.models.spec import ModelSpec
@@ -191,7 +191,7 @@ def _open(dataset: Dataset, index: int) -> OpenedItem:
         info, segment = probe(name), dataset.entries[index].segment
     except ValueError as error:
         return OpenedItem(name, str(error).replace(name, "it"))
-    frames = min(segment.end or info.frames, info.frames) - segment.start
+    frames = len(frames_between(name, segment.start, segment.end, dataset.clip.fps))
     return OpenedItem(name, "", frames, (info.height, info.width), visual[:, visual.shape[1] // 2])
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from opensora.checks import at_least, one_of
+from opensora.checks import at_least, one_of, within
 from opensora.train.options import LoopOptions, OptimizerOptions
 
 
@@ -60,6 +60,8 @@ class VAEClipOptions:
     """Take every n-th frame of a video; fewer are skipped in a video that is too short."""
     dynamic_sample: bool = False
     """Draw n for each clip from 1 to sample_rate."""
+    fps: float | None = None
+    """Resample videos to this many frames per second; default: each at its own rate."""
     resolution: int = 256
     """Height and width of a clip in pixels; the largest square of the video is resized to it."""
     random_crop: bool = False
@@ -67,6 +69,7 @@ class VAEClipOptions:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "video_num_frames", "sample_rate", "resolution")
+        within(self, 0.1, 1000, "fps")
 
 
 @dataclass(frozen=True, kw_only=True)

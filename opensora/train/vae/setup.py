@@ -112,15 +112,15 @@ def make_clips(options: TrainVAEOptions) -> tuple[ClipSequence, list[np.ndarray]
         paths = listed_files(options.data_file_path, folder, options.video_column, repeats=True)
     frames, size = options.video_num_frames, options.resolution
     if options.validation_video_path is None:
-        segments, held_out = split(paths, frames)
+        segments, held_out = split(paths, frames, options.fps)
     else:
         segments = [Segment(path) for path in paths]
         held_out = [Segment(path) for path in _videos(options.validation_video_path)]
     same = ", parts of the same" if held_out[0].start else ""
     log.info("%d videos for training, %d for validation%s", len(segments), len(held_out), same)
     cutting = options.sample_rate, options.dynamic_sample, options.random_crop
-    clips = VideoDataset(segments, options.seed, frames, size, *cutting)
-    validation = VideoDataset(held_out, 0, frames, size, options.sample_rate)
+    clips = VideoDataset(segments, options.seed, frames, size, *cutting, options.fps)
+    validation = VideoDataset(held_out, 0, frames, size, options.sample_rate, fps=options.fps)
     return clips, [validation.clip(number) for number in range(options.num_validation_clips)]
 
 
