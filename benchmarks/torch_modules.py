@@ -1,4 +1,4 @@
-"""Plain PyTorch modules with the shapes of ours, random weights: the yardstick of docs/results/speed.md. PyTorch is no dependency.
+"""Plain PyTorch modules with the shapes of ours, random weights: for ratios measured in one run. PyTorch is no dependency.
 
     python -m benchmarks.torch_modules forward|encode|decode|train|train-vae [--repeats 3]
 

@@ -23,7 +23,7 @@ SUPPORTED_MINDSPORE = ((2, 10), (2, 11))
 DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
 UNKNOWN = 2**62
-PACKAGES = ("opensora", "mindspore", "numpy", "av", "pillow")
+PACKAGES = ("opensora", "mindspore", "openvino", "numpy", "av", "pillow")
 
 _asked: set[str] = set()
 """The device, once blocks were compiled for it."""
@@ -70,6 +70,23 @@ def mindspore() -> Any:
     return ms
 
 
+class LazyMindSpore:
+    """The framework, or a module inside it, imported when one of its names is first used.
+
+    For code that most programs import and few run; compiled code needs the framework itself.
+    """
+
+    def __init__(self, module: str = "") -> None:
+        """module: dotted name inside the framework, such as "ops"."""
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        found = mindspore()
+        for part in filter(None, self._module.split(".")):
+            found = getattr(found, part)
+        return getattr(found, name)
+
+
 def launched() -> bool:
     """Whether `msrun` started this process as one of several."""
     return "MS_ROLE" in os.environ
@@ -89,6 +106,13 @@ def device() -> str:
 
 def _target() -> str:
     return str(mindspore().get_context("device_target"))
+
+
+def on_cpu() -> bool:
+    """Whether this process computes on a CPU. Without MindSpore, which knows, a machine with an Ascend device does not."""
+    if "mindspore" in sys.modules:
+        return _target() == "CPU"
+    return not any(Path("/dev").glob("davinci[0-9]*"))
 
 
 def set_device(name: str) -> None:

@@ -11,11 +11,14 @@ from opensora.checks import at_least
 from opensora.demo_data.evaluator import Generate, Reconstruct, evaluate
 from opensora.demo_data.render import STRIDE, Renderer
 from opensora.demo_data.report import breakdown, sheet, table
+from opensora.engine import choose_engine
 from opensora.files import write_json
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.writer import write_video
 from opensora.models.spec import ModelSpec
+from opensora.pipeline.options import InferenceDeviceOptions, check_device_options
 from opensora.pipeline.settings import complete_sampling
+from opensora.runtime import set_device
 from opensora.weights import find_model, load_config
 
 POSITIONAL = None
@@ -87,7 +90,11 @@ class EvaluateDemoOutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateDemoOptions(
-    EvaluateDemoModelOptions, EvaluateDemoSamplingOptions, EvaluateDemoDataOptions, EvaluateDemoOutputOptions
+    EvaluateDemoModelOptions,
+    EvaluateDemoSamplingOptions,
+    EvaluateDemoDataOptions,
+    EvaluateDemoOutputOptions,
+    InferenceDeviceOptions,
 ):
     """Options of `opensora evaluate-demo`."""
 
@@ -97,6 +104,8 @@ OPTIONS = EvaluateDemoOptions
 
 def run(options: EvaluateDemoOptions) -> None:
     _check(options)
+    if options.engine_here == "mindspore":
+        set_device(options.device)
     renderer = Renderer(Path(options.demo_data).expanduser())
     evaluation = evaluate(
         renderer,
@@ -127,6 +136,7 @@ def run(options: EvaluateDemoOptions) -> None:
 
 def _check(options: EvaluateDemoOptions) -> None:
     """Raises ValueError that names the option."""
+    check_device_options(options)
     at_least(options, 0, "clips_per_pair", "real_clips", "seed")
     at_least(options, 1, "stride")
     at_least(options, 2, "num_frames")
@@ -153,7 +163,11 @@ def _generator(options: EvaluateDemoOptions) -> Generate | None:
     from opensora.pipeline import Pipeline
 
     pipe = Pipeline.from_pretrained(
-        options.model_path, options.version, pretrained_ckpt=options.pretrained_ckpt
+        options.model_path,
+        options.version,
+        pretrained_ckpt=options.pretrained_ckpt,
+        engine=options.engine_here,
+        precision=options.precision,
     )
 
     def generate(prompt: str, seed: int) -> np.ndarray:
@@ -178,12 +192,12 @@ def _reconstructor(options: EvaluateDemoOptions) -> Reconstruct:
     )
     load_config(folder)
     from opensora.models import CausalVAE
-    from opensora.runtime import mindspore
 
-    vae = CausalVAE.from_pretrained(folder)
+    engine = choose_engine(options.engine_here, options.precision)
+    vae = CausalVAE.from_pretrained(folder, engine=engine)
 
     def reconstruct(video: np.ndarray) -> np.ndarray:
-        latents = vae.encode(mindspore().Tensor(to_pixels(video[None]))).mode()
-        return to_bytes(vae.decode(latents).asnumpy())[0]
+        latents = vae.encode(engine.input(to_pixels(video[None]))).mode()
+        return to_bytes(engine.output(vae.decode(latents)))[0]
 
     return reconstruct

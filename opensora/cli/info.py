@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal
 from opensora.checks import at_least
 from opensora.config_files import read_settings, typed
 from opensora.console import memory_text, operations_text, say, time_text
-from opensora.generate.cost import Cost, TrainingCost, cost, matrix_rate, training_cost
+from opensora.engine import resolve_engine
+from opensora.engine.rates import measure_rates
+from opensora.generate.cost import Cost, TrainingCost, cost, training_cost
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.config import UNUSED_CAPTION
@@ -105,6 +107,8 @@ class InfoOutputOptions:
     GROUP: ClassVar[str] = "output"
     device: Literal["CPU", "Ascend"] = "CPU"
     """Device to estimate for; time is estimated on this machine's CPU only."""
+    engine: Literal["auto", "mindspore", "openvino"] = "auto"
+    """Engine to estimate for; auto: OpenVINO if it is installed."""
     json: bool = False
     """Print one JSON object per folder."""
 
@@ -183,15 +187,18 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
         num_no_recompute=options.num_no_recompute,
         tiling=Tiling(overlap=options.tile_overlap_factor) if options.enable_tiling else None,
     )
-    rate = matrix_rate() if options.device == "CPU" else None
+    engine = resolve_engine(options.engine)
+    rates = measure_rates(engine) if options.device == "CPU" else None
     return {
         "version": version,
         **asdict(sampling),
         "text_encoder": spec.text_encoder is not None,
         **asdict(expected),
         "training_step": asdict(step),
-        "matrix_rate": rate,
-        "seconds": None if rate is None else expected.seconds(rate),
+        "engine": None if rates is None else engine,
+        "matrix_rate": None if rates is None else rates.products,
+        "convolution_rate": None if rates is None else rates.convolutions,
+        "seconds": None if rates is None else expected.seconds(engine, rates),
     }
 
 
@@ -226,7 +233,10 @@ def _video_lines(video: dict[str, Any]) -> Iterator[str]:
         yield "  time: not measured on this device"
     else:
         time, rate = time_text(video["seconds"]), operations_text(video["matrix_rate"])
-        yield f"  time: about {time} on this CPU (an estimate; its matrix products reach {rate}/s now)"
+        yield (
+            f"  time: about {time} on this CPU with {video['engine']} "
+            f"(an estimate; its matrix products reach {rate}/s now)"
+        )
     yield f"  training step on such a clip: {_step_text(TrainingCost(**video['training_step']))}"
     if not video["text_encoder"]:
         yield "  without the text encoder, which is not in this folder: set --text_encoder_name"

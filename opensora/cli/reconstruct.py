@@ -11,8 +11,9 @@ def run(options: ReconstructOptions) -> int:
     from opensora.reconstruct.plan import plan
 
     work = plan(options)
-    # Imports MindSpore, which takes seconds: only after the options are checked.
-    set_device(options.device)
+    if options.engine_here == "mindspore":
+        # Imports MindSpore, which takes seconds: only after the options are checked.
+        set_device(options.device)
     from opensora.parallel.mesh import open_mesh
     from opensora.reconstruct.run import reconstruct
 

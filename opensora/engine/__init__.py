@@ -1,11 +1,13 @@
 """Engines run networks that are written as blocks, pure functions of their weights."""
 
 from collections.abc import Callable, Container, Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
 
 from opensora.engine.block import Block, Prefix, Weights
+from opensora.runtime import on_cpu
 
 Network = Callable[..., Any]
 """`network(run, *inputs)` calls `run(block, prefix, *inputs)` for each of its blocks; see `opensora.engine.block.Run`."""
@@ -14,13 +16,29 @@ Network = Callable[..., Any]
 class Engine(Protocol):
     """Runs networks. Inputs are arrays or tensors, which may lie in lists and tuples, or constants; outputs have `asnumpy()`."""
 
-    name: str
-    precision: str
-    device: str
-    """"CPU" or "Ascend"."""
+    @property
+    def name(self) -> str:
+        """One of ENGINES."""
+        ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def device(self) -> str:
+        """ "CPU" or "Ascend"."""
+        ...
 
     def tensor(self, array: np.ndarray) -> Any:
         """The array as one of the engine's tensors, whose memory it may share."""
+        ...
+
+    def input(self, array: np.ndarray) -> Any:
+        """A float32 array as an input for networks, in the engine's precision."""
+        ...
+
+    def output(self, tensor: Any) -> np.ndarray:
+        """A network's output as a float32 array."""
         ...
 
     def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
@@ -48,11 +66,21 @@ class Engine(Protocol):
         ...
 
 
+class EngineError(RuntimeError):
+    """An engine is not installed, or cannot compile or run a graph; another engine may."""
+
+
 ENGINES = ("mindspore", "openvino")
+ENGINE_CHOICES = ("auto", *ENGINES)
 
 
-def open_engine(name: str = "mindspore", precision: str = "fp32") -> Engine:
-    """The engine of this name. Raises ValueError for one that is unknown or cannot compute in this precision."""
+def open_engine(name: "str | Engine" = "mindspore", precision: str = "fp32") -> Engine:
+    """The engine of this name; one that is open already is returned as it is.
+
+    Raises ValueError for one that is unknown or cannot compute in this precision, EngineError for one that is not there.
+    """
+    if not isinstance(name, str):
+        return name
     if name == "openvino":
         from opensora.engine.openvino import OpenVINO
 
@@ -62,3 +90,28 @@ def open_engine(name: str = "mindspore", precision: str = "fp32") -> Engine:
 
         return MindSpore(precision)
     raise ValueError(f"engine {name!r} is unknown: choose one of {', '.join(ENGINES)}")
+
+
+def resolve_engine(name: str) -> str:
+    """One of ENGINES for one of ENGINE_CHOICES on a CPU, without loading it."""
+    if name == "auto":
+        return "openvino" if find_spec("openvino") is not None else "mindspore"
+    return name
+
+
+def choose_engine(name: str = "auto", precision: str = "fp32") -> Engine:
+    """The engine for inference, one of ENGINE_CHOICES; where OpenVINO is missing or fails, MindSpore takes over.
+
+    "auto" is OpenVINO on a CPU. Raises ValueError as `open_engine` does.
+    """
+    if name == "mindspore" or (name == "auto" and not on_cpu()):
+        return open_engine("mindspore", precision)
+    if name not in ENGINE_CHOICES:
+        raise ValueError(f"engine {name!r} is unknown: choose one of {', '.join(ENGINE_CHOICES)}")
+    from opensora.engine.reserve import WithReserve, say_reserve
+
+    try:
+        return WithReserve(open_engine("openvino", precision))
+    except EngineError as error:
+        say_reserve(error)
+        return open_engine("mindspore", precision)

@@ -143,12 +143,18 @@ class MindSpore:
     def tensor(self, array: np.ndarray) -> Any:
         return ms.Tensor.from_numpy(array)
 
+    def input(self, array: np.ndarray) -> Any:
+        return self._cast(np.ascontiguousarray(array))
+
+    def output(self, tensor: Any) -> np.ndarray:
+        return np.asarray(tensor.astype(ms.float32).asnumpy())
+
     def weights(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Tensors that share the arrays' memory, so that nothing is held twice."""
-        return {name: self._weight(arrays[name]) for name in arrays}
+        return {name: self._cast(arrays[name]) for name in arrays}
 
     def on_demand(self, arrays: Mapping[str, np.ndarray]) -> OnDemand:
-        return OnDemand(arrays, self._weight)
+        return OnDemand(arrays, self._cast)
 
     def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
         return network(Forward(weights), *tree_map(as_tensor, inputs))
@@ -164,7 +170,7 @@ class MindSpore:
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         return Tape(weights, saved)
 
-    def _weight(self, array: np.ndarray) -> Any:
+    def _cast(self, array: np.ndarray) -> Any:
         tensor = ms.Tensor.from_numpy(array)
         return tensor if tensor.dtype == self._dtype else tensor.astype(self._dtype)
 

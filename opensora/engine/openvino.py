@@ -1,14 +1,15 @@
 """The OpenVINO engine: inference of whole networks on CPUs, each compiled for its weights and the shapes of its inputs."""
 
 import os
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from opensora.engine import Network
+from opensora.engine import EngineError, Network
 from opensora.engine.block import Block, Differentiable, Prefix, Weights, as_array, subset
 from opensora.engine.graph import Node, Trace, constant, openvino, opset, tracing
 from opensora.engine.tree import filled, leaves, tree_map
@@ -31,11 +32,25 @@ class OpenVINO:
     device = "CPU"
 
     def __init__(self, precision: str = "fp32") -> None:
+        """Raises EngineError where the library is missing or broken, ValueError for a precision that the processor lacks."""
+        if precision not in HINTS:
+            raise ValueError(f"precision {precision!r} is not one of OpenVINO's: choose {' or '.join(HINTS)}")
+        if precision == "bf16" and "BF16" not in capabilities():
+            raise ValueError(
+                "precision 'bf16' needs a processor that computes with it: use --precision fp32 here"
+            )
+        _core()
         self.precision = precision
         self._programs: dict[Any, Program] = {}
 
     def tensor(self, array: np.ndarray) -> Array:
         return array.view(Array)
+
+    def input(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def output(self, tensor: Any) -> np.ndarray:
+        return np.asarray(as_array(tensor))
 
     def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
         """Arrays that lie in files stay there; graphs share their memory."""
@@ -70,7 +85,8 @@ class OpenVINO:
         inputs = tree_map(_host, inputs)
         key = key, _signature(inputs)
         if key not in self._programs:
-            self._programs[key] = Program(function, inputs, self.precision)
+            with _as_engine_error("OpenVINO does not take this graph"):
+                self._programs[key] = Program(function, inputs, self.precision)
             if weights is not None and hasattr(weights, "drop_pages"):
                 weights.drop_pages()  # the program has its own copies in the order that its operators want
         return self._programs[key](inputs)
@@ -123,7 +139,7 @@ class Program:
         self._lock = Lock()
 
     def __call__(self, inputs: tuple[Any, ...]) -> Any:
-        with self._lock:
+        with self._lock, _as_engine_error("OpenVINO failed"):
             for place, array in enumerate(leaves(inputs, _is_leaf)):
                 self._request.set_input_tensor(place, openvino().Tensor(array, shared_memory=True))
             self._request.infer()
@@ -133,9 +149,24 @@ class Program:
         return filled(self._output, iter(arrays), _is_leaf)
 
 
+def capabilities() -> list[str]:
+    """What the processor computes with, such as "FP32" and "BF16". Raises EngineError where OpenVINO is missing or broken."""
+    return list(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 @lru_cache(maxsize=1)
 def _core() -> Any:
-    return openvino().Core()
+    with _as_engine_error("OpenVINO cannot be loaded"):
+        return openvino().Core()
+
+
+@contextmanager
+def _as_engine_error(what: str) -> Iterator[None]:
+    """Whatever fails inside is the engine's fault: another one may succeed."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineError(f"{what} ({type(error).__name__}: {error})") from error
 
 
 def _settings(precision: str) -> dict[str, Any]:
@@ -145,6 +176,28 @@ def _settings(precision: str) -> dict[str, Any]:
         "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "NUM_STREAMS": 1,
     }
+
+
+def multiply_once(size: int) -> Callable[[], Any]:
+    """A product of two square matrices, compiled, for `measure_rates`."""
+    square = np.ones((size, size), np.float32)
+    multiply = partial(opset().matmul, transpose_a=False, transpose_b=True)
+    return _once(lambda x: multiply(x.output, constant(square).output), square)
+
+
+def convolve_once(channels: int, frames: int, side: int) -> Callable[[], Any]:
+    """A 3-D convolution that keeps height and width, compiled, for `measure_rates`."""
+    kernel = np.ones((channels, channels, 3, 3, 3), np.float32)
+    ones, pads = [1, 1, 1], [0, 1, 1]
+    convolve = partial(opset().convolution, strides=ones, pads_begin=pads, pads_end=pads, dilations=ones)
+    video = np.ones((1, channels, frames + 2, side, side), np.float32)
+    return _once(lambda x: convolve(x.output, constant(kernel).output), video)
+
+
+def _once(operator: Callable[[Node], Any], array: np.ndarray) -> Callable[[], Any]:
+    with _as_engine_error("OpenVINO failed"):
+        program = Program(lambda x: Node(operator(x).output(0)), (array,), "fp32")
+    return partial(program, (array,))
 
 
 def _host(value: Any) -> Any:

@@ -1,13 +1,11 @@
 """The cost of generating videos: operations, memory and time. Does not import MindSpore."""
 
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
-
 from opensora.diffusion import make_sampler
 from opensora.diffusion.guidance import is_guided
+from opensora.engine.rates import Rates
 from opensora.models.causal_vae import cost as vae_cost
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import Tiling
@@ -16,13 +14,14 @@ from opensora.models.spec import STAGES, ModelSpec
 from opensora.models.t5 import cost as t5_cost
 from opensora.pipeline.settings import Sampling
 
-# Fraction of the speed of a matrix product that each stage reaches on a CPU, and bytes per second from a disk
-# (docs/results/full-size.md).
-EFFICIENCY = {"text": 0.7, "denoise": 0.85, "decode": 0.6}
-DISK = 1e9
-START = 15.0  # seconds to import MindSpore and compile the blocks
-CALIBRATION_SECONDS = 0.1
-CALIBRATION_SIZE = 768
+# Fraction of the speed of a matrix product, or of a convolution, that each stage reaches on a CPU
+# (docs/results/full-size.md), and seconds to import an engine and compile.
+EFFICIENCY = {
+    "mindspore": {"text": 0.7, "denoise": 0.85, "decode": 0.6},
+    "openvino": {"text": 0.8, "denoise": 0.8, "decode": 0.85},
+}
+START = {"mindspore": 15.0, "openvino": 2.0}
+DISK = 1e9  # bytes per second
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,15 @@ class Cost:
     memory_min: int
     """What no run can do without. Less than `memory_staged`."""
 
-    def seconds(self, rate: float) -> float:
-        """Estimated time on a CPU whose matrix products reach `rate` operations per second."""
-        computing = sum(count / (rate * EFFICIENCY[stage]) for stage, count in self.stage_flops.items())
-        return START + self.disk_bytes / DISK + computing
+    def seconds(self, engine: str, rates: Rates) -> float:
+        """Estimated time on a CPU. rates: of the engine, see `measure_rates`."""
+        computing = sum(self.stage_seconds(stage, engine, rates) for stage in self.stage_flops)
+        return START[engine] + self.disk_bytes / DISK + computing
+
+    def stage_seconds(self, stage: str, engine: str, rates: Rates) -> float:
+        """Estimated computing time of a stage."""
+        rate = rates.convolutions if stage == "decode" else rates.products
+        return self.stage_flops[stage] / (rate * EFFICIENCY[engine][stage])
 
 
 def cost(
@@ -133,14 +137,3 @@ def training_cost(
         num_no_recompute=num_no_recompute,
     )
     return TrainingCost(encode // processes, encode, transformer)
-
-
-def matrix_rate() -> float:
-    """Measure the operations per second of a float32 matrix product on the cores of this process."""
-    square = np.ones((CALIBRATION_SIZE, CALIBRATION_SIZE), np.float32)
-    best, end = float("inf"), time.perf_counter() + CALIBRATION_SECONDS
-    while time.perf_counter() < end or best == float("inf"):
-        start = time.perf_counter()
-        square @ square
-        best = min(best, time.perf_counter() - start)
-    return 2 * CALIBRATION_SIZE**3 / best

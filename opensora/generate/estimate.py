@@ -7,7 +7,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from opensora.console import memory_text, operations_text, time_text
-from opensora.generate.cost import EFFICIENCY, Cost, cost, matrix_rate
+from opensora.engine import EngineError
+from opensora.engine.rates import Rates, measure_rates
+from opensora.generate.cost import Cost, cost
 from opensora.generate.options import GenerateJob, GenerateOptions
 from opensora.generate.plan import PlannedVideo
 from opensora.models.causal_vae.cost import decode_bytes
@@ -35,14 +37,15 @@ def estimate(job: GenerateJob, videos: Sequence[PlannedVideo], free: int) -> Cos
         )
     flops, memory = sum(expected.stage_flops.values()), memory_text(expected.memory_staged)
     line = f"{_what(job, videos)}: {operations_text(flops)}, about {memory} of memory or more"
-    rate = matrix_rate() if job.options.device == "CPU" else None
-    seconds = None if rate is None else expected.seconds(rate)
+    engine = job.options.engine_here
+    rates = _rates(engine) if job.options.device == "CPU" else None
+    seconds = None if rates is None else expected.seconds(engine, rates)
     on_cpu = "" if seconds is None else f", about {time_text(seconds)} on this CPU (an estimate)"
     log.info("%s%s", line, on_cpu)
     if job.vae_policy.tiling is None and "decode" in expected.stage_flops:
-        _log_decoding(job, free, expected.stage_flops["decode"], rate)
-    if rate is not None and seconds is not None and seconds > LONG:
-        quick = _cost(replace(job, sampling=replace(job.sampling, **QUICK)), videos).seconds(rate)
+        _log_decoding(job, free, None if rates is None else expected.stage_seconds("decode", engine, rates))
+    if rates is not None and seconds is not None and seconds > LONG:
+        quick = _cost(replace(job, sampling=replace(job.sampling, **QUICK)), videos).seconds(engine, rates)
         if quick < 0.7 * seconds:
             log.info("in about %s: %s", time_text(quick), shlex.join(words(replace(job.options, **QUICK))))
     return expected
@@ -79,19 +82,27 @@ def _cost(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Cost:
     )
 
 
-def _log_decoding(job: GenerateJob, free: int, flops: int, rate: float | None) -> None:
+def _rates(engine: str) -> Rates:
+    """The rates of the engine; MindSpore's where OpenVINO fails, which it will say when it is to compute."""
+    try:
+        return measure_rates(engine)
+    except EngineError:
+        return measure_rates("mindspore")
+
+
+def _log_decoding(job: GenerateJob, free: int, seconds: float | None) -> None:
     """Log how videos are decoded, and whether decoding the whole video at once would fit."""
     spec = job.spec
     size = spec.latent_size(job.sampling.size, job.options.upstream)
     at_once = decode_bytes(spec.vae, size, VAEPolicy(chunked=False))
     fits = "fits" if at_once <= free else "does not fit"
     whole = f"the whole video at once takes about {memory_text(at_once)}, which {fits} in {memory_text(free)}"
-    seconds = "" if rate is None else f", about {time_text(flops / (rate * EFFICIENCY['decode']))} in all"
+    in_all = "" if seconds is None else f", about {time_text(seconds)} in all"
     if not job.vae_policy.chunked:
-        log.info("decoding: exact; %s%s", whole, seconds)
+        log.info("decoding: exact; %s%s", whole, in_all)
         return
     taken = memory_text(decode_bytes(spec.vae, size, job.vae_policy))
-    log.info("decoding: chunked, exact up to rounding, about %s%s; %s", taken, seconds, whole)
+    log.info("decoding: chunked, exact up to rounding, about %s%s; %s", taken, in_all, whole)
 
 
 def _what(job: GenerateJob, videos: Sequence[PlannedVideo]) -> str:

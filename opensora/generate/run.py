@@ -79,8 +79,11 @@ def load_pipeline(
     """Log an estimate, then open the models that this run needs. free: bytes of memory to use."""
     expected = estimate(job, videos, free)
     log_prompt_hints(job)
-    options = job.options
-    runtime.set_device(options.device)
+    options, engine = job.options, job.options.engine_here
+    if mesh is not None:
+        engine = "mindspore"
+    if engine == "mindspore":
+        runtime.set_device(options.device)
     from opensora.pipeline.core import Pipeline
 
     resident, share_decoding = expected.memory_resident <= free or options.decode_latents, False
@@ -94,6 +97,7 @@ def load_pipeline(
     pipe = Pipeline(
         job.spec,
         pretrained_ckpt=options.pretrained_ckpt,
+        engine=engine,
         precision=options.precision,
         weights_dtype=options.weights_dtype,
         resident=resident,

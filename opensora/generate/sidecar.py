@@ -42,6 +42,7 @@ def sampling_recipe(job: GenerateJob, prompt: str, number: int, weights: dict[st
         **sampling,
         "seed": sampling["seed"] + number,
         "upstream": job.options.upstream,
+        "engine": job.options.engine_here,
         "precision": job.options.precision,
         "weights_dtype": job.options.weights_dtype,
         "weights": {part: value for part, value in weights.items() if part != "vae"},
@@ -91,8 +92,8 @@ def read_recipe(sidecar: Path) -> Recipe | None:
     return recipe if isinstance(recipe, dict) else None
 
 
-def sidecar_content(job: GenerateJob, recipe: Recipe, file: str) -> dict[str, Any]:
-    """The whole sidecar of the result `file`."""
+def sidecar_content(job: GenerateJob, recipe: Recipe, file: str, engine: str) -> dict[str, Any]:
+    """The whole sidecar of the result `file`. engine: what has computed it, in case the planned one failed."""
     paths = job.spec.paths
     parts = {
         "transformer": job.options.pretrained_ckpt or paths.transformer,
@@ -102,6 +103,7 @@ def sidecar_content(job: GenerateJob, recipe: Recipe, file: str) -> dict[str, An
     return {
         "recipe": recipe,
         "file": file,
+        "engine": engine,
         "model": {part: str(path) for part, path in parts.items() if path is not None},
         "versions": versions(),
         "command": shlex.join(_command(job, recipe)),
@@ -119,7 +121,7 @@ def _command(job: GenerateJob, recipe: Recipe) -> list[str]:
         "pretrained_ckpt": options.pretrained_ckpt,
     }
     sampled = ("seed", "num_frames", "height", "width", "fps", "num_sampling_steps", "guidance_scale")
-    for name in (*sampled, "sample_method", "precision", "weights_dtype"):
+    for name in (*sampled, "sample_method", "engine", "precision", "weights_dtype"):
         values[name] = recipe[name]
     values |= {name: value for name, value in recipe.get("decoding", {}).items() if value}
     switches = {

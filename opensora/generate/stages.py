@@ -110,7 +110,9 @@ class Stages:
         return self.index[video.path] % team.size == team.index
 
     def _write_sidecar(self, video: PlannedVideo) -> None:
-        write_json(video.sidecar, sidecar_content(self.job, video.recipe, video.path.name))
+        write_json(
+            video.sidecar, sidecar_content(self.job, video.recipe, video.path.name, self.pipe.engine.name)
+        )
 
     def _progress(self, batch: Sequence[PlannedVideo]) -> Callable[[object], None]:
         sampling = self.job.sampling

@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from opensora import runtime
 from opensora.engine.block import Gradients, Pullback, Weights
 from opensora.nn import Tensor
 from opensora.parallel.control import Control
+from opensora.runtime import LazyMindSpore, device
 
-ms = runtime.mindspore()
-ops, distributed = ms.ops, ms.mint.distributed
-ON_ASCEND = runtime.device() == "Ascend"
+ops, distributed = LazyMindSpore("ops"), LazyMindSpore("mint.distributed")
+
+
+def on_ascend() -> bool:
+    return device() == "Ascend"
 
 
 class ProcessGroup:
@@ -54,7 +56,7 @@ class ProcessGroup:
         if self.size == 1:
             return x
         share = (self.size - 1) / self.size
-        if ON_ASCEND:
+        if on_ascend():
             return self._run(_native_reduce_scatter, x, share)
         length = x.shape[0] // self.size
         return self._run(_all_reduce, x, share)[self.index * length : (self.index + 1) * length]
@@ -64,7 +66,7 @@ class ProcessGroup:
         if self.size == 1:
             return x
         share = (self.size - 1) / self.size
-        if ON_ASCEND:
+        if on_ascend():
             return self._run(_native_all_to_all, x, share)
         n, length = self.size, x.shape[0] // self.size
         parts = ops.reshape(self._run(_all_gather, x, share), (n, n, length, *x.shape[1:]))
@@ -79,7 +81,7 @@ class ProcessGroup:
     def _run(self, collective: Callable[[Tensor, str, int], Tensor], x: Tensor, share: float) -> Tensor:
         """share: the part of the bytes of x that this rank sends."""
         self.sent += int(share * x.nbytes)
-        if not ON_ASCEND:
+        if not on_ascend():
             x.asnumpy()  # waits for the computation of x, which is asynchronous
             self.agree()
         return collective(x, self.name, self.size)
@@ -90,7 +92,7 @@ def _all_reduce(x: Tensor, group: str, size: int) -> Tensor:
 
 
 def _all_gather(x: Tensor, group: str, size: int) -> Tensor:
-    if ON_ASCEND:
+    if on_ascend():
         return _native_all_gather(x, group, size)
     # On a CPU ops.AllGather works only on the group of all ranks.
     parts = [ops.zeros_like(x) for _ in range(size)]

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from opensora import runtime
-from opensora.parallel.collectives import ProcessGroup, ms
+from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.control import Control, Hub
+
+ms = runtime.LazyMindSpore()
 
 SCHEDULER = "MS_SCHED"
 ADDRESS_LENGTH = 128

@@ -16,8 +16,7 @@ from opensora.engine.block import Differentiable, Gradients, Pullback, Weights
 from opensora.nn import FrameExchange, Tensor, WorkSharing
 from opensora.parallel.collectives import ProcessGroup
 
-ms = runtime.mindspore()
-ops = ms.ops
+ms, ops = runtime.LazyMindSpore(), runtime.LazyMindSpore("ops")
 T = TypeVar("T")
 
 
@@ -88,13 +87,13 @@ def expand_to_all_captions(local: np.ndarray, images: int, group: ProcessGroup) 
 
 def gather_frames(x: np.ndarray, axis: int, frames: int, group: ProcessGroup) -> np.ndarray:
     """The frames of all ranks, `frames` without padding: the inverse of `local_shard` for a video."""
+    return np.moveaxis(all_gather_array(np.moveaxis(x, axis, 0), group)[:frames], 0, axis)
+
+
+def all_gather_array(x: np.ndarray, group: ProcessGroup) -> np.ndarray:
+    """The arrays of all ranks, concatenated along the first axis."""
     if group.size == 1:
         return x
-    return np.moveaxis(_gather(np.moveaxis(x, axis, 0), group)[:frames], 0, axis)
-
-
-def _gather(x: np.ndarray, group: ProcessGroup) -> np.ndarray:
-    """All ranks' arrays, concatenated along the first axis."""
     return np.asarray(group.all_gather(ms.Tensor(np.ascontiguousarray(x))).asnumpy())
 
 
@@ -115,7 +114,7 @@ class ShardedWorkSharing(WorkSharing):
             turn = waiting[first : first + size]
             # If the last turn has fewer items than ranks, the ranks without one compute the last item again.
             local = function(turn[min(self._group.index, len(turn) - 1)])
-            results = [np.split(_gather(array, self._group), size) for array in local]
+            results = [np.split(all_gather_array(array, self._group), size) for array in local]
             for i, item in enumerate(turn):
                 yield item, tuple(parts[i] for parts in results)
 

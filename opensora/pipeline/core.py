@@ -8,12 +8,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from opensora import runtime
 from opensora.console import shortened
 from opensora.data.text import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.diffusion import make_sampler
 from opensora.diffusion.guidance import is_guided
+from opensora.engine import choose_engine, open_engine
+from opensora.engine.block import as_array
 from opensora.media.writer import write_video
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.causal_vae.policy import VAEPolicy
@@ -23,8 +24,8 @@ from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedWorkSharing
 from opensora.pipeline.sampling import draw, sample, upstream_text
 from opensora.pipeline.settings import Sampling, complete_sampling
-from opensora.pipeline.stages import Denoiser, decode_frames, encode_text, to_tensor
-from opensora.runtime import free_memory
+from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
+from opensora.runtime import free_memory, on_cpu
 from opensora.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Pipeline:
         spec: ModelSpec,
         *,
         pretrained_ckpt: str | Path | None = None,
+        engine: str = "auto",
         precision: str = "fp32",
         weights_dtype: str = "fp32",
         resident: bool = True,
@@ -92,7 +94,9 @@ class Pipeline:
         """Configure a pipeline; nothing is loaded yet.
 
         pretrained_ckpt: weights for the transformer instead of the folder's.
-        precision: of the transformer; the other models compute in float32.
+        engine: what computes, one of ENGINE_CHOICES; "auto" is OpenVINO on a CPU, with MindSpore in reserve.
+        precision: "fp32", or "bf16" or "fp16" where the device has it. With MindSpore it is the transformer's
+            only; the other models compute in float32.
         weights_dtype: how the transformer's weights are kept, see `LatteT2V.load_weights`.
         resident: keep all models in memory; False drops each after use, and reads the text encoder by layers.
         vae_policy: how latents are decoded; by default chosen for the device.
@@ -104,10 +108,14 @@ class Pipeline:
         self.resident = resident
         self.mesh = mesh or Mesh()
         self.share_decoding = share_decoding
-        policy = vae_policy or VAEPolicy.choose(runtime.device())
+        if self.mesh.size > 1 and engine == "openvino":
+            raise ValueError("engine 'openvino' works in one process: use --engine mindspore for several")
+        self.engine = choose_engine("mindspore" if self.mesh.size > 1 else engine, precision)
+        """Computes with the transformer."""
+        alike = precision == "fp32" or self.engine.name == "openvino"
+        self._other_engine = self.engine if alike else open_engine("mindspore")
+        policy = vae_policy or VAEPolicy.choose(self.engine.device)
         self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
-        self._precision = precision
-        runtime.compute_dtype(precision)  # ValueError for one that the device does not have
         self._compiled: set[tuple[Any, ...]] = set()
         self._reported: set[str] = set()
         self.text = LazyModel(lambda: self._load_text(text_encoder))
@@ -126,6 +134,7 @@ class Pipeline:
         text_encoder: str | Path | None = BESIDE_THE_MODEL,
         *,
         pretrained_ckpt: str | Path | None = None,
+        engine: str = "auto",
         precision: str = "fp32",
         weights_dtype: str = "fp32",
         vae_policy: VAEPolicy | None = None,
@@ -142,11 +151,12 @@ class Pipeline:
         spec = ModelSpec.find(model_path, version, named)
         if text_encoder is None:
             spec = replace(spec, paths=replace(spec.paths, text_encoder=None), text_encoder=None)
-        policy = vae_policy or VAEPolicy.choose(runtime.device())
+        policy = vae_policy or VAEPolicy.choose("CPU" if on_cpu() else "Ascend")
         needed = spec.memory(spec.latent_size(spec.native_size), policy, weights_dtype=weights_dtype).resident
         pipe = cls(
             spec,
             pretrained_ckpt=pretrained_ckpt,
+            engine=engine,
             precision=precision,
             weights_dtype=weights_dtype,
             vae_policy=policy,
@@ -211,6 +221,8 @@ class Pipeline:
             "negative_prompt": negative_prompt,
             **asdict(sampling),
             "upstream": upstream,
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
         }
         return Video(frames, sampling.fps, {**metadata, "model": str(self.spec.paths.transformer)})
 
@@ -278,9 +290,11 @@ class Pipeline:
         upstream: as in the reference, samplers have their bare constructors, and texts have no mask: those of
             one prompt are cut to its length, those of several are zero beyond their length.
         """
-        x, embeds, mask = _array(latents), _array(text_embeds), _array(text_mask)
+        x, embeds, mask = as_array(latents), as_array(text_embeds), as_array(text_mask)
         negative, negative_mask = (
-            (_array(negative_embeds), _array(negative_mask)) if is_guided(guidance_scale) else (None, None)
+            (as_array(negative_embeds), as_array(negative_mask))
+            if is_guided(guidance_scale)
+            else (None, None)
         )
         if negative is None and is_guided(guidance_scale):
             raise ValueError(
@@ -296,15 +310,15 @@ class Pipeline:
         network = Denoiser(transformer, texts, masks, temporal, self.mesh)
         chosen = make_sampler(sampler, steps, upstream)
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
-        return to_tensor(
+        return self.engine.tensor(
             sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
         )
 
     def decode(self, latents: Array) -> Tensor:
         """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3)."""
-        vae, x = self.vae.get(), _array(latents)
+        vae, x = self.vae.get(), as_array(latents)
         self._announce("the decoder", x.shape[2:])
-        return to_tensor(decode_frames(vae, x))
+        return self.engine.tensor(decode_frames(vae, x))
 
     def _load_text(self, encoder: T5Encoder | None) -> tuple[Tokenizer, T5Encoder]:
         folder = self.spec.paths.text_encoder
@@ -314,19 +328,17 @@ class Pipeline:
                 "name the folder of T5 with text_encoder="
             )
         if encoder is None:
-            encoder = T5Encoder.from_pretrained(folder) if self.resident else T5Encoder.streamed(folder)
+            load = T5Encoder.from_pretrained if self.resident else T5Encoder.streamed
+            encoder = load(folder, engine=self._other_engine)
         return Tokenizer.from_folder(folder), encoder
 
     def _load_transformer(self, pretrained_ckpt: str | Path | None, weights_dtype: str) -> LatteT2V:
-        transformer = LatteT2V(self.spec.transformer, {})
+        transformer = LatteT2V(self.spec.transformer, {}, self.engine)
         transformer.load_weights(pretrained_ckpt or self.spec.paths.transformer, weights_dtype)
-        if self._precision != "fp32":
-            dtype = runtime.compute_dtype(self._precision)
-            transformer.weights = {name: value.astype(dtype) for name, value in transformer.weights.items()}
         return transformer
 
     def _load_vae(self) -> CausalVAE:
-        vae = CausalVAE.from_pretrained(self.spec.paths.vae)
+        vae = CausalVAE.from_pretrained(self.spec.paths.vae, engine=self._other_engine)
         vae.policy = self.vae_policy
         if self.share_decoding:
             vae.sharing = ShardedWorkSharing(self.mesh.team)
@@ -351,10 +363,6 @@ class Pipeline:
         if (stage, shape) not in self._compiled:
             self._compiled.add((stage, shape))
             log.info("compiling %s", stage)
-
-
-def _array(x: Array | None) -> Any:
-    return x if x is None or isinstance(x, np.ndarray) else x.asnumpy()
 
 
 def _stack(negative: np.ndarray | None, positive: np.ndarray) -> np.ndarray:

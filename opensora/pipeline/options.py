@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from opensora.engine import open_engine, resolve_engine
 from opensora.models.causal_vae.policy import VAEPolicy
 
 
@@ -29,8 +30,15 @@ class InferenceDeviceOptions:
     GROUP: ClassVar[str] = "device"
     device: Literal["CPU", "Ascend"] = "CPU"
     """Device to run on."""
+    engine: Literal["auto", "mindspore", "openvino"] = "auto"
+    """What computes; auto: OpenVINO on a CPU if it is installed, else MindSpore."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Compute precision; a CPU supports fp32 only."""
+    """Compute precision; a CPU supports fp32, and bf16 with OpenVINO if the processor has it."""
+
+    @property
+    def engine_here(self) -> str:
+        """One of ENGINES, as far as is known before it is loaded."""
+        return "mindspore" if self.device != "CPU" else resolve_engine(self.engine)
 
 
 def choose_vae_policy(options: VAEOptions, device: str) -> VAEPolicy:
@@ -45,9 +53,17 @@ def choose_vae_policy(options: VAEOptions, device: str) -> VAEPolicy:
 
 
 def check_device_options(options: InferenceDeviceOptions) -> None:
-    """Raises ValueError for a precision that the device does not support."""
-    if options.device == "CPU" and options.precision != "fp32":
-        raise ValueError(
-            f"precision {options.precision} is not supported on a CPU: "
-            "use --precision fp32, or --device Ascend"
-        )
+    """Raises ValueError for an engine or a precision that the device does not support."""
+    if options.device != "CPU":
+        if options.engine == "openvino":
+            raise ValueError("engine openvino computes on a CPU: leave out --engine with --device Ascend")
+        return
+    if options.precision == "fp32":
+        return
+    if options.precision == "bf16" and options.engine_here == "openvino":
+        open_engine("openvino", "bf16")  # ValueError if the processor does not have it
+        return
+    raise ValueError(
+        f"precision {options.precision} is not supported on a CPU by {options.engine_here}: "
+        "use --precision fp32, or --device Ascend"
+    )

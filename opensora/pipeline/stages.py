@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from opensora import runtime
 from opensora.data.text import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.pixels import to_bytes
@@ -13,9 +12,7 @@ from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.nn.tensor import Tensor
 from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.mesh import Mesh
-from opensora.parallel.sequence import ShardedFrameExchange, gather_frames, local_shard
-
-ms = runtime.mindspore()
+from opensora.parallel.sequence import ShardedFrameExchange, all_gather_array, gather_frames, local_shard
 
 
 def encode_text(
@@ -58,7 +55,7 @@ class Denoiser:
             half = slice(self.halves.index, self.halves.index + 1)
             text_embeds, text_mask = text_embeds[half], None if text_mask is None else text_mask[half]
         self.repeats, videos = text_embeds.shape[:2]
-        size = 1 if runtime.device() == "CPU" else videos
+        size = 1 if transformer.engine.device == "CPU" else videos
         self.groups = [slice(start, start + size) for start in range(0, videos, size)]
         self.texts = [
             self._text(text_embeds[:, group], None if text_mask is None else text_mask[:, group])
@@ -66,8 +63,8 @@ class Denoiser:
         ]
 
     def _text(self, embeds: np.ndarray, mask: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
-        keys_values = self.transformer.text_keys_values(ms.Tensor(_flat(embeds)))
-        return keys_values, None if mask is None else ms.Tensor(_flat(mask), ms.float32)
+        keys_values = self.transformer.text_keys_values(_flat(embeds))
+        return keys_values, None if mask is None else _flat(mask).astype(np.float32)
 
     def __call__(self, latents: np.ndarray, timestep: float) -> np.ndarray:
         """Latents (B, C, T, H, W) -> noise and variance, float32 (R*B, 2*C, T, H, W), negative half first."""
@@ -78,7 +75,7 @@ class Denoiser:
             part = np.concatenate([own[group]] * self.repeats)
             times = np.full(len(part), timestep, np.float32)
             output = self.transformer(
-                ms.Tensor(part),
+                part,
                 times,
                 None,
                 mask,
@@ -88,7 +85,7 @@ class Denoiser:
             )
             outputs.append(output.asnumpy().reshape(self.repeats, -1, *output.shape[1:]))
         whole = _flat(gather_frames(np.concatenate(outputs, axis=1), 3, frames, sequence))
-        return self.halves.all_gather(ms.Tensor(whole)).asnumpy() if self.halves.size > 1 else whole
+        return all_gather_array(whole, self.halves)
 
 
 def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
@@ -98,15 +95,8 @@ def decode_frames(vae: CausalVAE, latents: np.ndarray) -> np.ndarray:
     """
     videos = []
     for i in range(len(latents)):
-        videos.append(
-            to_bytes(vae.decode(ms.Tensor(latents[i : i + 1] / np.float32(LATENT_SCALE))).asnumpy())
-        )
+        videos.append(to_bytes(vae.decode(latents[i : i + 1] / np.float32(LATENT_SCALE)).asnumpy()))
     return np.concatenate(videos)
-
-
-def to_tensor(x: np.ndarray) -> Tensor:
-    """A tensor of the framework for callers outside the stages."""
-    return ms.Tensor(x)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:

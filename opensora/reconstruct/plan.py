@@ -137,6 +137,7 @@ def _settings(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> d
     reading = ("num_frames", "sample_rate", "dynamic_start_index", "resolution", "crop_size")
     return {
         **{name: getattr(options, name) for name in (*reading, "grid", "output_origin", "precision")},
+        "engine": options.engine_here,
         "seed": options.seed if options.dynamic_start_index else None,
         "fps": options.fps,
         **policy.recipe(),

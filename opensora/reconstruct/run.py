@@ -12,6 +12,7 @@ import numpy as np
 from opensora import runtime
 from opensora.console import memory_text
 from opensora.data.read_ahead import read_ahead
+from opensora.engine import choose_engine
 from opensora.files import write_json
 from opensora.media.formats import STILL_SUFFIXES
 from opensora.media.pixels import to_bytes, to_pixels
@@ -27,7 +28,6 @@ from opensora.reconstruct.options import ReconstructOptions
 from opensora.reconstruct.plan import COMMAND, PlannedFile, ReconstructPlan
 from opensora.runtime import versions
 
-ms = runtime.mindspore()
 log = logging.getLogger(__name__)
 
 
@@ -80,10 +80,10 @@ def _reconstruct_files(
 
 def open_autoencoder(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> CausalVAE:
     """The autoencoder on its device, in its precision."""
-    runtime.set_device(options.device)
-    dtype = runtime.compute_dtype(options.precision)
-    vae = CausalVAE.from_pretrained(folder)
-    vae.weights = {name: value.astype(dtype) for name, value in vae.weights.items()}
+    engine = options.engine_here
+    if engine == "mindspore":
+        runtime.set_device(options.device)
+    vae = CausalVAE.from_pretrained(folder, engine=choose_engine(engine, options.precision))
     vae.policy = policy
     return vae
 
@@ -97,13 +97,12 @@ def reconstruct_frames(vae: CausalVAE, clips: np.ndarray) -> np.ndarray:
     length = clips.shape[1]
     padding = np.repeat(clips[:, -1:], _missing_frames(vae, length), axis=1)
     clips = np.concatenate([clips, padding], axis=1)
-    size = 1 if runtime.device() == "CPU" else len(clips)
-    dtype = next(iter(vae.weights.values())).dtype
+    size = 1 if vae.engine.device == "CPU" else len(clips)
     results = []
     for start in range(0, len(clips), size):
-        video = ms.Tensor(to_pixels(clips[start : start + size])).astype(dtype)  # (B, 3, T, H, W) in [-1, 1]
+        video = vae.engine.input(to_pixels(clips[start : start + size]))  # (B, 3, T, H, W) in [-1, 1]
         latents = vae.encode(video).mode()  # (B, C, t, h, w)
-        pixels = vae.decode(latents).astype(ms.float32).asnumpy()  # (B, 3, T, H, W)
+        pixels = vae.engine.output(vae.decode(latents))  # (B, 3, T, H, W)
         results.append(to_bytes(pixels)[:, :length])
     return np.concatenate(results)
 
@@ -123,7 +122,7 @@ def log_memory(vae: CausalVAE, shape: tuple[int, ...]) -> None:
         how = "in chunks, exact up to rounding"
     else:
         how = "the whole video at once"
-    batch = 1 if runtime.device() == "CPU" else batch
+    batch = 1 if vae.engine.device == "CPU" else batch
     memory = memory_text(decode_bytes(vae.config, latent_size, policy, batch))
     log.info("%d frames of %dx%d: %s, about %s of memory; compiling", frames, height, width, how, memory)
 

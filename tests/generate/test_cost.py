@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from opensora.console import memory_text, operations_text, time_text
-from opensora.generate.cost import DISK, START, Cost, cost, matrix_rate, training_cost
+from opensora.engine import ENGINES
+from opensora.engine.rates import Rates, measure_rates
+from opensora.generate.cost import DISK, START, Cost, cost, training_cost
 from opensora.models import Tiling
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
@@ -114,10 +116,20 @@ def test_memory_is_ordered_and_halved_weights_count_half(session_model: Path) ->
 
 
 def test_time_is_operations_over_rate() -> None:
-    found = Cost(1, 1, 1, False, {"denoise": 6 * 10**12}, int(DISK), 3, 2, 1)
-    assert found.seconds(2e11) - START - 1 == pytest.approx(2 * (found.seconds(4e11) - START - 1))
-    assert found.seconds(1e10) > 600
-    assert 1e8 < matrix_rate() < 1e14
+    found = Cost(1, 1, 1, False, {"denoise": 6 * 10**12, "decode": 10**12}, int(DISK), 3, 2, 1)
+    for engine in ENGINES:
+
+        def computing(products: float, convolutions: float, engine: str = engine) -> float:
+            return found.seconds(engine, Rates(products, convolutions)) - START[engine] - 1
+
+        assert computing(2e11, 2e11) == pytest.approx(2 * computing(4e11, 4e11))
+        assert computing(1e15, 1e9) > 1000 > computing(1e15, 1e15)
+        assert computing(1e9, 1e15) > 6000
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_rates_of_this_machine(engine: str) -> None:
+    assert all(1e8 < rate < 1e14 for rate in measure_rates(engine))
 
 
 def test_numbers_as_people_read_them() -> None:

@@ -89,7 +89,12 @@ def test_python_callers_complete_the_same_way(model_path: Path) -> None:
             {"precision": "bf16", "weights_dtype": "fp16", "device": "Ascend"},
             "--weights_dtype fp16 requires fp32",
         ),
-        ({"precision": "bf16"}, "precision bf16 is not supported on a CPU"),
+        ({"precision": "fp16"}, "precision fp16 is not supported on a CPU by openvino"),
+        (
+            {"precision": "bf16", "engine": "mindspore"},
+            "precision bf16 is not supported on a CPU by mindspore",
+        ),
+        ({"engine": "openvino", "device": "Ascend"}, "leave out --engine"),
         ({"model_path": "nowhere"}, "model folder nowhere does not exist"),
         (
             {"pretrained_ckpt": "nowhere.safetensors"},
@@ -151,3 +156,14 @@ def test_what_generate_yaml_leaves_open_the_preset_has(
     (model_path / "generate.yaml").write_text(text)
     fps = 12 if "fps" in text else 24
     assert prepare(options).sampling == Sampling(17, 64, 96, fps, 150, 7.5, "PNDM", 4)
+
+
+def test_bf16_is_for_processors_that_have_it(
+    options: GenerateOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opensora.engine.openvino.capabilities", lambda: ["FP32", "BF16"])
+    chosen = replace(options, precision="bf16")
+    assert prepare(chosen).options.engine_here == "openvino"
+    monkeypatch.setattr("opensora.engine.openvino.capabilities", lambda: ["FP32"])
+    with pytest.raises(ValueError, match="precision 'bf16' needs a processor that computes with it"):
+        prepare(chosen)

@@ -24,7 +24,7 @@ def job(model: Path, **changes: Any) -> GenerateJob:
 
 def pretend_finished(video: PlannedVideo, request: GenerateJob) -> None:
     video.path.parent.mkdir(exist_ok=True)
-    video.sidecar.write_text(json.dumps(sidecar_content(request, video.recipe, video.path.name)))
+    video.sidecar.write_text(json.dumps(sidecar_content(request, video.recipe, video.path.name, "openvino")))
     video.path.write_bytes(b"video")
 
 

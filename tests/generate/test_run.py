@@ -235,7 +235,7 @@ def test_a_framework_that_was_never_tried(
     model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mindspore.__version__", "2.3.0")
-    assert run("a cat") == 2
+    assert run("a cat", "--engine", "mindspore") == 2
     error = capfd.readouterr().err
     assert (
         error.splitlines()[-1].startswith("opensora: MindSpore 2.3.0 is installed")

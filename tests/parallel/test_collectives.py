@@ -69,7 +69,7 @@ def test_ascend_takes_its_own_operators(monkeypatch: pytest.MonkeyPatch) -> None
         calls.append(("AlltoAll", group))
         output.assign_value(ms.ops.concat((input[:1], input[:1])))
 
-    monkeypatch.setattr(collectives, "ON_ASCEND", True)
+    monkeypatch.setattr(collectives, "on_ascend", lambda: True)
     monkeypatch.setattr(collectives.ops, "AllGather", stand_in("AllGather", lambda x: ms.ops.concat((x, x))))
     monkeypatch.setattr(
         collectives.ops, "ReduceScatter", stand_in("ReduceScatter", lambda x: 2 * x[: len(x) // 2])

@@ -44,7 +44,7 @@ def contents(folder: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def vae(model: Path) -> CausalVAE:
-    return CausalVAE.from_pretrained(model / "vae")
+    return CausalVAE.from_pretrained(model / "vae", engine="openvino")
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ FILE = ["--video_path", "a.mp4", "--rec_path", "b.mp4"]
         (["--crop_size", "40", *FILE], "a.mp4 has frames of 32x32, less than 40x40: enlarge them"),
         (["--tile_overlap_factor", "1", *FILE], "tile_overlap_factor 1.0 is outside 0 to 1"),
         (["--vae_memory", "exact", "--enable_tiling", *FILE], "--vae_memory exact works without tiles"),
-        (["--precision", "bf16", *FILE], "precision bf16 is not supported on a CPU"),
+        (["--precision", "fp16", *FILE], "precision fp16 is not supported on a CPU"),
         (["--fps", "0", *FILE], "fps 0.0 is too small: use more than 0"),
         (["--data_file_path", "a.txt", *FILE], "data_file_path lists files of a folder"),
         (["--lpips_weights", "gone.safetensors", *FILE], "lpips_weights gone.safetensors does not"),

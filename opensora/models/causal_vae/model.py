@@ -91,7 +91,12 @@ class CausalVAE:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32", **overrides: Any
+        cls,
+        folder: str | Path,
+        *,
+        engine: str | Engine = "mindspore",
+        precision: str = "fp32",
+        **overrides: Any,
     ) -> "CausalVAE":
         """Load `<folder>/config.json` and the weights beside it; those of the training loss are ignored.
 

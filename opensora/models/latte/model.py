@@ -42,7 +42,12 @@ class LatteT2V:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32", **overrides: Any
+        cls,
+        folder: str | Path,
+        *,
+        engine: str | Engine = "mindspore",
+        precision: str = "fp32",
+        **overrides: Any,
     ) -> "LatteT2V":
         """Load `<folder>/config.json` and its safetensors. Raises WeightsError.
 

@@ -51,7 +51,7 @@ class T5Encoder:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32"
+        cls, folder: str | Path, *, engine: str | Engine = "mindspore", precision: str = "fp32"
     ) -> "T5Encoder":
         """Load `<folder>/config.json` and the weights beside it; those of a decoder are ignored.
 
@@ -68,7 +68,7 @@ class T5Encoder:
 
     @classmethod
     def streamed(
-        cls, folder: str | Path, *, engine: str = "mindspore", precision: str = "fp32"
+        cls, folder: str | Path, *, engine: str | Engine = "mindspore", precision: str = "fp32"
     ) -> "T5Encoder":
         """The same, but only check the files: `each` reads a layer at a time and drops it.
 
