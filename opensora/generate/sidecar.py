@@ -15,7 +15,7 @@ from opensora.files import hash_file, read_sidecar
 from opensora.generate.options import GenerateJob
 from opensora.pipeline.settings import Sampling
 from opensora.runtime import versions
-from opensora.weights import ModelFolder, weight_files
+from opensora.weights import ModelFolder, trained_text_encoder, weight_files
 from opensora.weights.sources import hash_folder
 
 Recipe = dict[str, Any]
@@ -83,6 +83,10 @@ def hash_model(model: ModelFolder, pretrained_ckpt: str | None) -> dict[str, dic
         hashes["transformer"] = {"config.json": hashes["transformer"]["config.json"], **replaced}
     if model.text_encoder is not None:
         hashes["text_encoder"] = hash_folder(model.text_encoder, "model")
+        trained = None if pretrained_ckpt is None else trained_text_encoder(pretrained_ckpt)
+        if trained is not None:
+            kept = (model.text_encoder / "config.json", model.text_encoder / "spiece.model", trained)
+            hashes["text_encoder"] = {path.name: hash_file(path) for path in kept if path.is_file()}
     return hashes
 
 

@@ -18,7 +18,7 @@ from opensora.weights import (
     load_config,
     save_config,
     save_tensors,
-    weight_files,
+    trained_text_encoder,
 )
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import mindspore_name
@@ -67,8 +67,8 @@ def convert(source: Path, target: Path, how: Conversion) -> None:
     kind = find_format(source)
     whole = target.suffix not in SUFFIXES and (target / "vae" / "config.json").is_file()
     _write(kind, source, _place(kind, find_model(target, how.version)) if whole else target, how)
-    trained_with = weight_files(source, FORMATS[kind].stem)[0].parent / "text_encoder_ema.safetensors"
-    if kind == "transformer" and source.is_dir() and trained_with.is_file():
+    trained_with = trained_text_encoder(source) if kind == "transformer" and source.is_dir() else None
+    if trained_with is not None:
         text_encoder = target / "text_encoder"
         if whole and text_encoder.is_dir():
             _write("text_encoder", trained_with, text_encoder, how)

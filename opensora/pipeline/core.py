@@ -19,6 +19,7 @@ from opensora.media.writer import write_video
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
+from opensora.models.t5.model import T5Config
 from opensora.nn.tensor import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedWorkSharing
@@ -26,7 +27,7 @@ from opensora.pipeline.sampling import draw, sample, upstream_text
 from opensora.pipeline.settings import Sampling, complete_sampling
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
 from opensora.runtime import free_memory, on_cpu
-from opensora.weights import WeightsError
+from opensora.weights import WeightsError, load_config, trained_text_encoder
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ class Pipeline:
     ) -> None:
         """Configure a pipeline; nothing is loaded yet.
 
-        pretrained_ckpt: weights for the transformer instead of the folder's.
+        pretrained_ckpt: weights for the transformer instead of the folder's; if a run trained the text
+            encoder with it, for the text encoder too.
         engine: what computes, one of ENGINE_CHOICES; "auto" is OpenVINO on a CPU, with MindSpore in reserve.
         precision: "fp32", or "bf16" or "fp16" where the device has it. With MindSpore it is the transformer's
             only; the other models compute in float32.
@@ -118,7 +120,7 @@ class Pipeline:
         self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
         self._compiled: set[tuple[Any, ...]] = set()
         self._reported: set[str] = set()
-        self.text = LazyModel(lambda: self._load_text(text_encoder))
+        self.text = LazyModel(lambda: self._load_text(text_encoder, pretrained_ckpt))
         self.transformer = LazyModel(
             lambda: (
                 self._load_transformer(pretrained_ckpt, weights_dtype) if transformer is None else transformer
@@ -320,13 +322,20 @@ class Pipeline:
         self._announce("the decoder", x.shape[2:])
         return self.engine.tensor(decode_frames(vae, x))
 
-    def _load_text(self, encoder: T5Encoder | None) -> tuple[Tokenizer, T5Encoder]:
+    def _load_text(
+        self, encoder: T5Encoder | None, pretrained_ckpt: str | Path | None
+    ) -> tuple[Tokenizer, T5Encoder]:
         folder = self.spec.paths.text_encoder
         if folder is None:
             raise WeightsError(
                 f"{self.spec.paths.path} was opened without a text encoder: "
                 "name the folder of T5 with text_encoder="
             )
+        trained = None if pretrained_ckpt is None else trained_text_encoder(pretrained_ckpt)
+        if encoder is None and trained is not None:
+            log.info("the text encoder is the one that was trained with the transformer, %s", trained)
+            encoder = T5Encoder(T5Config.from_dict(load_config(folder)), {}, self._other_engine)
+            encoder.load_weights(trained)
         if encoder is None:
             load = T5Encoder.from_pretrained if self.resident else T5Encoder.streamed
             encoder = load(folder, engine=self._other_engine)

@@ -12,6 +12,11 @@ from opensora.weights.torch_file import LEGACY, ZIP, TorchFile
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 STEMS = ("diffusion_pytorch_model", "model")
+TRAINED_TOGETHER = {
+    "ema.safetensors": "text_encoder_ema.safetensors",
+    "model.safetensors": "text_encoder.safetensors",
+}
+"""The file of a checkpoint with the text encoder that was trained together with the weights in another."""
 PYTORCH_STEMS = {"model": "pytorch_model"}  # the .bin of a text encoder
 
 
@@ -62,6 +67,17 @@ def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> l
     if len(converted) == 1:
         return converted  # the layout of the published version
     return [source / f"{stem}.safetensors"]
+
+
+def trained_text_encoder(source: str | Path) -> Path | None:
+    """The weights of the text encoder that a run trained with the transformer in `source`, if it did.
+
+    source: as for `weight_files`.
+    """
+    weights = weight_files(source)[0]
+    path = weights.with_name(TRAINED_TOGETHER.get(weights.name, MANIFEST))
+    found = path.name != MANIFEST and path.is_file() and (path.parent / MANIFEST).is_file()
+    return path if found else None
 
 
 def folder_files(folder: Path) -> list[WeightsFile]:

@@ -1,6 +1,7 @@
 """From a data set to a video by commands, at toy size; a resumed run equals an uninterrupted one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ from safetensors.numpy import load_file
 
 from opensora.cli import main
 from opensora.data.caches.latents import LatentCache
+from opensora.files import hash_file
 from opensora.media.reader import read_video
-from opensora.weights import load_config
-from tests.train.small import command, make_place
+from opensora.models import CausalVAE, T5Encoder
+from opensora.weights import load_config, weight_files
+from tests.data.material import latent_cache
+from tests.train.small import T5, VAE, command, make_place
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +134,41 @@ def test_data_set_to_video(place: Path) -> None:
         == 0
     )
     assert len(list(video.glob("*.mp4"))) == 1
+
+
+def test_a_trained_text_encoder_goes_with_its_transformer(
+    place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `generate --pretrained_ckpt` and `train --pretrained`, with the encoder trained on or frozen."""
+    monkeypatch.chdir(place)
+    for part in ("vae", "5x32x32", "text_encoder"):
+        shutil.copytree(
+            place / "model" / part, f"joint/{part}", ignore=shutil.ignore_patterns("*.safetensors")
+        )
+    T5Encoder.initialise(T5, np.random.default_rng(0)).save_pretrained("joint/text_encoder")
+    moments = np.random.default_rng(0).standard_normal((4, 8, 2, 4, 4)).astype(np.float32)
+    latent_cache(Path("joint-latents"), [f"clip {number}" for number in range(4)], moments)
+    settings = {"model_path": "joint", "vae_latent_folder": "joint-latents", "batch_size": 2}
+    settings |= {"lr_warmup_steps": 0, "learning_rate": 1e-2, "max_train_steps": 2}
+    command("train", **settings, train_text_encoder=True, output_dir="mine")
+    trained = weight_files("mine")[0].with_name("text_encoder_ema.safetensors")
+
+    taken: list[Path] = []
+    load = T5Encoder.load_weights
+    monkeypatch.setattr(
+        T5Encoder, "load_weights", lambda self, source: (taken.append(Path(source)), load(self, source))[1]
+    )
+    for frozen in (False, True):
+        command(
+            "train", **settings, train_text_encoder=not frozen, output_dir=f"next-{frozen}", pretrained="mine"
+        )
+    assert taken == [trained, trained]
+    CausalVAE.initialise(VAE, np.random.default_rng(0)).save_pretrained("joint/vae")
+    words = ["generate", "an elephant", "--model_path=joint", "--num_sampling_steps=1", "--seed=0"]
+    assert main([*words, "--save_img_path=out", "--pretrained_ckpt=mine"]) == 0
+    assert taken[-1] == trained
+    recipe = json.loads(Path("out/0000-an_elephant.json").read_text())["recipe"]
+    assert recipe["weights"]["text_encoder"]["text_encoder_ema.safetensors"] == hash_file(trained)
 
 
 def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

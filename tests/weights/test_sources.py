@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opensora.weights import WeightsError, open_file, weight_files
+from opensora.weights import WeightsError, open_file, trained_text_encoder, weight_files
 from opensora.weights.mindspore_file import MindSporeFile, write_checkpoint
 from opensora.weights.torch_file import TorchFile
 from tests.weights.crafted import good, safetensors
@@ -46,6 +46,24 @@ def touch(folder: Path, *names: str) -> Path:
 )
 def test_folders(tmp_path: Path, present: list[str], stem: str, taken: str) -> None:
     assert weight_files(touch(tmp_path, *present), stem) == [tmp_path / taken]
+
+
+def test_a_text_encoder_that_was_trained_with_a_transformer(tmp_path: Path) -> None:
+    step = "run/checkpoints/step-00000002"
+    names = ("manifest.json", "model.safetensors", "text_encoder.safetensors")
+    touch(tmp_path, *(f"{step}/{name}" for name in names))
+    text = tmp_path / step / "text_encoder.safetensors"
+    assert trained_text_encoder(tmp_path / "run") == text
+    touch(tmp_path, f"{step}/ema.safetensors")
+    assert trained_text_encoder(tmp_path / "run") is None  # of the average there is none
+    touch(tmp_path, f"{step}/text_encoder_ema.safetensors")
+    for source in ("run", step, f"{step}/ema.safetensors"):
+        assert trained_text_encoder(tmp_path / source) == text.with_name("text_encoder_ema.safetensors")
+    assert trained_text_encoder(tmp_path / step / "model.safetensors") == text
+    touch(tmp_path, "model/diffusion_pytorch_model.safetensors", "plain/model.safetensors")
+    touch(tmp_path, "plain/text_encoder.safetensors")
+    for source in ("model", "plain/model.safetensors"):
+        assert trained_text_encoder(tmp_path / source) is None
 
 
 def test_files_are_told_by_their_first_bytes(tmp_path: Path) -> None:

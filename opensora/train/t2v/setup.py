@@ -1,5 +1,6 @@
 """From the options of `opensora train` to networks and data, and to the training loop."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,8 +23,10 @@ from opensora.train.loop import train
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.task import T2VTask
 from opensora.train.t2v.validation import Preview
-from opensora.weights import WeightsError, load_config, weight_files
+from opensora.weights import WeightsError, load_config, trained_text_encoder
 from opensora.weights.folder import find_autoencoder
+
+log = logging.getLogger(__name__)
 
 MakePreview = Callable[[Sequence[str], ModelSpec], Preview]
 """From prompts and the model in training to the object that makes videos of them at each validation."""
@@ -60,6 +63,12 @@ def _make_task(
     text_encoder = None if options.text_embed_cache else _text_encoder(options, paths.text_encoder, rng)
     if options.pretrained is not None:
         model.load_weights(options.pretrained)
+        if options.text_embed_cache and trained_text_encoder(options.pretrained) is not None:
+            log.warning(
+                "%s was trained with its text encoder: make sure that the cached embeddings are of that one, "
+                "made after `opensora convert`",
+                options.pretrained,
+            )
     quarantine = run / ("quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl")
     data = stack.enter_context(
         Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
@@ -105,18 +114,21 @@ def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> Lat
 
 
 def _text_encoder(options: TrainOptions, folder: Path | None, rng: np.random.Generator) -> T5Encoder:
-    """The pretrained encoder; one that is trained starts from random weights or from `pretrained`."""
+    """The encoder of `pretrained`, or else the folder's; one to be trained from scratch is random."""
     if folder is None:
         raise WeightsError(
             f"{options.model_path} has no text_encoder: name its folder with --text_encoder_name, "
             "or use --text_embed_cache"
         )
-    if not options.train_text_encoder:
+    trained = None if options.pretrained is None else trained_text_encoder(options.pretrained)
+    if trained is None and (options.pretrained is not None or not options.train_text_encoder):
         return T5Encoder.from_pretrained(folder)
-    encoder = T5Encoder.initialise(T5Config.from_dict(load_config(folder)), rng)
-    if options.pretrained is not None:
-        trained = weight_files(options.pretrained)[0].parent / "text_encoder_ema.safetensors"
-        encoder.load_weights(trained if trained.is_file() else folder)
+    config = T5Config.from_dict(load_config(folder))
+    if trained is None:
+        return T5Encoder.initialise(config, rng)
+    log.info("the text encoder is the one that was trained with the transformer, %s", trained)
+    encoder = T5Encoder(config, {})
+    encoder.load_weights(trained)
     return encoder
 
 
