@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opensora.lazy import lazy
 
 if TYPE_CHECKING:
+    from opensora.models.amt.model import AMT
     from opensora.models.causal_vae.model import CausalVAE
     from opensora.models.causal_vae.tiling import Tiling
     from opensora.models.discriminator import Discriminator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from opensora.models.t5.model import T5Encoder
 
 HOMES = {
+    "AMT": "amt.model",
     "CausalVAE": "causal_vae.model",
     "Tiling": "causal_vae.tiling",
     "Discriminator": "discriminator",
@@ -26,6 +28,6 @@ HOMES = {
     "T5Encoder": "t5.model",
 }
 
-__all__ = ["I3D", "LPIPS", "CausalVAE", "Discriminator", "LatteT2V", "T5Encoder", "Tiling"]
+__all__ = ["AMT", "I3D", "LPIPS", "CausalVAE", "Discriminator", "LatteT2V", "T5Encoder", "Tiling"]
 
 __getattr__ = lazy(__name__, HOMES)

@@ -23,6 +23,16 @@ def log(x: Any) -> Any:
     return ops.log(x.astype(ms.float64)).astype(x.dtype) if ON_CPU else ops.log(x)
 
 
+def prelu(x: Any, slopes: Any) -> Any:
+    """Of images (N, C, H, W): x where it is positive, else x times its channel's slope (C,) (arXiv:1502.01852)."""
+    return ops.relu(x) - ops.reshape(slopes, (1, -1, 1, 1)) * ops.relu(-x)
+
+
+def leaky_relu(x: Any, slope: float) -> Any:
+    """x where it is positive, else x * slope."""
+    return ops.relu(x) - slope * ops.relu(-x)
+
+
 def gelu(x: Any) -> Any:
     """GELU in its tanh approximation (arXiv:1606.08415), written with a sigmoid: 1 + tanh(z) = 2 sigmoid(2 z)."""
     return x * ops.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from opensora.nn.activations import gelu, log, sigmoid, silu
+from opensora.nn.activations import gelu, leaky_relu, log, prelu, sigmoid, silu
 from opensora.nn.attention import attention, merge_heads, split_heads
 from opensora.nn.convolution import (
     causal_conv3d,
@@ -14,6 +14,7 @@ from opensora.nn.convolution import (
     time_tap,
     to_frames,
 )
+from opensora.nn.images import halve, pixel_grid, resize, sample, upconv2d
 from opensora.nn.linear import linear
 from opensora.nn.modulation import add_gated, modulate
 from opensora.nn.normalisation import group_norm, layer_norm, normalise_channels, rms_norm
@@ -33,21 +34,28 @@ __all__ = [
     "from_frames",
     "gelu",
     "group_norm",
+    "halve",
     "layer_norm",
+    "leaky_relu",
     "linear",
     "log",
     "merge_heads",
     "modulate",
     "normalise_channels",
     "permute",
+    "pixel_grid",
+    "prelu",
     "repeat_first_frame",
+    "resize",
     "rms_norm",
+    "sample",
     "sigmoid",
     "silu",
     "split_heads",
     "sum_over_taps",
     "time_tap",
     "to_frames",
+    "upconv2d",
 ]
 
 amax = ops.amax
@@ -60,6 +68,7 @@ exp = ops.exp
 expand_dims = ops.expand_dims
 gather = ops.gather
 mean = ops.mean
+relu = ops.relu
 reshape = ops.reshape
 stack = ops.stack
 stop_gradient = ops.stop_gradient

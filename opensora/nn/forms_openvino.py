@@ -7,6 +7,9 @@ import numpy as np
 
 from opensora.engine.graph import Node, openvino, opset
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
+from opensora.nn.images_openvino import halve, pixel_grid, resize, sample, upconv2d
+
+__all__ = ["halve", "pixel_grid", "resize", "sample", "upconv2d"]
 
 o = opset()
 float32 = openvino().Type.f32
@@ -116,6 +119,18 @@ def silu(x: Node) -> Node:
 
 def sigmoid(x: Node) -> Node:
     return x.map(o.sigmoid)
+
+
+def relu(x: Node) -> Node:
+    return x.map(o.relu)
+
+
+def prelu(x: Node, slopes: Node) -> Node:
+    return x.map(lambda value: o.prelu(value, slopes.output))
+
+
+def leaky_relu(x: Node, slope: float) -> Node:
+    return x.map(lambda value: o.prelu(value, o.constant(np.float32(slope))))
 
 
 def gelu(x: Node) -> Node:

@@ -1,0 +1,107 @@
+"""Resampling of images, on both engines, against the formula."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from opensora.engine import open_engine
+from opensora.engine.block import Block
+from opensora.nn import F
+
+pytestmark = pytest.mark.parametrize("engine", ["mindspore", "openvino"])
+
+
+@Block
+def sample(w: Any, image: Any, x: Any, y: Any, border: bool) -> Any:
+    return F.sample(image, x, y, border)
+
+
+@Block
+def shift(w: Any, image: Any, flow: Any) -> Any:
+    places = F.pixel_grid(*image.shape[2:]) + flow
+    return F.sample(image, places[:, 0], places[:, 1], border=True)
+
+
+@Block
+def resize(w: Any, image: Any, height: int, width: int) -> Any:
+    return F.resize(image, height, width)
+
+
+@Block
+def halve(w: Any, image: Any) -> Any:
+    return F.halve(image)
+
+
+@Block
+def upconv2d(w: Any, x: Any) -> Any:
+    return F.upconv2d(x, w["weight"], w["bias"])
+
+
+def run(engine: str, block: Block, *inputs: Any, **weights: np.ndarray) -> np.ndarray:
+    opened = open_engine(engine)
+    result: np.ndarray = opened.call(block, opened.weights(weights), *inputs).asnumpy()
+    return result
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
+
+
+def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: bool) -> np.ndarray:
+    """Pixel by pixel, in float64."""
+    height, width = image.shape[2:]
+    result = np.zeros((*image.shape[:2], *x.shape[1:]))
+    for n, i, j in np.ndindex(*x.shape):
+        place_x, place_y = float(x[n, i, j]), float(y[n, i, j])
+        if border:
+            place_x, place_y = min(max(place_x, 0), width - 1), min(max(place_y, 0), height - 1)
+        left, top = int(np.floor(place_x)), int(np.floor(place_y))
+        for column, row in np.ndindex(2, 2):
+            share = (1 - abs(place_x - left - column)) * (1 - abs(place_y - top - row))
+            if 0 <= left + column < width and 0 <= top + row < height:
+                result[n, :, i, j] += share * image[n, :, top + row, left + column]
+    return result
+
+
+@pytest.mark.parametrize("border", [True, False])
+@pytest.mark.parametrize("size", [(5, 7), (3, 1), (1, 1)])
+def test_samples_are_bilinear(engine: str, border: bool, size: tuple[int, int]) -> None:
+    image = random(2, 3, *size)
+    rng = np.random.default_rng(1)
+    x, y = (rng.uniform(-2, side + 1, (2, 4, 6)).astype(np.float32) for side in reversed(size))
+    result = run(engine, sample, image, x, y, border)
+    np.testing.assert_allclose(result, bilinear(image, x, y, border), atol=1e-5)
+
+
+def test_a_constant_flow_moves_the_image(engine: str) -> None:
+    image, flow = random(1, 2, 6, 8), np.zeros((1, 2, 6, 8), np.float32)
+    flow[:, 0], flow[:, 1] = 2, -1
+    result = run(engine, shift, image, flow)
+    np.testing.assert_allclose(result[:, :, 1:, :-2], image[:, :, :-1, 2:], atol=1e-5)
+    np.testing.assert_allclose(result[:, :, 0, :-2], image[:, :, 0, 2:], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(12, 20), (24, 40), (3, 5), (6, 10)])
+def test_resizing_samples_between_pixel_centres(engine: str, size: tuple[int, int]) -> None:
+    image = random(1, 2, 6, 10)
+    y, x = ((np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(size, (6, 10), strict=True))
+    places = [grid[None].astype(np.float32) for grid in np.meshgrid(x, y)]
+    expected = bilinear(image, *places, border=True)
+    np.testing.assert_allclose(run(engine, resize, image, *size), expected, atol=1e-5)
+
+
+def test_halving_averages_pairs_and_drops_an_odd_edge(engine: str) -> None:
+    image = random(2, 1, 5, 6)
+    expected = image[:, :, :4].reshape(2, 1, 2, 2, 3, 2).mean((3, 5))
+    np.testing.assert_allclose(run(engine, halve, image), expected, atol=1e-6)
+
+
+def test_transposed_convolution_spreads_each_pixel(engine: str) -> None:
+    x, weight, bias = random(2, 3, 4, 5), random(3, 2, 4, 4), random(2)
+    spread = np.zeros((2, 2, 10, 12))
+    for row, column in np.ndindex(4, 5):
+        part = np.einsum("nc,cokl->nokl", x[:, :, row, column], weight)
+        spread[:, :, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += part
+    expected = spread[:, :, 1:-1, 1:-1] + bias[:, None, None]
+    np.testing.assert_allclose(run(engine, upconv2d, x, weight=weight, bias=bias), expected, atol=1e-4)
