@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_origin
 
-from opensora.cli.published import Answers, Ignored
+from opensora.cli.published import Answers, Elsewhere, Ignored
 from opensora.config_files import read_settings
 from opensora.weights.folder import did_you_mean
 
@@ -27,6 +27,8 @@ class Names:
         name = self.aliases.get(name, name)
         if name in self.kinds or isinstance(self.replaced.get(name), Ignored):
             return name
+        if isinstance(self.replaced.get(name), Elsewhere):
+            raise ValueError(f"{what}{name} is unknown: {self.replaced[name]}")
         if name in self.replaced:
             raise ValueError(f"{what}{name} is the published version's: {self.replaced[name]}")
         raise ValueError(

@@ -19,6 +19,10 @@ class Ignored(NamedTuple):
     only: tuple[str, ...] = ()
 
 
+class Elsewhere(str):
+    """The error for an option that other trainers have and neither the published version nor this one has."""
+
+
 Answers = dict[str, str | Ignored]
 
 AUTOENCODER = ("causalvaemodel_4x8x8",)
@@ -78,8 +82,23 @@ EMBED_TEXT: Answers = {
     "seed": Ignored("nothing here is random"),
 }
 
+OTHER_TRAINERS: Answers = {
+    "report_to": Ignored(
+        "all metrics are in metrics.jsonl and as TensorBoard events in the run folder; "
+        "wandb takes the events with `wandb sync RUN/tensorboard`"
+    ),
+    "gradient_checkpointing": Ignored("every block recomputes its forward in the backward pass", bool),
+    "num_train_epochs": Elsewhere("set --max_train_steps; `opensora check-data` prints the steps per epoch"),
+    "lora_rank": Elsewhere(
+        "all weights are trained, without adapters; --pretrained and a low --learning_rate fine-tune a model"
+    ),
+    "mixed_precision": Elsewhere("use --precision bf16 or fp16"),
+    "resume": Elsewhere("a run continues by itself if its --output_dir has a checkpoint"),
+}
+
 TRAINING: Answers = {
     **COMMON,
+    **OTHER_TRAINERS,
     "optimizer_weight_shard_size": Ignored(SHARD),
     "clip_grad": Ignored("gradients are clipped to --max_grad_norm; 0 disables clipping", bool, ("true",)),
     "use_ema": Ignored("the moving average is always kept; set --ema_decay", bool, ("true",)),

@@ -13,6 +13,7 @@ from opensora.generate.sidecar import (
     saved_recipe,
     video_recipe,
 )
+from opensora.media.formats import SHEET
 from opensora.media.names import safe_name
 
 
@@ -51,7 +52,7 @@ def plan(job: GenerateJob) -> list[PlannedVideo]:
 
 def _plan_video(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> PlannedVideo:
     options, folder, name = job.options, Path(job.options.save_img_path), safe_name(prompt, number)
-    latents, sheet = folder / f"{name}.latents.npy", folder / f"{name}.contact.png"
+    latents, sheet = folder / f"{name}.latents.npy", folder / f"{name}{SHEET}"
     sampled = sampling_recipe(job, prompt, number, weights)
     recipe = saved_recipe(latents, prompt) if options.decode_latents else sampled
     path = latents

@@ -43,6 +43,8 @@ def generate(job: GenerateJob, memory: int | None = None) -> None:
             neighbours = mesh.processes_here()  # also a barrier: every process has planned before one writes
             team, teams = mesh.data
             todo = todo[team::teams]
+        if job.options.decode_latents:
+            _check_latents(job, todo)
         if todo:
             free = (free_memory() if memory is None else memory) // neighbours
             make_videos(job, load_pipeline(job, todo, free, mesh), todo)
@@ -64,6 +66,14 @@ def _open_mesh(job: GenerateJob) -> Iterator["Mesh | None"]:
 
     with open_mesh(options.sp_size, 2 if options.cfg_parallel else 1, options.use_parallel) as mesh:
         yield mesh
+
+
+def _check_latents(job: GenerateJob, videos: Sequence[PlannedVideo]) -> None:
+    """Read all latents once, so that a damaged file is found before the models are loaded."""
+    from opensora.generate.stages import saved_latents
+
+    for video in videos:
+        saved_latents(job, video)
 
 
 def _only_writer(job: GenerateJob, mesh: "Mesh | None") -> AbstractContextManager[None]:

@@ -5,7 +5,6 @@ Each stage takes batches of videos and leaves its results in a store for the nex
 
 import logging
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from opensora.console import Progress
 from opensora.diffusion import make_sampler
-from opensora.files import write_atomic, write_json
+from opensora.files import write_json
+from opensora.generate.latents import latents_content, read_latents, write_latents
 from opensora.generate.options import GenerateJob
 from opensora.generate.plan import PlannedVideo
 from opensora.generate.sidecar import sidecar_content
@@ -89,15 +89,16 @@ class Stages:
         """Save latents instead of videos."""
         for video, latents in self._take_latents(batches):
             if self._is_own(video):
-                self._write_sidecar(video)
-                write_atomic(video.path, partial(np.save, arr=latents))
+                content, digest = latents_content(latents)
+                self._write_sidecar(video, sha256=digest)
+                write_latents(video.path, content)
                 log.info("%s", video.path)
 
     def read_latents(self, batches: Batches) -> None:
         """Read latents that an earlier run saved."""
         for batch in batches:
             for video in batch:
-                self.latents[video.path] = (np.load(video.latents),)
+                self.latents[video.path] = (saved_latents(self.job, video),)
 
     def _take_latents(self, batches: Batches) -> Iterator[tuple[PlannedVideo, np.ndarray]]:
         for video in (video for batch in batches for video in batch):
@@ -109,10 +110,9 @@ class Stages:
         team = self.pipe.mesh.team
         return self.index[video.path] % team.size == team.index
 
-    def _write_sidecar(self, video: PlannedVideo) -> None:
-        write_json(
-            video.sidecar, sidecar_content(self.job, video.recipe, video.path.name, self.pipe.engine.name)
-        )
+    def _write_sidecar(self, video: PlannedVideo, **more: str) -> None:
+        content = sidecar_content(self.job, video.recipe, video.path.name, self.pipe.engine.name)
+        write_json(video.sidecar, {**content, **more})
 
     def _progress(self, batch: Sequence[PlannedVideo]) -> Callable[[object], None]:
         sampling = self.job.sampling
@@ -120,6 +120,12 @@ class Stages:
         first = self.index[batch[0].path] + 1
         span = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
         return Progress(f"video {span} of {len(self.index)}", len(sampler.timesteps)).step
+
+
+def saved_latents(job: GenerateJob, video: PlannedVideo) -> np.ndarray:
+    """The latents (C, T, h, w) of a video that an earlier run saved. Raises ValueError, see `read_latents`."""
+    size = video.recipe["num_frames"], video.recipe["height"], video.recipe["width"]
+    return read_latents(video.latents, job.spec.latent_shape(size, bool(video.recipe.get("upstream"))))
 
 
 class StageStore(MutableMapping[K, Arrays]):

@@ -23,6 +23,8 @@ VIDEO_SUFFIXES = (
     *(".wmv", ".flv", ".ogv", ".ts", ".mts", ".m2ts", ".vob", ".3gp", ".3g2", ".asf", ".dv"),
     *(".ivf", ".h264", ".264", ".hevc", ".265", ".m2v", ".y4m"),
 )
+SHEET = ".contact.png"
+"""The end of the name of a contact sheet, which lies beside its video and is none itself."""
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 UNREAD_SUFFIXES = (".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".svg")
 """Pictures that are not read; a folder that has some is told so."""
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     """The videos and pictures in a folder, and with `recursive` in its subfolders, sorted by path.
 
-    Links are followed. Hidden files and folders are skipped; whatever else is left out is logged. Raises
+    Links are followed. Hidden files and folders, and contact sheets, are skipped; whatever else is left out is logged. Raises
     ValueError if the folder does not exist or has no such file.
     """
     folder = Path(folder)
@@ -45,7 +47,7 @@ def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
         suffix = path.suffix.lower()
         if suffix in UNREAD_SUFFIXES:
             unread[suffix] += 1
-        elif suffix in MEDIA_SUFFIXES and _is_file(path):
+        elif suffix in MEDIA_SUFFIXES and not path.name.endswith(SHEET) and _is_file(path):
             found.append(path)
     if unread:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))

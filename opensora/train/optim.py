@@ -26,12 +26,13 @@ FIRST, SECOND = "exp_avg", "exp_avg_sq"
 
 def learning_rate(options: OptimizerOptions, step: int, max_steps: int) -> float:
     """The learning rate of optimizer step `step`, counted from 0."""
-    if step < options.lr_warmup_steps:
-        return options.learning_rate * (step + 1) / options.lr_warmup_steps
+    warmup = options.warmup_steps(max_steps)
+    if step < warmup:
+        return options.learning_rate * (step + 1) / warmup
     if options.lr_scheduler == "constant":
         return options.learning_rate
-    decay_steps = options.lr_decay_steps or max(1, max_steps - options.lr_warmup_steps)
-    done = min(1.0, (step - options.lr_warmup_steps) / decay_steps)
+    decay_steps = options.lr_decay_steps or max(1, max_steps - warmup)
+    done = min(1.0, (step - warmup) / decay_steps)
     share = 0.5 * (1 + math.cos(math.pi * done)) if options.lr_scheduler == "cosine" else 1 - done
     return options.end_learning_rate + (options.learning_rate - options.end_learning_rate) * share
 

@@ -5,6 +5,17 @@ from typing import ClassVar, Literal
 
 from opensora.checks import above, at_least, below, one_of
 
+COMMON_NAMES = {
+    "lr": "learning_rate",
+    "start_learning_rate": "learning_rate",
+    "warmup_steps": "lr_warmup_steps",
+    "train_batch_size": "batch_size",
+    "max_steps": "max_train_steps",
+    "save_steps": "checkpointing_steps",
+    "logging_steps": "log_interval",
+}
+"""Names of options in the published version and in other trainers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleOptions:
@@ -58,8 +69,8 @@ class OptimizerOptions:
     """Final learning rate of the cosine and linear schedules."""
     lr_scheduler: Literal["constant", "cosine", "linear"] = "constant"
     """Learning rate schedule after the warm-up."""
-    lr_warmup_steps: int = 1000
-    """Steps of linear warm-up from zero."""
+    lr_warmup_steps: int | None = None
+    """Steps of linear warm-up from zero; default: a tenth of max_train_steps, at most 1000."""
     lr_decay_steps: int | None = None
     """Steps of the decay after the warm-up; default: until max_train_steps."""
     optim: Literal["adamw", "adamw_re", "adam", "muon"] = "adamw"
@@ -83,6 +94,10 @@ class OptimizerOptions:
         at_least(self, 0, "optim_eps", "weight_decay", "max_grad_norm", "ema_decay")
         at_least(self, 1, "lr_decay_steps")
         below(self, 1, "ema_decay")
+
+    def warmup_steps(self, max_steps: int) -> int:
+        """Steps of warm-up in a run of `max_steps` steps."""
+        return min(1000, max_steps // 10) if self.lr_warmup_steps is None else self.lr_warmup_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,3 +230,13 @@ class LoopOptions(ScheduleOptions, ValidationOptions, OutputOptions, ParallelOpt
         OutputOptions.__post_init__(self)
         ParallelOptions.__post_init__(self)
         DeviceOptions.__post_init__(self)
+
+
+def check_warmup(optimizer: OptimizerOptions, schedule: ScheduleOptions) -> None:
+    """Raise ValueError for a warm-up that the run would not end, so that the learning rate stays below its peak."""
+    warmup, steps = optimizer.lr_warmup_steps, schedule.max_train_steps
+    if warmup is not None and warmup > steps:
+        raise ValueError(
+            f"lr_warmup_steps {warmup} is longer than the run of max_train_steps {steps}: "
+            f"use {steps // 10}, or leave it out"
+        )

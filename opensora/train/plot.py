@@ -43,8 +43,10 @@ def read_curves(run: str | Path) -> Curves:
             values = json.loads(line)
         except ValueError:
             continue  # a run is writing this line
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            continue
         for name, value in values.items():
-            if name != "step":
+            if name != "step" and isinstance(value, int | float):
                 steps, numbers = curves.setdefault(name, ([], []))
                 steps.append(values["step"])
                 numbers.append(value)
@@ -54,6 +56,9 @@ def read_curves(run: str | Path) -> Curves:
 def plot(options: PlotOptions) -> str:
     """Draw the picture and return its path. Raises ValueError for unknown metrics, and without matplotlib."""
     runs = {run: read_curves(run) for run in options.runs}
+    empty = next((run for run, curves in runs.items() if not curves), None)
+    if empty is not None:
+        raise ValueError(f"{empty} has not logged a step yet: wait for the first line of its metrics.jsonl")
     known = sorted({name for curves in runs.values() for name in curves})
     unknown = [name for name in options.metrics if name not in known]
     if unknown:

@@ -96,3 +96,9 @@ def test_names_of_devices_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     os.mkfifo("pipe.mp4")
     Path("a.mp4").touch()
     assert media_files(".") == [Path("a.mp4")] and "pipe.mp4 is skipped" in caplog.text
+
+
+def test_contact_sheets_are_no_pictures_of_their_folder() -> None:
+    for name in ("a.mp4", "a.contact.png", "contact.png"):
+        Path(name).touch()
+    assert [path.name for path in media_files(".")] == ["a.mp4", "contact.png"]

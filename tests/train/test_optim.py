@@ -7,6 +7,7 @@ import pytest
 
 from opensora.train.optim import AdamW, clip_scale, learning_rate
 from opensora.train.options import OptimizerOptions
+from opensora.train.t2v.options import TrainOptions
 
 SHAPES = {"proj.weight": (3, 4), "proj.bias": (4,), "conv.weight": (2, 3, 1, 2)}
 
@@ -192,3 +193,14 @@ def test_a_decay_shorter_than_the_run() -> None:
 def test_options_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options(**changes)
+
+
+def test_the_default_leaves_its_warm_up() -> None:
+    options = OptimizerOptions(learning_rate=1.0)
+    assert [options.warmup_steps(steps) for steps in (1, 9, 1000, 100000)] == [0, 0, 100, 1000]
+    assert learning_rate(options, 99, 1000) == learning_rate(options, 100, 1000) == 1.0
+    assert learning_rate(options, 0, 1) == 1.0
+    given = {"model_path": "m", "vae_latent_folder": "l", "max_train_steps": 50}
+    assert TrainOptions(**given, lr_warmup_steps=50).lr_warmup_steps == 50  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lr_warmup_steps 51 is longer than the run of max_train_steps 50"):
+        TrainOptions(**given, lr_warmup_steps=51)  # type: ignore[arg-type]

@@ -59,3 +59,14 @@ def test_without_matplotlib_the_remedy_is_told(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["plot", runs[0]]) == 2
     assert "drawing needs matplotlib: pip install 'opensora[plot]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[3]\n7\nnull\n", '{"loss": 1}\n{"step": "x", "loss": 2}\n', '{"step": 1}\n']
+)
+def test_a_log_without_a_metric_is_named(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(content)
+    assert main(["plot", str(tmp_path), "--output", str(tmp_path / "a.png")]) == 2
+    assert f"{tmp_path} has not logged a step yet" in capsys.readouterr().err

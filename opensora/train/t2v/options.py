@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from opensora.checks import above, at_least, below
 from opensora.data.options import DataOptions
-from opensora.train.options import LoopOptions, OptimizerOptions, PrecisionOptions
+from opensora.train.options import COMMON_NAMES, LoopOptions, OptimizerOptions, PrecisionOptions, check_warmup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class TrainOptions(
 ):
     """Options of `opensora train`. Raises ValueError for values out of range or that exclude each other."""
 
-    ALIASES: ClassVar[dict[str, str]] = {"start_learning_rate": "learning_rate"}
+    ALIASES: ClassVar[dict[str, str]] = COMMON_NAMES
     FIXED: ClassVar[tuple[str, ...]] = ("optim", "train_text_encoder")
     DATA: ClassVar[tuple[str, ...]] = ("video_data", "image_data", "vae_latent_folder", "image_latent_folder")
     INITIAL: ClassVar[str] = "pretrained"
@@ -130,7 +130,23 @@ class TrainOptions(
         PromptValidationOptions.__post_init__(self)
         SequenceParallelOptions.__post_init__(self)
         LoopOptions.__post_init__(self)
+        check_warmup(self, self)
+        self._refuse_options_without_effect()
         if self.train_text_encoder and self.text_embed_cache:
             raise ValueError(
                 "train_text_encoder needs token ids, but text_embed_cache replaces them: use one of the two"
             )
+
+    def _refuse_options_without_effect(self) -> None:
+        pictures = self.num_frames == 1 or (self.use_image_num > 0 and not self.use_img_from_vid)
+        faults = {
+            "image_data": not pictures
+            and "give the number of pictures after each video with --use_image_num",
+            "image_latent_folder": not pictures
+            and "give the number of pictures after each video with --use_image_num",
+            "enable_tiling": self.vae_latent_folder is not None
+            and "latents from a cache are not encoded, so leave it out",
+        }
+        for name, fault in faults.items():
+            if fault and getattr(self, name):
+                raise ValueError(f"{name} has no effect: {fault}")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from opensora.data.loader import Loader
+from opensora.data.options import ClipOptions
 from opensora.data.samples import SampleSource
-from opensora.data.setup import make_source
+from opensora.data.setup import clip_options, make_source
 from opensora.engine.mindspore import set_jit
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.causal_vae.tiling import Tiling
@@ -42,7 +43,9 @@ def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
             options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
         spec = find_spec(options)
         options = replace(options, model_max_length=options.model_max_length or spec.text_length)
-        return train(_make_task(options, spec, mesh, make_preview, stack), options, mesh)
+        source = _source(options, spec)
+        options = with_clip_of(options, source)
+        return train(_make_task(options, spec, source, mesh, make_preview, stack), options, mesh)
 
 
 def find_spec(options: TrainOptions) -> ModelSpec:
@@ -52,11 +55,15 @@ def find_spec(options: TrainOptions) -> ModelSpec:
 
 
 def _make_task(
-    options: TrainOptions, spec: ModelSpec, mesh: Mesh, make_preview: MakePreview, stack: ExitStack
+    options: TrainOptions,
+    spec: ModelSpec,
+    source: SampleSource,
+    mesh: Mesh,
+    make_preview: MakePreview,
+    stack: ExitStack,
 ) -> T2VTask:
     """The task. stack: ends the processes that read samples."""
     paths, run = spec.paths, Path(options.output_dir)
-    source = _source(options, spec)
     config = _config(options, spec, source)
     rng = np.random.default_rng(options.seed)
     model = LatteT2V.initialise(config, rng)
@@ -73,7 +80,7 @@ def _make_task(
     data = stack.enter_context(
         Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
     )
-    held_out = None if options.validation_latent_folder is None else Loader(_held_out(options, spec))
+    held_out = None if options.validation_latent_folder is None else Loader(held_out_source(options, spec))
     vae = None if source.encoded else _vae(options, paths.vae)
     preview = None
     if mesh.is_first and options.validation_prompts:
@@ -88,7 +95,7 @@ def _source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
     return make_source(options, options.seed, spec.paths.text_encoder, vae, spec.strides)
 
 
-def _held_out(options: TrainOptions, spec: ModelSpec) -> SampleSource:
+def held_out_source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
     """The samples of the validation loss; no caption is left out."""
     validation = replace(
         options,
@@ -96,10 +103,30 @@ def _held_out(options: TrainOptions, spec: ModelSpec) -> SampleSource:
         video_data=None,
         image_data=None,
         image_latent_folder=None,
+        use_image_num=0,  # the loss is that of the videos
+        use_img_from_vid=False,
+        enable_tiling=False,
         text_embed_cache=False,
         caption_dropout=0.0,
     )
     return _source(validation, spec)
+
+
+def with_clip_of(options: TrainOptions, source: SampleSource) -> TrainOptions:
+    """The options with the clips as they are: a cache that is the data set knows how its clips were cut.
+
+    Raises ValueError for an option that asks for other clips.
+    """
+    actual = {name: getattr(source.clip, name) for name in vars(clip_options(options))}
+    defaults = vars(ClipOptions())
+    for name, value in actual.items():
+        given = getattr(options, name)
+        if given not in (value, defaults[name]):
+            raise ValueError(
+                f"{name} {given} has no effect, because the clips of {options.vae_latent_folder} "
+                f"were cut with {value}: leave it out, or make another cache with `opensora encode-latents`"
+            )
+    return replace(options, **actual)
 
 
 def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> LatteConfig:

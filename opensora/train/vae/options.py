@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from opensora.checks import at_least, one_of, within
-from opensora.train.options import LoopOptions, OptimizerOptions
+from opensora.train.options import COMMON_NAMES, LoopOptions, OptimizerOptions, check_warmup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +161,7 @@ class TrainVAEOptions(
     Raises ValueError for values out of range.
     """
 
-    ALIASES: ClassVar[dict[str, str]] = {
-        "max_steps": "max_train_steps",
-        "save_steps": "checkpointing_steps",
-        "start_learning_rate": "learning_rate",
-    }
+    ALIASES: ClassVar[dict[str, str]] = COMMON_NAMES
     FIXED: ClassVar[tuple[str, ...]] = ("optim", "freeze_encoder", "learn_logvar")
     DATA: ClassVar[tuple[str, ...]] = ("video_path", "data_file_path", "demo_data")
     INITIAL: ClassVar[str] = "load_from_checkpoint"
@@ -184,3 +180,4 @@ class TrainVAEOptions(
         OptimizerOptions.__post_init__(self)
         VAEValidationOptions.__post_init__(self)
         LoopOptions.__post_init__(self)
+        check_warmup(self, self)

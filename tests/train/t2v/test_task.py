@@ -1,6 +1,9 @@
 """Batches of a text-to-video run: order, dropped captions, timesteps, and samples of the posterior."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.train.t2v.options import TrainOptions
+from opensora.train.t2v.setup import held_out_source, with_clip_of
 from opensora.train.t2v.task import T2VTask
 from opensora.weights.folder import DEMO
 from tests.data.material import latent_cache
@@ -146,3 +150,53 @@ def test_a_sample_that_is_not_a_number_moves_nothing(
     for name, value in run.ema.arrays().items():
         np.testing.assert_array_equal(value, average[name])
     assert len(run.samples(1)) == 4
+
+
+def test_a_joint_training_validates_on_videos(cache: LatentCache) -> None:
+    options = TrainOptions(
+        model_path="",
+        vae_latent_folder=str(cache.folder),
+        image_latent_folder="pictures",
+        use_image_num=4,
+        validation_latent_folder=str(cache.folder),
+        model_max_length=10,
+    )
+    spec = SimpleNamespace(
+        paths=SimpleNamespace(vae=Path("nowhere"), text_encoder=DEMO / "text_encoder"),
+        strides=make_source(task(cache).options, 0, DEMO / "text_encoder").strides,
+    )
+    source = held_out_source(options, spec)  # type: ignore[arg-type]
+    assert source.images is None and len(source) == len(cache)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (
+            {"video_data": "v.txt", "image_data": "i.txt"},
+            "image_data has no effect: give the number of pictures",
+        ),
+        ({"vae_latent_folder": "l", "image_latent_folder": "i"}, "image_latent_folder has no effect"),
+        (
+            {"vae_latent_folder": "l", "enable_tiling": True},
+            "enable_tiling has no effect: latents from a cache",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        TrainOptions(model_path="", **options)
+
+
+@pytest.mark.parametrize(
+    "given", [{"num_frames": 9}, {"max_image_size": 64}, {"enable_flip": True}, {"sample_rate": 2}]
+)
+def test_a_cache_is_recorded_as_it_was_cut_and_other_options_are_refused(
+    cache: LatentCache, given: dict[str, Any]
+) -> None:
+    (name,) = given
+    options = TrainOptions(model_path="", vae_latent_folder=str(cache.folder), model_max_length=10)
+    source = make_source(options, 0, DEMO / "text_encoder")
+    assert getattr(with_clip_of(options, source), name) == getattr(cache.clip, name)
+    with pytest.raises(ValueError, match=f"{name} {given[name]} has no effect, because the clips of"):
+        with_clip_of(replace(options, **given), source)
