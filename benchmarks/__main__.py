@@ -1,6 +1,8 @@
-"""`make bench [CASES="demo help"]`: each case in a process of its own, start-up included; one line of JSON a case.
+"""`make bench [CASES="demo help"]`: each case in a process of its own, start-up included; one line of JSON a
+case.
 
-`seconds` is wall time, `cpu_seconds` that of all processors, `peak_mib` the largest resident memory. Figures depend on the machine
+`seconds` is wall time, `cpu_seconds` that of all processors, `peak_mib` the largest resident memory. Figures
+depend on the machine
 and on what else it does: compare only runs of the same machine.
 """
 

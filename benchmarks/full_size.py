@@ -1,12 +1,13 @@
 """The release at its full size with random weights: one part of it in a process of its own, one line of JSON.
 
-    python -m benchmarks.full_size denoise --weights_dtype fp32    LatteT2V-XL/122, one step of 17x256x256 with guidance
+    python -m benchmarks.full_size denoise --weights_dtype fp32    one guided step of XL, 17x256x256
     python -m benchmarks.full_size decode                          the autoencoder, 17x256x256
-    python -m benchmarks.full_size text --stored bfloat16          T5-XXL, two prompts of 300 tokens, layer by layer
+    python -m benchmarks.full_size text --stored bfloat16          T5-XXL, two prompts, layer by layer
 
-Each writes its weights in the release's layout (4, 1 and 10 to 19 GB) below --folder, after a look at the free disk, and removes
-them. `load` and `run` are seconds, with `_cpu` those that the processor gave (on one quiet core about the same); `peak_mib` is the
-largest resident memory of the process. docs/results/full-size.md has figures.
+Each writes its weights in the release's layout (4, 1 and 10 to 19 GB) below --folder, after a look at the
+free disk, and removes them. `load` and `run` are seconds, with `_cpu` those that the processor gave (on one
+quiet core about the same); `peak_mib` is the largest resident memory of the process.
+docs/results/full-size.md has figures.
 """
 
 import argparse
@@ -48,7 +49,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def write_weights(folder: Path, stem: str, shapes: Shapes, stored: str) -> None:
-    """Random weights under these names in safetensors files of at most SHARD bytes, with an index where there are several."""
+    """Random weights under these names in safetensors files of at most SHARD bytes, with an index where there
+    are several.
+    """
     code, width = CODES[stored]
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     size = 0
@@ -91,7 +94,9 @@ def _write_shard(file: BinaryIO, shapes: Shapes, code: str, width: int, blocks: 
 
 
 class Blocks:
-    """Bytes of BLOCK random numbers of the deviation that a tensor needs to keep the scale of what passes through it."""
+    """Bytes of BLOCK random numbers of the deviation that a tensor needs to keep the scale of what passes
+    through it.
+    """
 
     def __init__(self, stored: str) -> None:
         self._stored = stored
@@ -109,7 +114,9 @@ class Blocks:
 
 
 def write_release(folder: Path, part: str, stored: str) -> ModelFolder:
-    """The release's layout in `folder`, of which only `part` has weights. OSError where the disk has no room for them."""
+    """The release's layout in `folder`, of which only `part` has weights. OSError where the disk has no room
+    for them.
+    """
     shapes = {
         "transformer": latte_shapes(LATTE),
         "vae": vae_shapes(CausalVAEConfig()),

@@ -8,7 +8,8 @@ import time
 
 
 def measure(command: list[str]) -> dict[str, float | int]:
-    """Run a command in an empty folder; wall and processor time, peak resident memory (Linux counts it in KiB), exit code, and what its
+    """Run a command in an empty folder; wall and processor time, peak resident memory (Linux counts it in
+    KiB), exit code, and what its
     last line says."""
     paths = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
     with tempfile.TemporaryDirectory() as folder:

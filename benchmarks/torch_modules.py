@@ -1,8 +1,10 @@
-"""Plain PyTorch modules with the shapes of ours, random weights: for ratios measured in one run. PyTorch is no dependency.
+"""Plain PyTorch modules with the shapes of ours, random weights: for ratios measured in one run. PyTorch is
+no dependency.
 
     python -m benchmarks.torch_modules forward|encode|decode|train|train-vae [--repeats 3]
 
-Prints a line of JSON: seconds of each repeat, and the peak memory of the process. Needs PyTorch, numpy and safetensors.
+Prints a line of JSON: seconds of each repeat, and the peak memory of the process. Needs PyTorch, numpy and
+safetensors.
 """
 
 import argparse
@@ -171,7 +173,9 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Pairs of blocks over the patches of a frame and over the frames of a patch; the text is repeated per frame, as in the original."""
+    """Pairs of blocks over the patches of a frame and over the frames of a patch; the text is repeated per
+    frame, as in the original.
+    """
 
     def __init__(self) -> None:
         super().__init__()

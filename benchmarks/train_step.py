@@ -1,7 +1,8 @@
 """A training step of LatteT2V at the release's width, 4 + 4 layers, random weights: loss and gradients.
 
-Batch 1, latents 4x5x32x32, 300 tokens. The argument is how many layers keep what they compute (num_no_recompute), 0 unless given.
-Prints the seconds of the fastest of three steps after the one that compiles, and the processor seconds of that step.
+Batch 1, latents 4x5x32x32, 300 tokens. The argument is how many layers keep what they compute
+(num_no_recompute), 0 unless given. Prints the seconds of the fastest of three steps after the one that
+compiles, and the processor seconds of that step.
 """
 
 import json

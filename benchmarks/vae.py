@@ -1,4 +1,5 @@
-"""The autoencoder with random weights: one encode or decode, by default of 9x128x128 frames at the release's width.
+"""The autoencoder with random weights: one encode or decode, by default of 9x128x128 frames at the release's
+width.
 
 python -m benchmarks.vae decode --frames 65 --memory chunked
 """
@@ -24,7 +25,8 @@ rng = np.random.default_rng(0)
 ms = mindspore()
 vae = CausalVAE.initialise(CausalVAEConfig(hidden_size=options.hidden_size), rng)
 if options.memory == "tiled":
-    # Where the reference's tiles of 256 pixels and 65 frames hold it all, a quarter of them, so that there is something to tile.
+    # Where the reference's tiles of 256 pixels and 65 frames hold it all, a quarter of them, so that there is
+    # something to tile.
     vae.tiling = Tiling() if options.size > 256 else Tiling(size=64, frames=17)
 else:
     vae.policy = VAEPolicy.choose("CPU", options.memory)

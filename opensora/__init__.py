@@ -1,9 +1,12 @@
-"""Text to video on MindSpore: `from opensora import Pipeline`. MindSpore is imported only when Pipeline is asked for."""
+"""Text to video on MindSpore: `from opensora import Pipeline`. MindSpore is imported only when Pipeline is
+asked for.
+"""
 
 import os
 import sys
 
-# `python -m opensora` puts the working directory before the standard library and all packages, so that a numpy.py
+# `python -m opensora` puts the working directory before the standard library and all packages, so that a
+# numpy.py
 # of the user would be imported for NumPy. While Python looks for the module to run, sys.argv[0] is "-m".
 if sys.argv[:1] == ["-m"] and "opensora" in sys.orig_argv and not sys.flags.safe_path:
     here = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))

@@ -109,7 +109,9 @@ def _target() -> str:
 
 
 def on_cpu() -> bool:
-    """Whether this process computes on a CPU. Without MindSpore, which knows, a machine with an Ascend device does not."""
+    """Whether this process computes on a CPU. Without MindSpore, which knows, a machine with an Ascend device
+    does not.
+    """
     if "mindspore" in sys.modules:
         return _target() == "CPU"
     return not any(Path("/dev").glob("davinci[0-9]*"))

@@ -1,7 +1,7 @@
 """The rendering of a subject that is nearest to a frame: how well the parts of a generated subject join.
 
-A classifier recognises an elephant by its colours even where the head is missing. Here the frame is compared with the renderings
-of the subject that its caption names, at many phases, scales and places, pixel by pixel.
+A classifier recognises an elephant by its colours even where the head is missing. Here the frame is compared
+with the renderings of the subject that its caption names, at many phases, scales and places, pixel by pixel.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,9 @@ FRAMES = 3  # of a clip that are compared: the first, the middle and the last
 
 @dataclass(frozen=True)
 class Match:
-    """The nearest rendering of a frame. psnr: in dB, over the union of both masks; iou: of the masks; phase: in source frames."""
+    """The nearest rendering of a frame. psnr: in dB, over the union of both masks; iou: of the masks; phase:
+    in source frames.
+    """
 
     psnr: float
     iou: float
@@ -43,7 +45,9 @@ class _Pictures:
     masks: np.ndarray  # float32 (N, CANVAS*CANVAS), 1 on the subject
 
     def errors(self, other: "_Pictures") -> tuple[np.ndarray, np.ndarray]:
-        """Of every pair: mean squared error over the union of the masks, and intersection over union, (N, other's N) each."""
+        """Of every pair: mean squared error over the union of the masks, and intersection over union, (N,
+        other's N) each.
+        """
         squares = np.square(self.pixels).sum(1)[:, None] + np.square(other.pixels).sum(1)
         error = (squares - 2 * self.pixels @ other.pixels.T) / 3
         overlap = self.masks @ other.masks.T
@@ -64,7 +68,9 @@ class NearestRendering:
         return [self.frame(video[number], subject, colour) for number in chosen]
 
     def frame(self, frame: np.ndarray, subject: str, colour: str) -> Match:
-        """The nearest rendering of one frame, uint8 (H, W, 3) with H = W. Without a subject in the frame, psnr and iou are 0."""
+        """The nearest rendering of one frame, uint8 (H, W, 3) with H = W. Without a subject in the frame,
+        psnr and iou are 0.
+        """
         rgb = demo_set().colours[colour]
         canvas = np.full((1, CANVAS, CANVAS, 3), rgb, np.uint8)
         canvas[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = Image.fromarray(frame).resize(
@@ -99,7 +105,9 @@ class NearestRendering:
 
 
 def moves_forward(matches: Sequence[Match], loop: int) -> bool:
-    """Whether the phases of a clip's frames advance more often than they go back, in a loop of `loop` source frames."""
+    """Whether the phases of a clip's frames advance more often than they go back, in a loop of `loop` source
+    frames.
+    """
     steps = np.diff([match.phase for match in matches]) % loop
     return bool(np.sum((steps > 0) & (steps < loop / 2)) > np.sum(steps >= loop / 2))
 
@@ -110,7 +118,9 @@ def _mask(frames: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
 
 
 def _centred(canvases: np.ndarray, rgb: tuple[int, int, int], shifts: Sequence[int]) -> _Pictures:
-    """Canvases moved so that their masks' centroids are in the middle, and from there by all pairs of `shifts`."""
+    """Canvases moved so that their masks' centroids are in the middle, and from there by all pairs of
+    `shifts`.
+    """
     masks = _mask(canvases, rgb)
     pixels, shown = [], []
     for canvas, mask in zip(canvases.astype(np.float32) - np.asarray(rgb, np.float32), masks, strict=True):

@@ -1,4 +1,6 @@
-"""Blocks: what a network is a chain of. A network is a function `network(run, *inputs)` that calls `run(block, prefix, *inputs)`."""
+"""Blocks: what a network is a chain of. A network is a function `network(run, *inputs)` that calls
+`run(block, prefix, *inputs)`.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -32,14 +34,18 @@ class Differentiable(Protocol):
 
 
 class Block:
-    """A pure function `function(weights, *inputs) -> Tensor or tuple of Tensors`, compiled on first use for each set of shapes.
+    """A pure function `function(weights, *inputs) -> Tensor or tuple of Tensors`, compiled on first use for
+    each set of shapes.
 
-    Inputs that are tensors are differentiated; None, numbers, strings and tuples of them are constants of the compiled code.
-    Called by itself, a block runs on MindSpore, which also has its gradients; an engine for inference only takes `function`.
+    Inputs that are tensors are differentiated; None, numbers, strings and tuples of them are constants of the
+    compiled code. Called by itself, a block runs on MindSpore, which also has its gradients; an engine for
+    inference only takes `function`.
     """
 
     def __init__(self, function: Callable[..., Any], unused: str | None = None) -> None:
-        """unused: what the names of weights begin with that lie among the block's and are not read; they get no gradient."""
+        """unused: what the names of weights begin with that lie among the block's and are not read; they get
+        no gradient.
+        """
         self.function = function
         self._unused = unused
 
@@ -65,7 +71,8 @@ class Block:
     def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
         """The output, and its pullback from saved activations: no second forward, but more memory.
 
-        The framework's records are a stack: of several, the last pullback must be called first, and each once.
+        The framework's records are a stack: of several, the last pullback must be called first, and each
+        once.
         """
         return self._compiled.with_saved_activations(self.own(weights), *inputs)
 
@@ -85,8 +92,8 @@ class Run(Protocol):
 def subset(weights: Weights, prefix: Prefix) -> dict[str, Any]:
     """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights).
 
-    A tuple gives all weights whose names begin with one of its strings, by their whole names (for what has no prefix of its own).
-    Of weights that are made when they are asked for, only those below `prefix` are.
+    A tuple gives all weights whose names begin with one of its strings, by their whole names (for what has no
+    prefix of its own). Of weights that are made when they are asked for, only those below `prefix` are.
     """
     return {short: weights[name] for short, name in names_below(weights, prefix).items()}
 

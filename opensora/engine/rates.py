@@ -22,7 +22,9 @@ class Rates(NamedTuple):
 
 
 def measure_rates(engine: str) -> Rates:
-    """The rates of "openvino"; of "mindspore", whose import would take seconds, what numpy's products let expect."""
+    """The rates of "openvino"; of "mindspore", whose import would take seconds, what numpy's products let
+    expect.
+    """
     if engine == "openvino":
         from opensora.engine.openvino import convolve_once, multiply_once
 

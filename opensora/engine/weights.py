@@ -7,7 +7,9 @@ import numpy as np
 
 
 class OnDemand(Mapping[str, Any]):
-    """Tensors of `arrays`, which may read files or convert from 16 bits at every access. Takes the place of a dict of weights."""
+    """Tensors of `arrays`, which may read files or convert from 16 bits at every access. Takes the place of a
+    dict of weights.
+    """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], tensor: Callable[[np.ndarray], Any]) -> None:
         """tensor: makes a tensor of an engine, which may share the array's memory."""

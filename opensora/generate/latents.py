@@ -1,4 +1,6 @@
-"""Latents in files between `generate --save_latents` and `--decode_latents`: written with a digest, and checked."""
+"""Latents in files between `generate --save_latents` and `--decode_latents`: written with a digest, and
+checked.
+"""
 
 import hashlib
 import io

@@ -233,7 +233,9 @@ class LoopOptions(ScheduleOptions, ValidationOptions, OutputOptions, ParallelOpt
 
 
 def check_warmup(optimizer: OptimizerOptions, schedule: ScheduleOptions) -> None:
-    """Raise ValueError for a warm-up that the run would not end, so that the learning rate stays below its peak."""
+    """Raise ValueError for a warm-up that the run would not end, so that the learning rate stays below its
+    peak.
+    """
     warmup, steps = optimizer.lr_warmup_steps, schedule.max_train_steps
     if warmup is not None and warmup > steps:
         raise ValueError(

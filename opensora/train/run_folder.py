@@ -1,4 +1,6 @@
-"""What a run folder remembers of its run: `config.yaml`, `config.json`, and a line a start in `history.jsonl`."""
+"""What a run folder remembers of its run: `config.yaml`, `config.json`, and a line a start in
+`history.jsonl`.
+"""
 
 import json
 import logging

@@ -59,7 +59,9 @@ class WeightsFile:
         return self._converted(name, self._stored(name, self._dtype(name)))
 
     def share(self, name: str) -> np.ndarray:
-        """What `read` gives; where the file holds it so, an array that maps the file, read as it is used; writing to it leaves the file as it is."""
+        """What `read` gives; where the file holds it so, an array that maps the file, read as it is used;
+        writing to it leaves the file as it is.
+        """
         return self.read(name)
 
     def drop_pages(self) -> None:

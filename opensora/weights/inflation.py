@@ -1,7 +1,10 @@
-"""An autoencoder of images becomes one of videos: each 2-D kernel is the last time tap of a 3-D one, whose other taps are zero.
+"""An autoencoder of images becomes one of videos: each 2-D kernel is the last time tap of a 3-D one, whose
+other taps are zero.
 
-The last tap reads the current frame. Kernels over time that have no 2-D counterpart (the halving and doubling of time) pass the current
-frame on: then every path through a mix of interpolation and convolution is exact where nothing moves, whatever the mix.
+The last tap reads the current frame. Kernels over time that have no 2-D counterpart (the halving and doubling
+of time) pass the current
+frame on: then every path through a mix of interpolation and convolution is exact where nothing moves,
+whatever the mix.
 """
 
 import re
@@ -28,7 +31,8 @@ Arrays = Mapping[str, np.ndarray]
 def inflate(image: Arrays, expected: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """The weights of a video autoencoder, `expected` by name and shape, from those of an image autoencoder.
 
-    image: under latent diffusion's names, as `vae_2d.open_vae_2d` gives them. Raises WeightsError where the two do not belong together.
+    image: under latent diffusion's names, as `vae_2d.open_vae_2d` gives them. Raises WeightsError where the
+    two do not belong together.
     """
     weights, faults, used = {}, [], set()
     for name, shape in expected.items():
@@ -56,11 +60,13 @@ def inflate(image: Arrays, expected: Mapping[str, tuple[int, ...]]) -> dict[str,
 
 
 def collapse_time(weights: Arrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Weights that were trained on single frames, ready to learn clips. Still clips, of one frame too, come out the same.
+    """Weights that were trained on single frames, ready to learn clips. Still clips, of one frame too, come
+    out the same.
 
-    Of a kernel's time taps a single frame tells only the sum. It goes into one tap, the current frame's, so that frames do not
-    blur. To all are added random taps that cancel where nothing moves: with zeros instead, neither half would learn of motion
-    before the other shows it. Kernels take over most of what the mixes of interpolation and convolution pass on, so that their taps count.
+    Of a kernel's time taps a single frame tells only the sum. It goes into one tap, the current frame's, so
+    that frames do not blur. To all are added random taps that cancel where nothing moves: with zeros instead,
+    neither half would learn of motion before the other shows it. Kernels take over most of what the mixes of
+    interpolation and convolution pass on, so that their taps count.
     """
     kernels = {name: value for name, value in weights.items() if value.ndim == 5 and value.shape[2] > 1}
     last_halving = max((name for name in kernels if HALVING in name), default=None)
@@ -82,7 +88,9 @@ def collapse_time(weights: Arrays, rng: np.random.Generator) -> dict[str, np.nda
 def _take_over(
     kernel: np.ndarray, bias: np.ndarray, mix_factor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kernel (out, in, kh, kw), bias and factor of a mix whose interpolation has the share MIX_OF_CLIPS, the same where nothing moves."""
+    """Kernel (out, in, kh, kw), bias and factor of a mix whose interpolation has the share MIX_OF_CLIPS, the
+    same where nothing moves.
+    """
     share = 1 / (1 + np.exp(-mix_factor))
     kernel, bias = (share - MIX_OF_CLIPS) * _identity(kernel.shape) + (1 - share) * kernel, (1 - share) * bias
     factor = np.full_like(mix_factor, np.log(MIX_OF_CLIPS / (1 - MIX_OF_CLIPS)))
@@ -103,7 +111,9 @@ def _in_last_tap(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _time_mix(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A kernel (channels, channels, 3, 3, 3) that passes the current frame on, its bias, or the factor of the mix."""
+    """A kernel (channels, channels, 3, 3, 3) that passes the current frame on, its bias, or the factor of the
+    mix.
+    """
     if name.endswith("mix_factor"):
         return np.full(shape, MIX_FACTOR, np.float32)
     if len(shape) == 5:

@@ -38,7 +38,9 @@ def load_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The object in a .json file, or in the config.json of a folder. Raises WeightsError as `load_config` does."""
+    """The object in a .json file, or in the config.json of a folder. Raises WeightsError as `load_config`
+    does.
+    """
     return read_object(Path(path)) if Path(path).is_file() else load_config(path)
 
 
@@ -62,7 +64,9 @@ class TensorSource(Mapping[str, np.ndarray]):
         return np.zeros(shape, np.float32) if file is None else file.read(stored).reshape(shape)
 
     def shared(self) -> "SharedArrays":
-        """All tensors, float32, in the memory of their files where these hold them so. Raises WeightsError as reading does."""
+        """All tensors, float32, in the memory of their files where these hold them so. Raises WeightsError as
+        reading does.
+        """
         arrays = SharedArrays()
         files = {id(file): file for file, _, _ in self._where.values() if file is not None}
         arrays.files = list(files.values())
@@ -114,7 +118,8 @@ def open_weights(
     zeros.
 
     Raises WeightsError, with all names in one message, for missing or unexpected tensors and for wrong
-    shapes; also for damaged files, and for a checkpoint that differs from its manifest. Reading a tensor raises it for NaN.
+    shapes; also for damaged files, and for a checkpoint that differs from its manifest. Reading a tensor
+    raises it for NaN.
     """
     files = [open_file(path) for path in weight_files(source, stem)]
     for file in files:

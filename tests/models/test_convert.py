@@ -33,7 +33,9 @@ def all_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_the_release_loads_as_published(caplog: pytest.LogCaptureFixture) -> None:
-    """Shards of safetensors, float16 with weights of the loss, and bfloat16 .bin shards of a whole T5 with a tied embedding."""
+    """Shards of safetensors, float16 with weights of the loss, and bfloat16 .bin shards of a whole T5 with a
+    tied embedding.
+    """
     with caplog.at_level(logging.INFO, "opensora"):
         assert_same(arrays(LatteT2V.from_pretrained(RELEASE / "5x32x32")), LATTE_VALUES)
         assert not caplog.text
@@ -66,7 +68,9 @@ def test_the_first_stage_of_training_starts_from_latte(tmp_path: Path, suffix: s
 
 @pytest.mark.parametrize("part", ["5x32x32", "vae", "text_encoder"])
 def test_there_and_back_is_exact(tmp_path: Path, part: str) -> None:
-    """Release to MindSpore's .ckpt, whose names the framework's own converters use, and back to files of PyTorch's layout."""
+    """Release to MindSpore's .ckpt, whose names the framework's own converters use, and back to files of
+    PyTorch's layout.
+    """
     convert(RELEASE / part, tmp_path / "x.ckpt", Conversion())
     there = ms.load_checkpoint(str(tmp_path / "x.ckpt"))
     assert any(name.endswith((".gamma", ".embedding_table", "attn1.to_q.weight")) for name in there)
@@ -102,7 +106,9 @@ def test_a_whole_model_in_another_type(tmp_path: Path, dtype: str) -> None:
 
 
 def test_names_of_the_published_mindspore_version(tmp_path: Path) -> None:
-    """Its training wraps the network, groups the layers by pairs, and keeps tables of positions and its own state in the file."""
+    """Its training wraps the network, groups the layers by pairs, and keeps tables of positions and its own
+    state in the file.
+    """
     names = {name: f"network.{name}" for name in LATTE_VALUES}
     for i in range(2):
         for ours, theirs in (
@@ -128,7 +134,9 @@ def test_names_of_the_published_mindspore_version(tmp_path: Path) -> None:
 
 
 def test_a_run_becomes_parts_of_a_model_folder(tmp_path: Path) -> None:
-    """The moving averages of the newest complete checkpoint, into the folders whose config.json says what they are."""
+    """The moving averages of the newest complete checkpoint, into the folders whose config.json says what
+    they are.
+    """
     for part in ("5x32x32", "vae", "text_encoder"):
         (tmp_path / "model" / part).mkdir(parents=True)
         shutil.copy(RELEASE / part / "config.json", tmp_path / "model" / part)

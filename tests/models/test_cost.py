@@ -36,7 +36,9 @@ def test_autoencoder_of_the_release() -> None:
 
 
 def test_text_encoder_of_the_release() -> None:
-    """Two operations for every weight and token, and what the scores add; the embedding is read, not multiplied."""
+    """Two operations for every weight and token, and what the scores add; the embedding is read, not
+    multiplied.
+    """
     weights = 24 * (4 * 4096 * 4096 + 3 * 4096 * 10240)
     assert t5_cost.encode_flops(T5Config(), 1) == 2 * weights + 24 * 4 * 4096
     assert t5_cost.encode_flops(T5Config(), 300) == 2 * 300 * weights + 24 * 4 * 300 * 300 * 4096
@@ -68,7 +70,9 @@ def test_a_rank_has_its_frames_and_in_temporal_blocks_its_patches() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"num_images": 2}, {"batch": 3, "ranks": 2}, {"temporal": False}])
 def test_a_step_is_four_forwards_and_less_by_what_is_kept(more: dict[str, Any]) -> None:
-    """A layer that is kept saves what it adds to a forward, but for the text's keys and values, which are not in its blocks."""
+    """A layer that is kept saves what it adds to a forward, but for the text's keys and values, which are not
+    in its blocks.
+    """
     size, fewer = (5, 8, 8), replace(XL, num_layers=27)
     forward = latte_cost.forward_flops(XL, size, **more)
     assert latte_cost.step_flops(XL, size, **more) == 4 * forward

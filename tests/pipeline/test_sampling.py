@@ -27,7 +27,9 @@ def test_upstream_text_of_several_prompts_is_zeroed() -> None:
 
 
 def test_guidance_acts_on_the_noise_half_and_timesteps_are_not_rounded() -> None:
-    """A network that answers the positive half with x and the negative with zero, and 7 in the variance channels."""
+    """A network that answers the positive half with x and the negative with zero, and 7 in the variance
+    channels.
+    """
     seen = []
 
     def network(x: np.ndarray, timestep: float) -> np.ndarray:

@@ -43,7 +43,9 @@ def image_weights(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 class ImageVAE:
-    """The image autoencoder's own forward, after its published description: latent diffusion's (arXiv:2112.10752)."""
+    """The image autoencoder's own forward, after its published description: latent diffusion's
+    (arXiv:2112.10752).
+    """
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         self.weights = {name: ms.Tensor(value) for name, value in weights.items()}

@@ -99,8 +99,8 @@ def split(
 ) -> tuple[list[Segment], list[Segment]]:
     """(training, held out): holds out one video of twenty, or of fewer videos the last tenth of each.
 
-    Held-out parts have at least `num_frames` frames at the rate `fps`; a video that is too short for two parts is trained on.
-    Raises ValueError if nothing can be held out.
+    Held-out parts have at least `num_frames` frames at the rate `fps`; a video that is too short for two
+    parts is trained on. Raises ValueError if nothing can be held out.
     """
     if len(paths) >= HELD_OUT_INTERVAL:
         chosen = set(range(HELD_OUT_INTERVAL - 1, len(paths), HELD_OUT_INTERVAL))

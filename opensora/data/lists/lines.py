@@ -8,8 +8,8 @@ from opensora.data.lists.tables import BOM, LARGEST
 def read_lines(path: Path, what: str) -> list[str]:
     """The lines of a UTF-8 file without their ends: LF, CR LF or CR.
 
-    No other character ends a line, so that a caption may hold U+2028 or a vertical tab. what: the file's role,
-    for errors. Raises ValueError for a file that is missing, too large or not UTF-8.
+    No other character ends a line, so that a caption may hold U+2028 or a vertical tab. what: the file's
+    role, for errors. Raises ValueError for a file that is missing, too large or not UTF-8.
     """
     if not path.is_file():
         raise ValueError(f"{what} {path} does not exist: check the path")

@@ -39,8 +39,8 @@ def scan(path: Path, plain: str | None = None, texts: Collection[str] = ()) -> I
     """Yield every record of an annotation file.
 
     plain: a text in a list stands for an object with this name. texts: columns of a table
-    whose texts may hold unquoted delimiters, if it is the last one. Raises ValueError that names the file and the place where it
-    cannot be read.
+    whose texts may hold unquoted delimiters, if it is the last one. Raises ValueError that names the file and
+    the place where it cannot be read.
     """
     if path.suffix.lower() not in (*SCANNERS, *SUFFIXES):
         known = ", ".join((*SCANNERS, *SUFFIXES))

@@ -106,7 +106,8 @@ def read_row(content: bytes, delimiter: str) -> list[Cell]:
 
 
 def by_column(cells: Sequence[Cell], header: Header, texts: Collection[str] = ()) -> dict[str, Any]:
-    """The values of a row by column. texts: columns whose unquoted texts may hold delimiters if it is the last.
+    """The values of a row by column. texts: columns whose unquoted texts may hold delimiters if it is the
+    last.
 
     Raises ValueError for a row with more cells than columns.
     """

@@ -100,8 +100,8 @@ class CausalVAE:
     ) -> "CausalVAE":
         """Load `<folder>/config.json` and the weights beside it; those of the training loss are ignored.
 
-        engine: "mindspore" or "openvino". precision: "fp32" or "bf16". overrides: values for the configuration.
-        Raises WeightsError, and ValueError for a precision that the device does not have.
+        engine: "mindspore" or "openvino". precision: "fp32" or "bf16". overrides: values for the
+        configuration. Raises WeightsError, and ValueError for a precision that the device does not have.
         """
         config = CausalVAEConfig.from_dict({**load_config(folder), **overrides}, Path(folder) / CONFIG)
         vae = cls(config, {}, open_engine(engine, precision))

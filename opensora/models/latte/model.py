@@ -32,7 +32,8 @@ class LatteT2V:
     def __init__(
         self, config: LatteConfig, weights: Mapping[str, Tensor], engine: Engine | None = None
     ) -> None:
-        """weights: a dict as the engine keeps it, or a mapping that makes each tensor when it is read (`OnDemand`).
+        """weights: a dict as the engine keeps it, or a mapping that makes each tensor when it is read
+        (`OnDemand`).
 
         engine: what computes, by default MindSpore.
         """

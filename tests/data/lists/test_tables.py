@@ -1,4 +1,6 @@
-"""Tables as spreadsheets and people write them: quotes, line breaks and delimiters where no standard has them."""
+"""Tables as spreadsheets and people write them: quotes, line breaks and delimiters where no standard has
+them.
+"""
 
 import csv
 import io

@@ -1,4 +1,6 @@
-"""In chunks or as a whole: the same numbers, in every layout, for every number of frames, from memory and from a file."""
+"""In chunks or as a whole: the same numbers, in every layout, for every number of frames, from memory and
+from a file.
+"""
 
 from pathlib import Path
 

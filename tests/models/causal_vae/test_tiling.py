@@ -18,7 +18,9 @@ CASES = reference.read_json("vae/tiled")
 
 @pytest.fixture(scope="module", params=ENGINES)
 def vae(request: pytest.FixtureRequest) -> Iterator[CausalVAE]:
-    """The reference VAE, on MindSpore operator by operator: the tiles have many shapes, and compiling each would take minutes."""
+    """The reference VAE, on MindSpore operator by operator: the tiles have many shapes, and compiling each
+    would take minutes.
+    """
     set_jit(False)
     engine = open_engine(request.param)
     weights = engine.weights(reference.load("vae/weights"))
@@ -47,7 +49,8 @@ def test_tiled_encoding_is_the_reference(vae: CausalVAE, tensors: dict[str, np.n
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_tiled_decoding_is_the_reference(vae: CausalVAE, tensors: dict[str, np.ndarray], case: str) -> None:
-    # From the reference's own latents: t_only's GroupNorms see so few pixels that rounding of the latents grows a hundredfold.
+    # From the reference's own latents: t_only's GroupNorms see so few pixels that rounding of the latents
+    # grows a hundredfold.
     vae.tiling = tiling(case)
     decoded = vae.decode(ms.Tensor(np.ascontiguousarray(tensors[f"{case}.moments"][:, :4])))
     np.testing.assert_allclose(decoded.asnumpy(), tensors[f"{case}.decoded"], rtol=1e-4, atol=1e-4)

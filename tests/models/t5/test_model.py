@@ -204,7 +204,9 @@ def test_buckets_at_the_powers_of_two() -> None:
 
 
 def bucket_by_integers(offset: int) -> int:
-    """32 buckets up to distance 128 without logarithms: bucket 8 + k starts where distance^2 >= 64 * 2^k, since 2 log2(d / 8) >= k."""
+    """32 buckets up to distance 128 without logarithms: bucket 8 + k starts where distance^2 >= 64 * 2^k,
+    since 2 log2(d / 8) >= k.
+    """
     distance = abs(offset)
     bucket = distance if distance < 8 else 8 + sum(distance**2 >= 64 * 2**k for k in range(1, 8))
     return bucket + (16 if offset > 0 else 0)
