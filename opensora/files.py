@@ -89,28 +89,37 @@ def remove_scratch(folder: Path) -> None:
 
 
 @contextmanager
+def folders_made(folder: Path) -> Iterator[None]:
+    """Make the folder and its parents; at the end of the block, remove those of them that stayed empty."""
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for empty in made:
+                empty.rmdir()
+
+
+@contextmanager
 def only_writer(folder: Path, option: str) -> Iterator[None]:
     """Make the folder, and keep other processes that call this out of it until the block or process ends.
 
     Also removes what dead processes left behind, and at the end what stayed empty. Raises ValueError, which
     names the option, if another process is in the block.
     """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = _lock_folder(folder)
-    if descriptor is None:
-        raise ValueError(
-            f"another process is writing to {folder}: wait until it ends, or choose another {option}"
-        )
-    try:
-        remove_scratch(folder)
-        yield
-    finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        os.close(descriptor)
-        with suppress(OSError):
-            for empty in made:
-                empty.rmdir()
+    with folders_made(folder):
+        descriptor = _lock_folder(folder)
+        if descriptor is None:
+            raise ValueError(
+                f"another process is writing to {folder}: wait until it ends, or choose another {option}"
+            )
+        try:
+            remove_scratch(folder)
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def _lock_folder(folder: Path) -> int | None:

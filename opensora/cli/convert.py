@@ -28,6 +28,10 @@ class ConvertOptions:
     """Folder of the network's config.json; default: the target's, the source's or the released model's."""
     version: str | None = None
     """Subfolder of the transformer if target is a model folder; required if there are several."""
+    base: str | None = None
+    """Make a whole model folder: copy the other parts of this one, or of "demo"."""
+    overwrite: bool = False
+    """Replace existing files of the target."""
     demo_data: str | None = None
     """Demo data set on which an autoencoder's latents are scaled to zero mean and unit variance."""
 
@@ -42,7 +46,15 @@ def run(options: ConvertOptions) -> None:
     convert(
         Path(options.src),
         Path(options.target),
-        Conversion(options.to, options.dtype, options.model_config, options.version, change),
+        Conversion(
+            options.to,
+            options.dtype,
+            options.model_config,
+            options.version,
+            change,
+            options.base,
+            options.overwrite,
+        ),
     )
 
 

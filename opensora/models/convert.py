@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from opensora.files import write_atomic
 from opensora.models.formats import FORMATS, WITHOUT_CONFIG, find_format
+from opensora.models.output_folder import OutputFolder, output_folder
 from opensora.weights import (
     ModelFolder,
     WeightsError,
@@ -20,6 +21,7 @@ from opensora.weights import (
     save_tensors,
     trained_text_encoder,
 )
+from opensora.weights.checkpoints import MANIFEST
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import mindspore_name
 from opensora.weights.sources import SUFFIXES, read_object
@@ -30,6 +32,7 @@ Weights = Mapping[str, np.ndarray]
 Change = Callable[[dict[str, Any], Weights], Weights]
 # Small files of a text encoder and of a whole model, copied as they are.
 TOKENIZER = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+PARTS = ("transformer", "vae", "text_encoder")
 DESCRIPTION = ("generate.yaml", "data_set.json")
 
 
@@ -37,6 +40,7 @@ DESCRIPTION = ("generate.yaml", "data_set.json")
 class Conversion:
     """Options of `opensora convert`, which explains them.
 
+    base: a model folder, or "demo", whose other parts are copied. overwrite: replace existing files.
     change: applied to an autoencoder's configuration and weights before they are written.
     """
 
@@ -45,35 +49,85 @@ class Conversion:
     model_config: str | None = None
     version: str | None = None
     change: Change | None = None
+    base: str | None = None
+    overwrite: bool = False
 
 
 def convert(source: Path, target: Path, how: Conversion) -> None:
-    """Write the weights of `source` to `target`. Existing files are not overwritten. Raises WeightsError.
+    """Write the weights of `source` to `target`: all files, or none. Raises WeightsError.
 
     source: a file, a model folder or one of its parts, a checkpoint or a run. target: a file, the folder of
-    one part, or a model folder that already has the part's config.json.
+    one part, or a model folder that already has the part's config.json; with `how.base`, a new model folder.
     """
+    root = target.parent if target.suffix in SUFFIXES else target
+    with output_folder(root, how.overwrite) as output:
+        _convert(source, target, how, output)
+
+
+def _convert(source: Path, target: Path, how: Conversion, output: OutputFolder, alone: bool = True) -> None:
     parts = sorted(path.parent for path in source.glob("*/config.json")) if source.is_dir() else []
     if parts and not (source / "config.json").is_file():
-        if target.suffix in SUFFIXES:
+        if target.suffix in SUFFIXES or how.base is not None:
             raise WeightsError(
                 f"{source} holds several parts, {', '.join(part.name for part in parts)}: "
-                "name a folder for --target"
+                "name a folder for --target, without --base"
             )
         for part in parts:
-            convert(part, target / part.name, how)
-        _copy(DESCRIPTION, source, target)
+            _convert(part, target / part.name, how, output, alone=False)
+        _copy(DESCRIPTION, source, target, output)
         return
     kind = find_format(source)
-    whole = target.suffix not in SUFFIXES and (target / "vae" / "config.json").is_file()
-    _write(kind, source, _place(kind, find_model(target, how.version)) if whole else target, how)
     trained_with = trained_text_encoder(source) if kind == "transformer" and source.is_dir() else None
+    if how.base is not None:
+        _copy_base(kind, source, target, how, output, trained_with)
+        return
+    whole = target.suffix not in SUFFIXES and (target / "vae" / "config.json").is_file()
+    place = _place(kind, find_model(target, how.version)) if whole else target
+    if alone and trained_with is None:  # of several files, some may be those of a conversion that was killed
+        output.refuse(_file(kind, source, place, ".ckpt" if _to_mindspore(place, how) else ".safetensors"))
+    _write(kind, source, place, how, output)
     if trained_with is not None:
         text_encoder = target / "text_encoder"
         if whole and text_encoder.is_dir():
-            _write("text_encoder", trained_with, text_encoder, how)
+            _write("text_encoder", trained_with, text_encoder, how, output)
         else:
             log.info("the text encoder in %s was left out: convert that file by itself", trained_with)
+
+
+def _copy_base(
+    kind: str, source: Path, target: Path, how: Conversion, output: OutputFolder, trained_with: Path | None
+) -> None:
+    """Make a whole model folder: the parts of `how.base`, with the weights of `source` in place of its own."""
+    assert how.base is not None
+    if target.suffix in SUFFIXES or kind not in PARTS:
+        raise WeightsError(
+            f"--base makes a model folder of a {', '.join(PARTS)}: name a folder for --target, and such a --src"
+        )
+    base = find_model(how.base, how.version)
+    sources = {kind: source} if trained_with is None else {kind: source, "text_encoder": trained_with}
+    places = {part: _place(part, base) for part in PARTS}
+    for part, place in places.items():
+        if not place.is_dir():
+            continue
+        final = target / place.name if place.parent == base.path else target / part
+        for path in sorted(place.iterdir()):
+            new = part in sources and (path.suffix in SUFFIXES or path.name.endswith(".index.json"))
+            own = part == kind and path.name == "config.json" and _run_config(source) is not None
+            if path.is_file() and not new and not own:
+                shutil.copyfile(path, output.place(final / path.name))
+        if part in sources:
+            known = (
+                replace(how, model_config=str(place)) if _run_config(source) is None or part != kind else how
+            )
+            _write(part, sources[part], final, known, output)
+    _copy(DESCRIPTION, base.path, target, output)
+
+
+def _run_config(source: Path) -> Path | None:
+    """The folder with the config.json of a run or of a part; of a checkpoint it is its run's."""
+    folder = source if source.is_dir() else source.parent
+    places = [folder, folder.parents[1]] if (folder / MANIFEST).is_file() else [folder]
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def _place(kind: str, folder: ModelFolder) -> Path:
@@ -84,8 +138,12 @@ def _place(kind: str, folder: ModelFolder) -> Path:
     return Path(getattr(folder, kind) or folder.path / "text_encoder")
 
 
-def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
-    to_mindspore = how.to == "mindspore" or (how.to is None and target.suffix == ".ckpt")
+def _to_mindspore(target: Path, how: Conversion) -> bool:
+    return how.to == "mindspore" or (how.to is None and target.suffix == ".ckpt")
+
+
+def _write(kind: str, source: Path, target: Path, how: Conversion, output: OutputFolder) -> None:
+    to_mindspore = _to_mindspore(target, how)
     if target.suffix in SUFFIXES and target.suffix != (".ckpt" if to_mindspore else ".safetensors"):
         raise WeightsError(
             f"--target {target} has another ending than its format: "
@@ -93,10 +151,8 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
         )
     if to_mindspore and how.dtype != "float32":
         raise WeightsError(f"--dtype {how.dtype} cannot be written as .ckpt: leave it out")
-    config, known = _config(kind, source, target, how.model_config)
+    config, known = _config(kind, source, target, how)
     path = _file(kind, source, target, ".ckpt" if to_mindspore else ".safetensors")
-    if path.exists():
-        raise WeightsError(f"{path} exists: choose another --target, or remove it first")
     try:
         tensors = FORMATS[kind].open(source, config)
     except WeightsError as error:
@@ -106,17 +162,17 @@ def _write(kind: str, source: Path, target: Path, how: Conversion) -> None:
             else WeightsError(f"{error}, or name the folder of its config.json with --model_config")
         ) from None
     weights: Weights = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
-    path.parent.mkdir(parents=True, exist_ok=True)
+    place = output.place(path)
     if to_mindspore:
         rename = str if kind in WITHOUT_CONFIG else mindspore_name
-        write_atomic(path, lambda file: write_checkpoint(file, weights, rename))
+        write_atomic(place, lambda file: write_checkpoint(file, weights, rename))
     else:
-        save_tensors(path, weights, how.dtype)
+        save_tensors(place, weights, how.dtype)
         if path != target and kind not in WITHOUT_CONFIG:
-            if not (target / "config.json").exists():
-                save_config(target, config)
+            if not output.has(target / "config.json"):
+                save_config(place.parent, config)
             if kind == "text_encoder":
-                _copy(TOKENIZER, source if source.is_dir() else source.parent, target)
+                _copy(TOKENIZER, source if source.is_dir() else source.parent, target, output)
     log.info("%s: %s, %d tensors, from %s", path, FORMATS[kind].title, len(weights), source)
 
 
@@ -128,25 +184,25 @@ def _file(kind: str, source: Path, target: Path, suffix: str) -> Path:
     return target / f"{FORMATS[kind].stem if released else source.stem}{suffix}"
 
 
-def _config(kind: str, source: Path, target: Path, model_config: str | None) -> tuple[dict[str, Any], bool]:
+def _config(kind: str, source: Path, target: Path, how: Conversion) -> tuple[dict[str, Any], bool]:
     """The configuration of the weights, and whether it was found; otherwise it is that of the release."""
     if kind in WITHOUT_CONFIG:
         return {}, True
-    if model_config is not None:
-        path = Path(model_config)
-        if (target / "config.json").is_file():
+    if how.model_config is not None:
+        path = Path(how.model_config)
+        if how.base is None and (target / "config.json").is_file():
             raise WeightsError(
                 f"{target} has a config.json already: leave --model_config out, or choose another --target"
             )
         return (load_config(path) if not path.is_file() else read_object(path)), True
-    for folder in (target, source if source.is_dir() else source.parent):
-        if (folder / "config.json").is_file():
+    for folder in (target, _run_config(source)):
+        if folder is not None and (folder / "config.json").is_file():
             return load_config(folder), True
     log.info("%s has no config.json: assuming that of the released %s", source, FORMATS[kind].title)
     return FORMATS[kind].release_config(), False
 
 
-def _copy(names: tuple[str, ...], source: Path, target: Path) -> None:
+def _copy(names: tuple[str, ...], source: Path, target: Path, output: OutputFolder) -> None:
     for name in names:
-        if (source / name).is_file() and not (target / name).exists():
-            shutil.copyfile(source / name, target / name)
+        if (source / name).is_file() and not output.has(target / name):
+            shutil.copyfile(source / name, output.place(target / name))
