@@ -205,7 +205,7 @@ class EncodeLatentsOptions(CacheOptions, ListOptions, ClipOptions, DemoDataOptio
     """Options of `opensora encode-latents`."""
 
     vae: str
-    """Folder of the autoencoder."""
+    """Folder of the autoencoder, or a model folder that has one, or "demo"."""
     enable_tiling: bool = False
     """Encode in the reference's tiles (256 pixels, 65 frames): less memory, other values at the seams."""
     batch_size: int = 4

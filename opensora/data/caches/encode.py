@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from opensora.demo_data.render import DemoClips, Renderer
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.runtime import mindspore
+from opensora.weights.folder import find_autoencoder
 
 ms = mindspore()
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def encode_latents(options: EncodeLatentsOptions) -> None:
 
     Raises ValueError for lists that cannot be read and for another cache.
     """
+    options = replace(options, vae=str(find_autoencoder(options.vae)))
     clips = _listed_clips(options) if options.demo_data is None else _demo_clips(options)
     settings = {
         "clip": cut_settings(clips.clip),

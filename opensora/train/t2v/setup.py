@@ -25,7 +25,7 @@ from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.task import T2VTask
 from opensora.train.t2v.validation import Preview
 from opensora.weights import WeightsError, load_config, trained_text_encoder
-from opensora.weights.folder import find_autoencoder
+from opensora.weights.folder import find_autoencoder, find_model
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
         if options.scale_lr:
             samples = options.samples_per_step * mesh.data[1]
             options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
+        if options.pretrained == "demo":
+            options = replace(options, pretrained=str(find_model("demo").transformer))
         spec = find_spec(options)
         options = replace(options, model_max_length=options.model_max_length or spec.text_length)
         source = _source(options, spec)
