@@ -1,6 +1,6 @@
 # Every target makes the virtual environment by itself: `make demo` and `make test` are the first commands of a fresh clone.
 # VENV=folder puts it elsewhere; PYTHON=interpreter chooses the Python it is made from.
-# CASES="help demo" limits `make bench`.
+# CASES="help demo" limits `make bench`; SECONDS=3600 is how long `make fuzz` runs, FUZZ="--seed 7" its options.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DEMO_PROMPT ?= an elephant on a sky blue background
 
-.PHONY: demo test test-quick lint bench faults parallel
+.PHONY: demo test test-quick lint bench faults fuzz parallel
 
 demo: $(STAMP)
 	$(BIN)/opensora generate "$(DEMO_PROMPT)" --save_img_path samples/demo
@@ -30,6 +30,10 @@ bench: $(STAMP)
 
 parallel: $(STAMP)
 	$(BIN)/python -m pytest tests/parallel/full_*.py
+
+SECONDS ?= 60
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
 faults: $(STAMP)
 	$(BIN)/python -m tests.train.faults

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from opensora.config_files import read_settings
 
 BLOCK = 2**22
@@ -168,6 +170,41 @@ def read_sidecar(path: str | Path) -> dict[str, Any]:
         return read_settings(path)
     except (OSError, ValueError):
         return {}
+
+
+def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects in a journal of this project, a file of JSON lines; none if it is missing.
+
+    A line that is no object is passed over: a kill or a full disk cut it short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        while line := file.readline(BLOCK):
+            with suppress(ValueError, RecursionError):
+                content = json.loads(line)
+                if isinstance(content, dict):
+                    yield content
+
+
+def read_array(path: Path, dtype: str, ndim: int) -> np.ndarray:
+    """The array in a .npy file, whose pages are read when they are used.
+
+    Raises ValueError for a file that is missing or damaged, and for another type or number of dimensions.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # the format's header is a Python literal: its parser raises anything
+        raise ValueError(f"{path} is not a .npy file or damaged: make it again") from error
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype != np.dtype(dtype)
+        or array.ndim != ndim
+        or not array.size
+    ):
+        raise ValueError(f"{path} holds no {dtype} array of {ndim} dimensions: make it again")
+    return array
 
 
 def hash_file(path: Path) -> str:

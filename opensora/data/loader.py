@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from opensora.data.samples import SampleSource
+from opensora.files import read_json_lines
 
 MIN_READS = 100
 """The rate of failures is taken of at least this many reads, so that early failures do not stop a run."""
@@ -42,10 +43,8 @@ class Loader:
         self._quarantine = None if quarantine is None else Path(quarantine)
         self._reads = self._failures = 0
         self._known: set[str] = set()
-        if self._quarantine is not None and self._quarantine.is_file():  # left by an earlier part of the run
-            for line in self._quarantine.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(json.JSONDecodeError):  # a full disk cut off the line
-                    self._known.add(json.loads(line)["path"])
+        if self._quarantine is not None:  # an earlier part of the run may have left it
+            self._known = {str(line.get("path")) for line in read_json_lines(self._quarantine)}
         self._lock = threading.Lock()
         self._workers = [_Worker(source, number) for number in range(workers)]
         self._idle: queue.Queue[_Worker] = queue.Queue()

@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from opensora.config_files import read_settings, shown, typed
+from opensora.files import read_array
 
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
 SOURCE_FPS = 24
@@ -160,7 +161,11 @@ class Renderer:
         if subject not in self.files:
             raise ValueError(f"subject {subject!r} is not in {self.folder}: it holds {', '.join(self.files)}")
         if subject not in self._frames:
-            self._frames[subject] = np.load(self.folder / self.files[subject], mmap_mode="r")
+            path = self.folder / self.files[subject]
+            frames = read_array(path, "uint8", 4)
+            if frames.shape[3] != 4:
+                raise ValueError(f"{path} holds no RGBA frames: build the data set again")
+            self._frames[subject] = frames
         return self._frames[subject]
 
     def render(

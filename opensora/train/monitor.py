@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from opensora.files import naming, write_atomic
+from opensora.files import naming, read_json_lines, write_atomic
 from opensora.train.options import LoopOptions
 
 SECONDS = "seconds_"
@@ -142,16 +142,13 @@ class Monitor:
 def _remove_after(path: Path, step: int) -> None:
     """Remove the lines after the checkpoint that a run resumes from, so that no step is there twice."""
     if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        lines = [json.dumps(line) for line in read_json_lines(path) if _step_of(line) <= step]
         write_atomic(path, lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        # A kill cut this line short.
-        return float("inf")
+def _step_of(line: dict[str, Any]) -> float:
+    step = line.get("step")
+    return step if isinstance(step, int | float) else float("inf")
 
 
 def _duration(seconds: float) -> str:

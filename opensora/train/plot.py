@@ -1,12 +1,12 @@
 """`opensora plot`: the metrics of runs in one picture, with a panel per metric and a line per run."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opensora.files import atomic_path
+from opensora.console import printable
+from opensora.files import atomic_path, read_json_lines
 
 COLUMNS = 3
 
@@ -29,6 +29,7 @@ class PlotOptions:
             raise ValueError(f"output {self.output} has an unknown suffix: use .png, .svg or .pdf")
 
 
+LARGEST_DRAWN = 1e30
 Curves = dict[str, tuple[list[int], list[float]]]
 
 
@@ -38,19 +39,19 @@ def read_curves(run: str | Path) -> Curves:
     if not path.is_file():
         raise ValueError(f"{run} has no metrics.jsonl: name the folder of a run that has logged a step")
     curves: Curves = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue  # a run is writing this line
-        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
-            continue
+    for values in read_json_lines(path):
+        step = values.pop("step", None)
         for name, value in values.items():
-            if name != "step" and isinstance(value, int | float):
+            if _is_number(step) and _is_number(value):
                 steps, numbers = curves.setdefault(name, ([], []))
-                steps.append(values["step"])
+                steps.append(step)
                 numbers.append(value)
     return curves
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value can be drawn: larger numbers than these overflow in a plot."""
+    return type(value) in (int, float) and not abs(value) > LARGEST_DRAWN  # type: ignore[arg-type]
 
 
 def plot(options: PlotOptions) -> str:
@@ -70,6 +71,11 @@ def plot(options: PlotOptions) -> str:
     return options.output
 
 
+def _plain(name: str) -> str:
+    """A name that is drawn as it is; dollar signs would enclose a formula."""
+    return printable(name).replace("$", r"\$")
+
+
 def _draw(runs: dict[str, Curves], names: Sequence[str]) -> Any:
     try:
         from matplotlib.figure import Figure
@@ -80,11 +86,11 @@ def _draw(runs: dict[str, Curves], names: Sequence[str]) -> Any:
     figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel, name in zip(panels, names, strict=False):
-        panel.set_title(name, fontsize="medium")
+        panel.set_title(_plain(name), fontsize="medium")
         for run, curves in runs.items():
             if name in curves:
                 steps, numbers = curves[name]
-                panel.plot(steps, numbers, label=run, marker="." if len(steps) < 20 else None)
+                panel.plot(steps, numbers, label=_plain(run), marker="." if len(steps) < 20 else None)
         panel.grid(alpha=0.3)
     for panel in panels:  # unused panels
         panel.axis("off")

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from opensora.checks import at_least
-from opensora.config_files import checked, parse_json, typed
+from opensora.config_files import typed
 from opensora.data.lists.beside import CaptionFinder
 from opensora.data.lists.scenes import Scene, find_scenes
-from opensora.data.lists.tables import scan_lines
-from opensora.files import write_atomic, write_json
+from opensora.files import read_json_lines, write_atomic, write_json
 from opensora.media.formats import media_files
 from opensora.media.reader import probe
 
@@ -192,15 +191,10 @@ def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) ->
 def _read_journal(journal: Path) -> dict[str, Measured]:
     """The last measurement of each file. Lines that cannot be read are passed over: they are measured again."""
     known: dict[str, Measured] = {}
-    if not journal.is_file():
-        return known
-    with open(journal, "rb") as file:
-        for _, line in scan_lines(file):
-            with suppress(ValueError):
-                measured = typed(
-                    Measured, checked(dict, parse_json(line.decode(), journal), journal, "line"), journal
-                )
-                known[measured.path] = measured
+    for line in read_json_lines(journal):
+        with suppress(ValueError):
+            measured = typed(Measured, line, journal)
+            known[measured.path] = measured
     return known
 
 

@@ -72,14 +72,16 @@ class LatteConfig:
         config = typed(cls, values, where)
         if config.cross_attention_dim != config.width:
             raise ValueError(
-                f"cross_attention_dim is {config.cross_attention_dim}, but heads x head dim is "
+                f"{where}: cross_attention_dim is {config.cross_attention_dim}, but heads x head dim is "
                 f"{config.width}: make them equal"
             )
         if config.use_rope and config.compress_kv_factor != 1:
-            raise ValueError("use_rope and compress_kv_factor exclude each other: switch one of them off")
+            raise ValueError(
+                f"{where}: use_rope and compress_kv_factor exclude each other: switch one of them off"
+            )
         if config.use_rope and config.attention_head_dim % 4:
             raise ValueError(
-                f"use_rope needs a head dim that is a multiple of 4, not {config.attention_head_dim}"
+                f"{where}: use_rope needs a head dim that is a multiple of 4, not {config.attention_head_dim}"
             )
         return config
 
