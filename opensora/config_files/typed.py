@@ -40,12 +40,16 @@ class Length:
     high: int
 
 
-def typed(kind: type[T], values: Mapping[str, Any], where: object, *, strict: bool = False) -> T:
-    """The dataclass `kind` from values of a file, each checked against the type and range of its field.
+def typed(kind: type[T], values: Any, where: object, *, strict: bool = False) -> T:
+    """The dataclass `kind` from the object in a file, each value checked against the type and range of its field.
 
     where: the file, for errors. strict: unknown names are errors; otherwise they are passed over. Raises
     ValueError for a value of another type or out of range, and for a missing one without a default.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"{where} holds {shown(values)}, where an object of names and values belongs: correct it"
+        )
     hints = get_type_hints(kind, include_extras=True)
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     unknown = [name for name in values if name not in known]
@@ -109,7 +113,7 @@ def _convert(hint: Any, value: Any, where: object, name: str) -> Any:
         kind = arguments[1] if arguments else Any
         return {key: checked(kind, item, where, f"{name}.{printable(key)}") for key, item in value.items()}
     if isinstance(hint, type) and is_dataclass(hint):
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             raise _Mismatch("an object")
         return typed(hint, value, f"{where}: {name}")
     return _convert_scalar(hint, value)

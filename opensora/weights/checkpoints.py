@@ -3,7 +3,6 @@
 <run>/checkpoints/step-00000100/manifest.json holds {file name: {"bytes": size, "sha256": digest}, ...}.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from opensora.config_files import read_settings
 from opensora.files import hash_file
 from opensora.weights.files import WeightsError
 
@@ -57,10 +57,10 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
             f"{folder} is not a complete checkpoint: it has no {MANIFEST}; name another step's folder"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        content = read_settings(path)
+    except ValueError:
         content = None
-    if not isinstance(content, dict) or not all(_is_entry(*item) for item in content.items()):
+    if content is None or not all(_is_entry(*item) for item in content.items()):
         raise WeightsError(
             f"{path} is damaged: move {folder.name} away, or copy the checkpoint again; "
             "a run continues from the checkpoint before it"

@@ -56,7 +56,7 @@ class WeightsFile:
 
         Raises WeightsError for a type that numpy does not have, and for NaN or infinite values.
         """
-        return self._converted(name, self._stored(name, self._dtype(name)))
+        return self._converted(name, self._stored(name, self.dtype(name)))
 
     def share(self, name: str) -> np.ndarray:
         """What `read` gives; where the file holds it so, an array that maps the file, read as it is used;
@@ -70,7 +70,7 @@ class WeightsFile:
     def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
         """The rows `numbers` (N,) of a table (R, ...), as from `read`: (N, ...). Other rows are not read."""
         entry = self.entries[name]
-        rows = np.empty((len(numbers), *entry.shape[1:]), self._dtype(name))
+        rows = np.empty((len(numbers), *entry.shape[1:]), self.dtype(name))
         with open(self.path, "rb") as file:
             for i, number in enumerate(numbers):
                 file.seek(entry.offset + int(number) * rows[i].nbytes)
@@ -79,7 +79,7 @@ class WeightsFile:
 
     def read_range(self, name: str, start: int, stop: int) -> np.ndarray:
         """The items start to stop of a vector, as from `read`: (stop - start,)."""
-        dtype = self._dtype(name)
+        dtype = self.dtype(name)
         offset = self.entries[name].offset + start * dtype.itemsize
         return self._converted(name, np.fromfile(self.path, dtype, stop - start, offset=offset))
 
@@ -87,7 +87,8 @@ class WeightsFile:
         entry = self.entries[name]
         return np.fromfile(self.path, dtype, prod(entry.shape), offset=entry.offset).reshape(entry.shape)
 
-    def _dtype(self, name: str) -> np.dtype[Any]:
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """How numpy reads the tensor. Raises WeightsError for a storage type that it cannot read."""
         stored = self.entries[name].dtype
         if stored not in DTYPES:
             raise WeightsError(
@@ -136,7 +137,7 @@ class TensorFile(WeightsFile):
         self._memory: mmap.mmap | None = None
 
     def share(self, name: str) -> np.ndarray:
-        dtype, (_, shape, offset) = self._dtype(name), self.entries[name]
+        dtype, (_, shape, offset) = self.dtype(name), self.entries[name]
         if dtype != np.float32 or offset % dtype.itemsize or not prod(shape):
             return self.read(name)
         if self._memory is None:

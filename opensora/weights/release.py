@@ -80,6 +80,12 @@ class TensorSource(Mapping[str, np.ndarray]):
         file, stored, _ = self._where[name]
         return self[name][numbers] if file is None else file.read_rows(stored, numbers)
 
+    def check_dtypes(self) -> None:
+        """Raise WeightsError for a tensor whose storage type cannot be read."""
+        for file, stored, _ in self._where.values():
+            if file is not None:
+                file.dtype(stored)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
 

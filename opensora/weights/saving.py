@@ -47,6 +47,7 @@ def save_tensors(path: Path, weights: Mapping[str, np.ndarray], dtype: str = "fl
     if dtype not in STORAGE:
         raise ValueError(f"dtype {dtype!r} is unknown: choose one of {', '.join(STORAGE)}")
     if isinstance(weights, TensorSource):
+        weights.check_dtypes()
         kinds = {name: STORAGE[dtype] if kind in FLOATING else kind for name, kind in weights.dtypes.items()}
         entries = {name: (kinds[name], shape) for name, shape in weights.shapes.items()}
     else:

@@ -37,6 +37,7 @@ VALUES: tuple[Callable[[], Any], ...] = (
     lambda: 10**30, lambda: 0.5, lambda: -1e308, lambda: float("nan"), lambda: float("inf"), lambda: "", lambda: "24",
     lambda: "../x", lambda: "a\x1b[2J\n\u202e", lambda: "\ud800", lambda: "x" * 5000, lambda: [], lambda: {},
     lambda: [1] * 1000, lambda: [[]], lambda: {"a": {"b": 1}}, lambda: _nested(60), lambda: _nested(600),
+    lambda: "F8_E4M3", lambda: "I64", lambda: "F64", lambda: "C64",
 )  # fmt: skip
 
 

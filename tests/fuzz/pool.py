@@ -1,8 +1,10 @@
 """Processes that run cases: a crash, a hang or too much memory ends one process and not the fuzzer."""
 
 import importlib
+import logging
 import multiprocessing
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -18,6 +20,8 @@ def serve(pipe: Connection, seeds: Path, readers: list[str], registry: str) -> N
     """Run the cases that come through the pipe: (seed, number) -> Result."""
     chosen = _readers(readers, registry)
     limit_memory()
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("error")  # a user would see a line of a library
     pipe.send("ready")
     while (job := pipe.recv()) is not None:
         case = make_case(seeds, chosen, *job)

@@ -177,18 +177,17 @@ def _read_checkpoint(folder: Path) -> None:
 # --- configurations ---
 
 LATTE = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "cross_attention_dim": 16}
-OPTIONS = """model_path: demo
+OPTIONS = """model_path: [demo, "other"]
 num_frames: 17
-data:
-  video_data: list.txt
-optimizer:
-  learning_rate: 1e-4
-validation_prompts: ["a cat", a dog]
+sampling:
+  guidance_scale: 1e-1
+  weights_dtype: bf16
+json: true
 """
 
 
 def _read_options(folder: Path) -> None:
-    parse_command("train", ["--config", str(folder / "a.yaml")])
+    parse_command("info", ["--config", str(folder / "a.yaml")])
 
 
 def _read_latte(folder: Path) -> None:

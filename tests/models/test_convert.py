@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -235,3 +236,20 @@ def test_what_cannot_be_converted(
     with pytest.raises(WeightsError, match=fault):
         convert(RELEASE / source, tmp_path / target, how)
     assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("U16", 2), ("U32", 4), ("C64", 8)]
+)
+@pytest.mark.parametrize("target", ["x.safetensors", "x.ckpt"])
+def test_storage_types_that_cannot_be_read_are_named(
+    tmp_path: Path, dtype: str, size: int, target: str
+) -> None:
+    header = {"lin0.model.1.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * size]}}
+    encoded = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(encoded)) + encoded + bytes(2 * size))
+    with pytest.raises(
+        WeightsError, match=rf"lin0\.model\.1\.weight is stored as {dtype}, which cannot be read"
+    ):
+        convert(tmp_path / "a.safetensors", tmp_path / target, Conversion())
+    assert not (tmp_path / target).exists()

@@ -32,8 +32,7 @@ log = logging.getLogger(__name__)
 class Measured:
     """A file as it was measured: its place, size in bytes and time of change (ns), and what it holds.
 
-    reason: why it cannot be read. scenes: (start, end, motion) each; none of a picture. declared: frames that
-    the file says it has.
+    reason: why it cannot be read. scenes: (start, end, motion) each; none of a picture.
     """
 
     path: str
@@ -45,12 +44,6 @@ class Measured:
     width: int = 0
     fps: float = 0.0
     scenes: tuple[tuple[int, int, float], ...] = ()
-    declared: int = 0
-
-    @property
-    def lost_frames(self) -> int:
-        """Frames at the end of a truncated video."""
-        return max(self.declared - self.scenes[-1][1], 0) if self.scenes else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +97,8 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
     videos: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
-    captions, truncated = CaptionFinder(folder), 0
+    captions = CaptionFinder(folder)
     for measured in _measure_all(folder, names, output / "measured.jsonl", workers):
-        if measured.lost_frames:
-            truncated += 1
-            read = measured.declared - measured.lost_frames
-            log.warning(
-                "%s is truncated: %d of %d frames can be read", measured.path, read, measured.declared
-            )
         for record, reason in _records(captions, measured, filters):
             if reason:
                 rejected.append({**record, "reason": reason})
@@ -122,9 +109,10 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
             write_json(output / f"{kind}s.json", records)
             _write(output / f"{kind}_data.txt", _data_list(folder, output / f"{kind}s.json"))
     _write(output / "rejected.jsonl", "".join(f"{json.dumps(record)}\n" for record in rejected))
-    summary = f"{len(names)} files: {len(videos)} scenes of videos, {len(images)} pictures, "
-    summary += f"{len(rejected)} left out (see {output / 'rejected.jsonl'})"
-    return summary + (f"; {truncated} videos are truncated" if truncated else "")
+    return (
+        f"{len(names)} files: {len(videos)} scenes of videos, {len(images)} pictures, "
+        f"{len(rejected)} left out (see {output / 'rejected.jsonl'})"
+    )
 
 
 def _records(
@@ -222,7 +210,7 @@ def _measure(folder: Path, name: str) -> Measured:
         if info.frames == 1:
             return measured
         scenes = tuple(find_scenes(folder / name))
-        return replace(measured, fps=round(info.fps, 3), scenes=scenes, declared=info.frames)
+        return replace(measured, fps=round(info.fps, 3), scenes=scenes)
     except ValueError as error:
         return replace(measured, reason=str(error))
 

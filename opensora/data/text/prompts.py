@@ -62,10 +62,9 @@ def read_prompt_file(path: str | Path) -> list[str]:
             "or start the prompt with a space if it is no file"
         )
     try:
-        found = READERS[suffix](path)
+        prompts = [_encodable(text.strip()) for text in READERS[suffix](path) if text.strip()]
     except ValueError as error:
         raise ValueError(f"prompt file {path} cannot be read: {error}") from error
-    prompts = [_encodable(prompt.strip()) for prompt in found if prompt.strip()]
     if not prompts:
         raise ValueError(f"prompt file {path} holds no prompt: write one a line")
     return prompts

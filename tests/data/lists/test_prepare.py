@@ -214,6 +214,5 @@ def test_a_truncated_video_is_named(tmp_path, caplog):
     content = (tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "films" / "a.mp4").write_bytes(content[: len(content) * 2 // 3])
     with caplog.at_level("WARNING", "opensora"):
-        summary = prepare(tmp_path / "films", tmp_path / "lists", Filters(default_caption="x", min_frames=5))
-    assert summary.endswith("1 videos are truncated")
-    assert re.search(r"a\.mp4 is truncated: \d+ of 40 frames can be read", caplog.text)
+        prepare(tmp_path / "films", tmp_path / "lists", Filters(default_caption="x", min_frames=5))
+    assert re.search(r"a\.mp4 is cut off: it has \d+ of its 40 frames", caplog.text)
