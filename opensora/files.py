@@ -188,22 +188,17 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
                     yield content
 
 
-def read_array(path: Path, dtype: str, ndim: int) -> np.ndarray:
-    """The array in a .npy file, whose pages are read when they are used.
+def read_array(path: Path, remedy: str) -> np.ndarray:
+    """The array in a .npy file, whose values are read when they are used.
 
-    Raises ValueError for a file that is missing or damaged, and for another type or number of dimensions.
+    Raises ValueError, which ends with the remedy, for a file that is missing or damaged.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # the format's header is a Python literal: its parser raises anything
-        raise ValueError(f"{path} is not a .npy file or damaged: make it again") from error
-    if (
-        not isinstance(array, np.ndarray)
-        or array.dtype != np.dtype(dtype)
-        or array.ndim != ndim
-        or not array.size
-    ):
-        raise ValueError(f"{path} holds no {dtype} array of {ndim} dimensions: make it again")
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is an archive and not an array: {remedy}")
     return array
 
 

@@ -31,6 +31,7 @@ from opensora.config_files import read_settings, shown, typed
 from opensora.files import read_array
 
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
+REMEDY = "build the data set again"
 SOURCE_FPS = 24
 STRIDE = 1
 SCALES = (0.75, 1.0)  # longer side of the subject's box, as a fraction of the frame
@@ -134,7 +135,7 @@ def read_manifest(path: Path) -> Manifest:
     manifest = typed(Manifest, read_settings(path), path)
     for entry in manifest.subjects.values():
         if Path(entry.file).name != entry.file:
-            raise ValueError(f"{path} names the file {shown(entry.file)} outside its folder: build it again")
+            raise ValueError(f"{path} names the file {shown(entry.file)} outside its folder: {REMEDY}")
     return manifest
 
 
@@ -162,9 +163,9 @@ class Renderer:
             raise ValueError(f"subject {subject!r} is not in {self.folder}: it holds {', '.join(self.files)}")
         if subject not in self._frames:
             path = self.folder / self.files[subject]
-            frames = read_array(path, "uint8", 4)
-            if frames.shape[3] != 4:
-                raise ValueError(f"{path} holds no RGBA frames: build the data set again")
+            frames = read_array(path, REMEDY)
+            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 4 or not frames.size:
+                raise ValueError(f"{path} holds no RGBA frames: {REMEDY}")
             self._frames[subject] = frames
         return self._frames[subject]
 

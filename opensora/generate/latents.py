@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.files import hash_file, read_sidecar, write_atomic
+from opensora.files import hash_file, read_array, read_sidecar, write_atomic
 
 REMEDY = "make them again with --save_latents"
 
@@ -31,11 +31,8 @@ def read_latents(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     shape: what the video needs. Raises ValueError for a file that is damaged, differs from the digest in its
     sidecar, or holds another shape, other numbers, or values that are not finite.
     """
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)  # nothing is read yet
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from error
-    if not isinstance(stored, np.ndarray) or stored.dtype.kind != "f":
+    stored = read_array(path, REMEDY)
+    if stored.dtype.kind != "f":
         raise ValueError(f"{path} holds no floating point array: {REMEDY}")
     if stored.shape != shape:
         raise ValueError(

@@ -33,6 +33,7 @@ from opensora.data.text.cleaning import clean_caption
 from opensora.data.text.prompts import read_prompts
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.demo_data.render import Renderer
+from opensora.generate.latents import latents_content, read_latents, write_latents
 from opensora.generate.sidecar import read_recipe, saved_recipe
 from opensora.media.reader import iter_frames, probe
 from opensora.media.writer import write_video
@@ -314,6 +315,17 @@ def _read_sidecar(folder: Path) -> None:
     saved_recipe(folder / "a.npy", "a cat")
 
 
+def _make_saved_latents(folder: Path) -> None:
+    content, _ = latents_content(np.ones((4, 2, 4, 4), np.float32))
+    write_latents(folder / "a.npy", content)
+    (folder / "a.json").write_text(json.dumps({"recipe": RECIPE}))
+
+
+def _read_saved_latents(folder: Path) -> None:
+    saved_recipe(folder / "a.npy", "a cat")
+    read_latents(folder / "a.npy", (4, 2, 4, 4))
+
+
 # --- media ---
 
 
@@ -377,6 +389,7 @@ READERS = {
     ),
     "demo": Reader(_make_demo, _read_demo),
     "sidecar": Reader(_write(a_json=json.dumps({"recipe": RECIPE})), _read_sidecar),
+    "saved-latents": Reader(_make_saved_latents, _read_saved_latents),
     **{
         f"media{suffix.replace('.', '-')}": Reader(_make_media(suffix), _read_media)
         for suffix in (".mp4", ".avi", ".mkv", ".mov", ".gif", ".webp", ".png", ".jpg")
