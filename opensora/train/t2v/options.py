@@ -1,11 +1,14 @@
 """Options of `opensora train`. Importing them does not import MindSpore."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from opensora.checks import above, at_least, below
 from opensora.data.options import DataOptions
 from opensora.train.options import COMMON_NAMES, LoopOptions, OptimizerOptions, PrecisionOptions, check_warmup
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +142,11 @@ class TrainOptions(
 
     def _refuse_options_without_effect(self) -> None:
         pictures = self.num_frames == 1 or (self.use_image_num > 0 and not self.use_img_from_vid)
+        remedy = "give the number of pictures after each video with --use_image_num"
+        if self.image_data and not pictures:  # the published scripts name it without --use_image_num
+            log.warning("image_data is not read: %s", remedy)
         faults = {
-            "image_data": not pictures
-            and "give the number of pictures after each video with --use_image_num",
-            "image_latent_folder": not pictures
-            and "give the number of pictures after each video with --use_image_num",
+            "image_latent_folder": not pictures and remedy,
             "enable_tiling": self.vae_latent_folder is not None
             and "latents from a cache are not encoded, so leave it out",
         }

@@ -172,10 +172,6 @@ def test_a_joint_training_validates_on_videos(cache: LatentCache) -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (
-            {"video_data": "v.txt", "image_data": "i.txt"},
-            "image_data has no effect: give the number of pictures",
-        ),
         ({"vae_latent_folder": "l", "image_latent_folder": "i"}, "image_latent_folder has no effect"),
         (
             {"vae_latent_folder": "l", "enable_tiling": True},
@@ -186,6 +182,14 @@ def test_a_joint_training_validates_on_videos(cache: LatentCache) -> None:
 def test_options_without_effect_are_refused(options: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         TrainOptions(model_path="", **options)
+
+
+def test_pictures_without_their_number_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    TrainOptions(model_path="", video_data="v.txt", image_data="i.txt")
+    assert "image_data is not read: give the number of pictures" in caplog.text
+    caplog.clear()
+    TrainOptions(model_path="", video_data="v.txt", image_data="i.txt", use_image_num=2)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
