@@ -103,7 +103,7 @@ def _convert(hint: Any, value: Any, where: object, name: str) -> Any:
         return _convert_union(arguments, value, where, name)
     if origin is Literal:
         if value not in arguments or type(value) not in map(type, arguments):
-            raise _Mismatch("one of " + ", ".join(map(str, arguments)))
+            raise _Mismatch("one of " + ", ".join(map(repr, arguments)))
         return value
     if origin in (tuple, list):
         return _convert_items(hint, value, where, name)

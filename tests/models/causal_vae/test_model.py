@@ -165,7 +165,7 @@ def test_the_config_of_the_release_differs_from_the_defaults_in_width_only() -> 
 
 
 def test_an_unknown_block_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'Upsample'.*choose one of .*SpatialUpsample2x"):
+    with pytest.raises(ValueError, match=r"'Upsample'.*one of .*SpatialUpsample2x"):
         CausalVAEConfig.from_dict({"decoder_spatial_upsample": ["", "Upsample", "Upsample", "Upsample"]})
 
 
