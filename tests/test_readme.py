@@ -16,7 +16,10 @@ from tests.small_model import make_model
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Shorter, not different.
-SHORT = {"generate": ["--num_sampling_steps=2"], "train": ["--max_train_steps=2", "--batch_size=1", "--lr_warmup_steps=0"]}
+SHORT = {
+    "generate": ["--num_sampling_steps=2"],
+    "train": ["--max_train_steps=2", "--batch_size=1", "--lr_warmup_steps=0"],
+}
 
 
 def commands() -> list[list[str]]:

@@ -148,9 +148,7 @@ def test_a_run_becomes_parts_of_a_model_folder(tmp_path: Path) -> None:
     convert(tmp_path / "run", tmp_path / "model", Conversion())
     assert_same(load_file(tmp_path / "model" / "5x32x32" / FILE), LATTE_VALUES)
     assert_same(load_file(tmp_path / "model" / "text_encoder" / "model.safetensors"), T5_VALUES)
-    with pytest.raises(
-        WeightsError, match=r"model\.safetensors exists: choose another --target"
-    ):
+    with pytest.raises(WeightsError, match=r"model\.safetensors exists: choose another --target"):
         convert(tmp_path / "run", tmp_path / "model", Conversion())
 
     save_checkpoint(tmp_path / "vae-run", 1, {"model": VAE_VALUES}, {})
