@@ -183,7 +183,7 @@ def test_save_pretrained_can_be_loaded(encoder: T5Encoder, tmp_path: Path) -> No
 
 
 def test_another_feed_forward_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'relu' is not supported"):
+    with pytest.raises(ValueError, match=r"'relu', which is not supported"):
         T5Config.from_dict({"feed_forward_proj": "relu", "model_type": "t5"})
 
 
