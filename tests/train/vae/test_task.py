@@ -67,7 +67,7 @@ def make_options(run: Path, steps: int, **changes: Any) -> TrainVAEOptions:
         "resolution": 16,
         "batch_size": 2,
         "learning_rate": 4e-3,
-        "lr_warmup_steps": 5,
+        "lr_warmup_steps": min(5, steps),
         "ema_decay": 0.9,
         "log_interval": 1,
         "learn_logvar": True,
