@@ -1,5 +1,6 @@
 """Small files that would do much harm, and files that are not what they are called."""
 
+import resource
 import struct
 import subprocess
 import zlib
@@ -125,7 +126,6 @@ def test_damaged_videos_are_an_error_or_read(suffix: str) -> None:
 @pytest.mark.parametrize("part", [0.0, 0.4, 0.98])
 def test_a_full_disk_is_no_success(name: str, part: float) -> None:
     """A limit on the size of files cuts a write short, as the end of a disk does."""
-    resource = pytest.importorskip("resource")
     frames = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
     write_video(name, frames)
     size = Path(name).stat().st_size
