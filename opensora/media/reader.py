@@ -120,12 +120,12 @@ def _facts(path: Path) -> Facts:
     status = path.stat()
     if time.time_ns() - status.st_mtime_ns < SETTLED:
         return _describe(path)
-    return _remembered(path, status.st_size, status.st_mtime_ns)
+    return _remembered(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @lru_cache(maxsize=65536)
-def _remembered(path: Path, size: int, modified: int) -> Facts:
-    """Some files have to be read through; size and time tell a file that changed."""
+def _remembered(path: Path, identity: tuple[int, ...]) -> Facts:
+    """Some files have to be read through. `identity` tells a file that changed, or one of another folder."""
     return _describe(path)
 
 

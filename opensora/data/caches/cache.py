@@ -197,6 +197,7 @@ class Cache:
         self.items: list[Item] = []
         self.rejected: list[Item] = []
         self._places: dict[str, tuple[int, int]] = {}
+        self._open = lru_cache(maxsize=64)(TensorFile)
         for block in written:
             for item in read_items(self.folder, block):
                 if item.crc32 is None:
@@ -214,7 +215,7 @@ class Cache:
             raise ValueError(f"the cache {self.folder} has no item {key}: {REMEDY}")
         block, checksum = self._places[key]
         path = self.folder / f"{_name(block)}.safetensors"
-        file = _opened(path)
+        file = self._open(path)
         value = file.read(key) if key in file.entries else None
         if value is None or _crc32(value) != checksum:
             raise ValueError(
@@ -249,11 +250,6 @@ def read_items(folder: Path, block: int) -> list[Item]:
 
 def _written_blocks(folder: Path) -> set[int]:
     return {int(found[1]) for path in folder.iterdir() if (found := BLOCK.fullmatch(path.name))}
-
-
-@lru_cache(maxsize=64)
-def _opened(path: Path) -> TensorFile:
-    return TensorFile(path)
 
 
 def _name(block: int) -> str:

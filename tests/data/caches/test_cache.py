@@ -131,6 +131,22 @@ def test_damage_is_noticed(tmp_path):
         Cache(tmp_path / "cache", "text").read("2")
 
 
+def test_caches_of_one_relative_name_are_told_apart(tmp_path, monkeypatch):
+    for name, dtype in (("one", "float32"), ("other", "float16")):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        fill(CacheWriter("cache", PRINT, dtype))
+        cache = Cache("cache", "text")
+        assert np.array_equal(cache.read("1"), arrays(0)["1"].astype(dtype).astype(np.float32))
+
+
+def test_a_cache_written_anew_is_read_anew(tmp_path):
+    for dtype in ("float32", "float16"):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        fill(CacheWriter(tmp_path / "cache", PRINT, dtype))
+        assert Cache(tmp_path / "cache", "text").read("1").max() == arrays(0)["1"].astype(dtype).max()
+
+
 def test_values_that_cannot_be_stored_are_named(tmp_path):
     writer = CacheWriter(tmp_path / "cache", PRINT, "float16")
     with pytest.raises(ValueError, match="values for 0 that float16 cannot hold"):
