@@ -126,7 +126,8 @@ def write_release(folder: Path, part: str, stored: str) -> ModelFolder:
     free = shutil.disk_usage(folder).free
     if free < 1.1 * needed:
         raise OSError(
-            f"{folder} has {free / 1e9:.1f} GB free, {1.1 * needed / 1e9:.1f} are needed: name another place with --folder"
+            f"{folder} has {free / 1e9:.1f} GB free, {1.1 * needed / 1e9:.1f} are needed: "
+            "name another place with --folder"
         )
     model = ModelFolder(folder, folder / "17x256x256", folder / "vae", folder / "text_encoder")
     configs = {
@@ -169,7 +170,11 @@ def denoise(pipe: Pipeline) -> tuple[Callable[[], object], Callable[[], np.ndarr
     embeds = rng.standard_normal((2, 1, LATTE.model_max_length, LATTE.caption_channels)).astype(np.float32)
     mask = np.ones(embeds.shape[1:3], np.float32)
     noise = rng.standard_normal((1, 4, 5, 32, 32)).astype(np.float32)
-    run = lambda: pipe.denoise(embeds[1], mask, embeds[0], mask, noise, sampler="DDIM", steps=1).asnumpy()  # noqa: E731
+
+    def run() -> np.ndarray:
+        latents = pipe.denoise(embeds[1], mask, embeds[0], mask, noise, sampler="DDIM", steps=1)
+        return latents.asnumpy()
+
     return pipe.transformer.get, run
 
 

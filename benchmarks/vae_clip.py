@@ -57,9 +57,11 @@ def main(folder: Path, steps: int = 300) -> None:
     """Train, or continue the run in `folder`/run."""
     folder.mkdir(parents=True, exist_ok=True)
     options = TrainVAEOptions(
-        video_path=str(fetch(folder)), model_config="", output_dir=str(folder / "run"), max_train_steps=steps, checkpointing_steps=50,
-        video_num_frames=5, resolution=32, batch_size=2, random_crop=True, num_validation_clips=4, log_interval=25,
-        learning_rate=2e-3, lr_warmup_steps=20, lr_scheduler="cosine", end_learning_rate=2e-4, ema_decay=0.95, squared_weight=2.0,
+        video_path=str(fetch(folder)), model_config="", output_dir=str(folder / "run"),
+        max_train_steps=steps, checkpointing_steps=50, log_interval=25,
+        video_num_frames=5, resolution=32, batch_size=2, random_crop=True, num_validation_clips=4,
+        learning_rate=2e-3, lr_warmup_steps=20, lr_scheduler="cosine", end_learning_rate=2e-4,
+        ema_decay=0.95, squared_weight=2.0,
         use_discriminator=True, disc_start=steps // 2, disc_num_layers=2,
     )  # fmt: skip
     rng = np.random.default_rng(options.seed)

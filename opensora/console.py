@@ -20,7 +20,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
 
 
 def printable(text: object) -> str:
-    """The text on one line: control characters, as a name or a caption may hold them, become \\x1b and so on."""
+    """The text on one line. Control characters, which a name or a caption may hold, are escaped: \\x1b."""
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
 
 

@@ -26,7 +26,7 @@ def as_interrupts() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Raise KeyboardInterrupt for them at the end of the block, such as an import that must not be cut short."""
+    """Delay KeyboardInterrupt to the end of the block, such as an import that must not be cut short."""
     received: list[int] = []
     with handled(lambda number, frame: received.append(number)):
         yield

@@ -1,4 +1,4 @@
-"""Lines of docs fit a screen."""
+"""Lines of code and docs fit a screen."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def long_lines(path: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("suffix", [".md"])
+@pytest.mark.parametrize("suffix", [".md", ".py"])
 def test_lines_have_at_most_110_columns(suffix: str) -> None:
     found = [line for path in files(suffix) for line in long_lines(path)]
     assert not found, f"{len(found)} lines are too long: {', '.join(found[:20])}"

@@ -41,7 +41,7 @@ class Length:
 
 
 def typed(kind: type[T], values: Any, where: object, *, strict: bool = False) -> T:
-    """The dataclass `kind` from the object in a file, each value checked against the type and range of its field.
+    """The dataclass `kind` from the object in a file, checked against the types and ranges of its fields.
 
     where: the file, for errors. strict: unknown names are errors; otherwise they are passed over. Raises
     ValueError for a value of another type or out of range, and for a missing one without a default.

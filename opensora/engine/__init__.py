@@ -10,11 +10,14 @@ from opensora.engine.block import Block, Prefix, Weights
 from opensora.runtime import on_cpu
 
 Network = Callable[..., Any]
-"""`network(run, *inputs)` calls `run(block, prefix, *inputs)` for each of its blocks; see `opensora.engine.block.Run`."""
+"""`network(run, *inputs)` calls `run(block, prefix, *inputs)` for each of its blocks; see `block.Run`."""
 
 
 class Engine(Protocol):
-    """Runs networks. Inputs are arrays or tensors, which may lie in lists and tuples, or constants; outputs have `asnumpy()`."""
+    """Runs networks. Inputs are arrays, tensors, lists and tuples of them, or constants.
+
+    Outputs have `asnumpy()`.
+    """
 
     @property
     def name(self) -> str:
@@ -58,11 +61,14 @@ class Engine(Protocol):
         ...
 
     def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
-        """`function(weights, *inputs)` as a function of its inputs. What is compiled for it goes when it goes."""
+        """`function(weights, *inputs)` as a function of its inputs, which owns what is compiled for it."""
         ...
 
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> Any:
-        """A run that remembers its way for gradients; see `opensora.engine.mindspore.Tape`. ValueError for an engine without gradients."""
+        """A run that records blocks for gradients; see `opensora.engine.mindspore.Tape`.
+
+        Raises ValueError for an engine without gradients.
+        """
         ...
 
 
@@ -75,9 +81,10 @@ ENGINE_CHOICES = ("auto", *ENGINES)
 
 
 def open_engine(name: "str | Engine" = "mindspore", precision: str = "fp32") -> Engine:
-    """The engine of this name; one that is open already is returned as it is.
+    """The engine of this name; an engine is returned as it is.
 
-    Raises ValueError for one that is unknown or cannot compute in this precision, EngineError for one that is not there.
+    Raises ValueError for an unknown engine or one that cannot compute in this precision, EngineError for one
+    that is not installed.
     """
     if not isinstance(name, str):
         return name
@@ -100,9 +107,9 @@ def resolve_engine(name: str) -> str:
 
 
 def choose_engine(name: str = "auto", precision: str = "fp32") -> Engine:
-    """The engine for inference, one of ENGINE_CHOICES; where OpenVINO is missing or fails, MindSpore takes over.
+    """The engine for inference, one of ENGINE_CHOICES; "auto" is OpenVINO on a CPU.
 
-    "auto" is OpenVINO on a CPU. Raises ValueError as `open_engine` does.
+    Where OpenVINO is missing or fails, MindSpore takes over. Raises ValueError as `open_engine` does.
     """
     if name == "mindspore" or (name == "auto" and not on_cpu()):
         return open_engine("mindspore", precision)

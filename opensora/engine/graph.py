@@ -1,4 +1,4 @@
-"""OpenVINO graphs from functions written for tensors: `Node` stands for a tensor while its function is traced."""
+"""OpenVINO graphs from functions of tensors: `Node` stands for a tensor while its function is traced."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,13 +17,14 @@ _tracing: ContextVar[bool] = ContextVar("tracing", default=False)
 def openvino() -> Any:
     """The imported library. Raises ImportError where it is missing or cannot be loaded.
 
-    Its model converter, which the library imports by itself, reports every import to its maker, so it is kept out.
+    The library imports its model converter, which reports every import to the vendor: it is kept out.
     """
     if "openvino" in sys.modules:
         return sys.modules["openvino"]
     asleep = CONVERTER not in sys.modules
     if asleep:
-        sys.modules[CONVERTER] = None  # type: ignore[assignment]  # how Python marks a module that cannot be imported
+        # None marks a module that cannot be imported.
+        sys.modules[CONVERTER] = None  # type: ignore[assignment]
     try:
         import openvino as library
     finally:
@@ -145,7 +146,10 @@ def _integers(values: Iterable[int]) -> Any:
 
 
 def constant(value: Any, dtype: Any = None) -> Node:
-    """A number of the type `dtype`, or an array, whose memory the graph shares; a node is returned as it is."""
+    """A node for a number of type `dtype` or for an array, whose memory the graph shares.
+
+    A node is returned as it is.
+    """
     if isinstance(value, Node):
         return value
     if isinstance(value, np.ndarray):

@@ -1,8 +1,9 @@
 """Blocks on MindSpore: each is compiled once for all layers of one shape, and so is its gradient.
 
-A model's forward is written once as `run(block, prefix, *inputs)` calls. `Forward` only computes; `Tape` also remembers each
-block's inputs (and nothing else, unless it is told to keep more), so that `Tape.gradients` can walk back: a block's backward
-recomputes its forward (activation checkpointing, arXiv:1604.06174), and its compile time does not grow with depth.
+A model's forward is written once as `run(block, prefix, *inputs)` calls. `Forward` only computes. `Tape` also
+keeps each block's inputs, and no more unless told to, so that `Tape.gradients` can walk back. A block's
+backward recomputes its forward (activation checkpointing, arXiv:1604.06174). Compile time does not grow with
+depth.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ def set_jit(enabled: bool) -> None:
 
 
 class CompiledBlock:
-    """A block's function, its gradient and its recorded form, compiled where they are first used; see `Block`."""
+    """A block's function, gradient and recorded form, each compiled on first use; see `Block`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -47,9 +48,8 @@ class CompiledBlock:
     ) -> tuple[dict[str, Any], list[Any]]:
         if _settings["jit"]:
             if isinstance(output_gradient, tuple):
-                output_gradient = ms.mutable(
-                    output_gradient
-                )  # a plain tuple of tensors is compiled in, at every call
+                # A plain tuple of tensors would be compiled in as a constant, at every call.
+                output_gradient = ms.mutable(output_gradient)
             result = self._backward(output_gradient, ms.mutable(dict(weights)) if weights else (), *inputs)
             weight_gradients = dict(result[0]) if weights else {}
             tensors = iter(result[1:] if weights else result)
@@ -79,7 +79,10 @@ class CompiledBlock:
 
 
 def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same with weights one by one: beside a dict of them, the framework's recorded gradients of the inputs are zeros."""
+    """The same function with its weights one by one.
+
+    Next to a dict of weights, the gradients of the inputs that the framework records are zeros.
+    """
 
     def run(names: tuple[str, ...], *arguments: Any) -> Any:
         weights = {}
@@ -91,8 +94,10 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _copies(inputs: Sequence[Any]) -> dict[int, Any]:
-    """Copies of the tensors among the inputs, by place: of one object, the framework sums the gradients of all places in a record, and
-    knows the last of several records only.
+    """Copies of the tensors among the inputs, by place.
+
+    If an object stands in several places of a record, the framework sums its gradients; if it stands in
+    several records, the framework knows the last one only.
     """
     return {place: value.copy() for place, value in enumerate(inputs) if isinstance(value, ms.Tensor)}
 
@@ -135,7 +140,7 @@ class MindSpore:
     name = "mindspore"
 
     def __init__(self, precision: str = "fp32") -> None:
-        """precision: number format of the weights. Raises ValueError for one that the device has no kernels for."""
+        """precision: number format of the weights. Raises ValueError if the device has no kernels for it."""
         self.precision = precision
         self.device = device()
         self._dtype = compute_dtype(precision)
@@ -163,7 +168,7 @@ class MindSpore:
         return block(weights, *tree_map(as_tensor, inputs))
 
     def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
-        """Operators run one by one: compiled code would keep its working memory for as long as the process lives."""
+        """Operators run one by one: compiled code would keep its working memory until the process ends."""
         tensors = {name: as_tensor(value) for name, value in weights.items()}
         return lambda *inputs: function(tensors, *tree_map(as_tensor, inputs))
 
@@ -181,7 +186,10 @@ def as_tensor(value: Any) -> Any:
 
 
 class Forward:
-    """Runs blocks on sub-dicts of one weights dict; `run(block, prefix, *inputs)`, prefix "" for a block without weights."""
+    """Runs blocks on sub-dicts of one weights dict: `run(block, prefix, *inputs)`.
+
+    The prefix is "" for a block without weights.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -197,7 +205,7 @@ class Tape(Forward):
     """Runs blocks and remembers their inputs, for one walk back through `gradients`."""
 
     def __init__(self, weights: Weights, keeps: Container[Prefix] = ()) -> None:
-        """keeps: prefixes of the blocks that also keep what they compute, so that nothing of them is computed again."""
+        """keeps: prefixes of the blocks whose activations are saved, so that they are not computed again."""
         super().__init__(weights)
         self._keeps = keeps
         self._records: list[tuple[Pullback, Prefix, tuple[Any, ...], tuple[Any, ...]]] = []
@@ -221,10 +229,10 @@ class Tape(Forward):
     def gradients(
         self, outputs: Sequence[tuple[Any, Any]], wanted: Sequence[Any] = ()
     ) -> tuple[dict[str, Any], list[Any]]:
-        """Walk back from `outputs`, pairs of (a tensor that a block returned, the gradient of the loss by it).
+        """Walk back from `outputs`, pairs of a tensor that a block returned and the loss's gradient by it.
 
-        Returns (gradients by weight name, gradients of the `wanted` tensors, None where none flows). The tape is used up:
-        what it remembers of a block is freed as soon as its backward is done.
+        Returns the gradients by weight name, and those of the `wanted` tensors, None where none flows. The
+        tape is used up: a block's record is freed as soon as its backward is done.
         """
         by_tensor: dict[int, Any] = {}
         by_weight: dict[str, Any] = {}
@@ -254,7 +262,7 @@ class Tape(Forward):
         return by_weight, [by_tensor.get(id(tensor)) for tensor in wanted]
 
     def peek(self, outputs: Sequence[tuple[Any, Any]], blocks: int) -> dict[str, Any]:
-        """The gradients by the weights of the last `blocks` blocks alone, by name; the tape stays as it is."""
+        """The gradients of the weights of the last `blocks` blocks, by name; the tape stays as it is."""
         end = Tape(self.weights)
         end._records = self._records[-blocks:]
         return end.gradients(outputs)[0]

@@ -1,4 +1,7 @@
-"""The OpenVINO engine: inference of whole networks on CPUs, each compiled for its weights and the shapes of its inputs."""
+"""The OpenVINO engine: inference of whole networks on CPUs.
+
+A network is compiled for its weights and the shapes of its inputs.
+"""
 
 import os
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -32,7 +35,10 @@ class OpenVINO:
     device = "CPU"
 
     def __init__(self, precision: str = "fp32") -> None:
-        """Raises EngineError where the library is missing or broken, ValueError for a precision that the processor lacks."""
+        """precision: the format that the graphs compute in.
+
+        Raises EngineError if the library is missing or broken, ValueError if the processor lacks the format.
+        """
         if precision not in HINTS:
             raise ValueError(f"precision {precision!r} is not one of OpenVINO's: choose {' or '.join(HINTS)}")
         if precision == "bf16" and "BF16" not in capabilities():
@@ -81,7 +87,10 @@ class OpenVINO:
     def _program(
         self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...], weights: Weights | None = None
     ) -> Any:
-        """The output of a function of nodes, compiled for these inputs; key: what it is known by beside their shapes."""
+        """The output of a function of nodes, compiled for the shapes of these inputs.
+
+        key: what identifies the function among those compiled for the same shapes.
+        """
         inputs = tree_map(_host, inputs)
         key = key, _signature(inputs)
         if key not in self._programs:
@@ -150,7 +159,10 @@ class Program:
 
 
 def capabilities() -> list[str]:
-    """What the processor computes with, such as "FP32" and "BF16". Raises EngineError where OpenVINO is missing or broken."""
+    """The number formats that the processor computes in, such as "FP32" and "BF16".
+
+    Raises EngineError if OpenVINO is missing or broken.
+    """
     return list(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 

@@ -97,7 +97,7 @@ def read_recipe(sidecar: Path) -> Recipe | None:
 
 
 def sidecar_content(job: GenerateJob, recipe: Recipe, file: str, engine: str) -> dict[str, Any]:
-    """The whole sidecar of the result `file`. engine: what has computed it, in case the planned one failed."""
+    """The whole sidecar of the result `file`. engine: the one that computed it, after a possible failover."""
     paths = job.spec.paths
     parts = {
         "transformer": job.options.pretrained_ckpt or paths.transformer,

@@ -123,7 +123,7 @@ class Stages:
 
 
 def saved_latents(job: GenerateJob, video: PlannedVideo) -> np.ndarray:
-    """The latents (C, T, h, w) of a video that an earlier run saved. Raises ValueError, see `read_latents`."""
+    """The latents (C, T, h, w) that an earlier run saved. Raises ValueError, see `read_latents`."""
     size = video.recipe["num_frames"], video.recipe["height"], video.recipe["width"]
     return read_latents(video.latents, job.spec.latent_shape(size, bool(video.recipe.get("upstream"))))
 

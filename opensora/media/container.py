@@ -145,10 +145,10 @@ class VideoStream:
         yield from self.decode(None)
 
     def frames_before(self, latest: int, key_times: frozenset[int] | None) -> Iterator[Any]:
-        """Frames from a key frame that is presented at or before `latest`, in ticks, or from the file's start.
+        """Frames from a key frame presented at or before `latest`, in ticks, or from the file's start.
 
-        A seek lands where the container's index says, in some formats anywhere, and may lose count of the time:
-        where it landed is checked against `key_times`, unless the index is to be trusted (None).
+        A seek lands where the container's index says. Some formats land anywhere, or lose count of the time.
+        So the landing place is checked against `key_times`; None trusts the index.
         """
 
         def is_key(frame: Any) -> bool:

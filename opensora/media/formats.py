@@ -10,12 +10,12 @@ STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
 PICTURE_SUFFIXES = (".gif", ".webp", ".apng", *STILL_SUFFIXES)
 """Files that Pillow reads; all but .jpg may be animations."""
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
-"""What Pillow may take a picture for, whatever its suffix: other formats start programs or read other files."""
+"""The formats that Pillow may try, whatever a file's suffix: others start programs or read other files."""
 DEMUXERS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv", "ogg", "ivf", "dv", "yuv4mpegpipe"),
     *("h264", "hevc", "mpegvideo", "m4v", "obu"),
 )
-"""What FFmpeg may take a video for: a playlist, for one, would open other files."""
+"""The formats that FFmpeg may try: a playlist, for example, would open other files."""
 MAX_PIXELS = 2**26
 """Pixels of a frame or picture; a small file may claim any size."""
 VIDEO_SUFFIXES = (
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     """The videos and pictures in a folder, and with `recursive` in its subfolders, sorted by path.
 
-    Links are followed. Hidden files and folders, and contact sheets, are skipped; whatever else is left out is logged. Raises
-    ValueError if the folder does not exist or has no such file.
+    Links are followed. Hidden files and folders and contact sheets are skipped; other files that are skipped
+    are logged. Raises ValueError if the folder does not exist or has no videos or pictures.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -23,7 +23,7 @@ WIDE_GREY = ("I", "I;16", "I;16L", "I;16B")
 
 
 class PictureFacts(NamedTuple):
-    """What has to be known of a picture before it is read; height and width are those of the upright picture."""
+    """A picture's properties, known before it is read; height and width are those of the upright picture."""
 
     timeline: Timeline
     height: int
@@ -95,7 +95,7 @@ def _written(picture: Image.Image) -> tuple[int, Fraction] | None:
 def read_frames(
     path: Path, facts: PictureFacts, slots: Iterator[int], size: tuple[int, int] | None
 ) -> Iterator[np.ndarray]:
-    """Yield what the timeline's `slots`, in ascending order, show: uint8 (H, W, 3), resized to `size` if given."""
+    """Yield the frames at the timeline's `slots`, in ascending order: uint8 (H, W, 3), resized to `size`."""
 
     def convert(picture: Image.Image) -> np.ndarray:
         height, width = facts.orientation.size(facts.height, facts.width)

@@ -1,6 +1,7 @@
-"""Read videos, animations and pictures. Frames are numpy uint8 (T, H, W, 3), RGB, upright, at a constant rate.
+"""Read videos, animations and pictures.
 
-All functions count frames on the file's timeline (`timeline.py`), or with `fps` on the same time at that rate.
+Frames are numpy uint8 (T, H, W, 3), RGB, upright, at a constant rate. All functions count frames on the
+file's timeline (`timeline.py`); with `fps`, they count at that rate.
 """
 
 import time
@@ -93,9 +94,9 @@ def iter_frames(
 
 
 def frames_between(path: str | Path, start: int, end: int | None, fps: float | None = None) -> range:
-    """The frames at the rate `fps` that show frames `start` up to, not including, `end` of the file's own rate.
+    """The frames at rate `fps` that show frames `start` to `end` of the file's own rate, `end` excluded.
 
-    end: None is the end of the file. Raises ValueError that names a file that cannot be read.
+    end: None is the end of the file. Raises ValueError, with the file's name, if it cannot be read.
     """
     return _facts(Path(path)).timeline.between(start, end, fps)
 

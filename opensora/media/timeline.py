@@ -87,10 +87,10 @@ def from_times(
     declared: Sequence[Fraction],
     origin: Fraction = Fraction(0),
 ) -> Timeline:
-    """The timeline of frames that are presented at `times`, in seconds from `origin`, the last one up to `end`.
+    """The timeline of frames presented at `times`, in seconds from `origin`; the last frame ends at `end`.
 
-    tick: the resolution of the times. declared: rates that the file names. Raises ValueError for times that
-    no file has.
+    tick: the resolution of the times. declared: rates that the file states. Raises ValueError for times that
+    no intact file has.
     """
     times = np.unique(times)
     if end <= times[-1]:  # the last frame has no duration: as long as the one before

@@ -212,7 +212,7 @@ def _is_yuv(pixel_format: Any) -> bool:
 def read_frames(
     path: Path, facts: VideoFacts, slots: Iterator[int], size: tuple[int, int] | None
 ) -> Iterator[np.ndarray]:
-    """Yield what the timeline's `slots`, in ascending order, show: uint8 (H, W, 3), resized to `size` if given."""
+    """Yield the frames at the timeline's `slots`, in ascending order: uint8 (H, W, 3), resized to `size`."""
     first = next(slots, None)
     if first is None:
         return

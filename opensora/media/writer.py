@@ -77,7 +77,7 @@ def _write_webp(path: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def _delays(count: int, rate: Fraction, units: int) -> list[int]:
-    """Whole numbers of 1/units seconds that keep the rate on average: 24 fps are delays of 4, 4, 5, ... in GIF."""
+    """Delays in whole units of 1/units s that average to the rate: 24 fps in GIF gives 4, 4, 5, ..."""
     delays: list[int] = np.diff(np.rint(np.arange(count + 1) * float(units / rate))).astype(int).tolist()
     return delays
 

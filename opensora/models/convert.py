@@ -97,11 +97,12 @@ def _convert(source: Path, target: Path, how: Conversion, output: OutputFolder, 
 def _copy_base(
     kind: str, source: Path, target: Path, how: Conversion, output: OutputFolder, trained_with: Path | None
 ) -> None:
-    """Make a whole model folder: the parts of `how.base`, with the weights of `source` in place of its own."""
+    """Make a whole model folder from that of `how.base`, with `source` as the weights of its kind."""
     assert how.base is not None
     if target.suffix in SUFFIXES or kind not in PARTS:
         raise WeightsError(
-            f"--base makes a model folder of a {', '.join(PARTS)}: name a folder for --target, and such a --src"
+            "--base makes a model folder: name a folder for --target, and for --src weights of a "
+            f"{' or '.join(PARTS)}"
         )
     base = find_model(how.base, how.version)
     sources = {kind: source} if trained_with is None else {kind: source, "text_encoder": trained_with}

@@ -14,17 +14,26 @@ def silu(x: Any) -> Any:
 
 
 def sigmoid(x: Any) -> Any:
-    """Of a few numbers. A CPU's kernel is off by up to 1e-6 in float32, which the layers after it amplify; in float64 it is exact."""
+    """The sigmoid of a few numbers, exact on a CPU.
+
+    The CPU kernel is off by up to 1e-6 in float32, which later layers amplify, so it runs in float64.
+    """
     return ops.sigmoid(x.astype(ms.float64)).astype(x.dtype) if ON_CPU else ops.sigmoid(x)
 
 
 def log(x: Any) -> Any:
-    """On a CPU the last digit in float32 depends on how an execution is split among threads; in float64 it does not."""
+    """The natural logarithm, reproducible on a CPU.
+
+    The last digit of the CPU kernel depends on how threads split the work, so it runs in float64.
+    """
     return ops.log(x.astype(ms.float64)).astype(x.dtype) if ON_CPU else ops.log(x)
 
 
 def prelu(x: Any, slopes: Any) -> Any:
-    """Of images (N, C, H, W): x where it is positive, else x times its channel's slope (C,) (arXiv:1502.01852)."""
+    """PReLU (arXiv:1502.01852) of images (N, C, H, W): x if positive, else x times its channel's slope.
+
+    slopes (C,).
+    """
     return ops.relu(x) - ops.reshape(slopes, (1, -1, 1, 1)) * ops.relu(-x)
 
 
@@ -34,5 +43,5 @@ def leaky_relu(x: Any, slope: float) -> Any:
 
 
 def gelu(x: Any) -> Any:
-    """GELU in its tanh approximation (arXiv:1606.08415), written with a sigmoid: 1 + tanh(z) = 2 sigmoid(2 z)."""
+    """GELU in its tanh approximation (arXiv:1606.08415), where 1 + tanh(z) = 2 sigmoid(2 z)."""
     return x * ops.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x))

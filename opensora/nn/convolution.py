@@ -1,4 +1,7 @@
-"""Convolutions of frames-first videos (T*B, C, H, W), time outermost, so that a shift in time is a cheap slice of rows."""
+"""Convolutions of frames-first videos (T*B, C, H, W).
+
+Time is the outermost axis, so a shift in time is a cheap slice of rows.
+"""
 
 from typing import Any
 
@@ -8,7 +11,10 @@ ops = mindspore().ops
 
 
 Padding = tuple[int, int, int, int]
-"""Zeros at the top, bottom, left and right. `ops.pad` is no way to add them: the CPU kernel of its gradient can loop for ever."""
+"""Zeros at the top, bottom, left and right, which the convolution adds itself.
+
+`ops.pad` is not used: the CPU kernel of its gradient can loop for ever.
+"""
 SAME: Padding = (1, 1, 1, 1)
 NONE: Padding = (0, 0, 0, 0)
 
@@ -25,9 +31,10 @@ def _convolve(x: Any, weight: Any, stride: int, padding: Padding) -> Any:
 def causal_conv3d(
     x: Any, weight: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: Padding = SAME
 ) -> Any:
-    """3-D convolution that sees no later frame: the first frame is repeated before the video, and T becomes ceil(T / time_stride).
+    """Causal 3-D convolution: the first frame is repeated before the video, T becomes ceil(T / time_stride).
 
-    weight (out, in, taps, kh, kw). Computed as the sum over the time taps of 2-D convolutions, the faster form on a CPU.
+    weight (out, in, taps, kh, kw). Computed as a sum of 2-D convolutions over the time taps, which is faster
+    on a CPU.
     """
     kernel = ops.transpose(weight, (2, 0, 1, 3, 4))  # (taps, out, in, kh, kw)
     taps = kernel.shape[0]
@@ -48,7 +55,10 @@ def sum_over_taps(
     stride: int = 1,
     padding: Padding = SAME,
 ) -> Any:
-    """3-D convolution of a video that brings the frames before it along; kernel (taps, out, in, kh, kw), the weight with time first."""
+    """3-D convolution of a video that includes the frames before it, as a sum over the time taps.
+
+    kernel (taps, out, in, kh, kw) is the weight with time first.
+    """
     taps = kernel.shape[0]
     y = conv2d(time_tap(padded, batch, 0, taps, time_stride), kernel[0], bias, stride, padding)
     for tap in range(1, taps):

@@ -1,4 +1,7 @@
-"""The functions of `F` as nodes of an OpenVINO graph; `forms_mindspore` and the files that it names say what each computes."""
+"""The functions of `F` as nodes of an OpenVINO graph.
+
+Their docstrings are those of `forms_mindspore` and the files that it imports from.
+"""
 
 from collections.abc import Sequence
 from typing import Any

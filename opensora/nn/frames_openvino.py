@@ -10,7 +10,10 @@ from opensora.engine.graph import Node, constant, opset
 
 
 class FramesNode(Node):
-    """A video that models see as (T*B, C, H, W). It lies as (B, C, T, H, W), and stays so until an operator needs it otherwise."""
+    """A video that models see as (T*B, C, H, W).
+
+    The graph holds it as (B, C, T, H, W), until an operator needs the other layout.
+    """
 
     def __init__(self, video: Any) -> None:
         self.video = video

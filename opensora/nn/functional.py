@@ -6,7 +6,7 @@ from opensora.engine.graph import is_tracing
 
 
 class Functions:
-    """Finds a function by its name in `forms_openvino` while a graph for OpenVINO is traced, else in `forms_mindspore`."""
+    """Functions by name: from `forms_openvino` while a graph is traced, else from `forms_mindspore`."""
 
     __ms_class__ = True  # so that MindSpore's compiler asks the object for its attributes
 

@@ -24,14 +24,14 @@ def rms_norm(x: Any, weight: Any, eps: float = 1e-6) -> Any:
 
 
 def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps: float = 1e-6) -> Any:
-    """GroupNorm (arXiv:1803.08494) of frames-first videos (T*B, C, H, W), time outermost, pooled over time for each of `batch` videos.
+    """GroupNorm (arXiv:1803.08494) of frames-first videos (T*B, C, H, W), time outermost.
 
-    `batch` = T*B normalises every frame by itself.
+    Statistics are pooled over the frames of each of `batch` videos; `batch` = T*B gives each frame its own.
     """
     rows, channels, height, width = x.shape
     frames = rows // batch
     shape = (frames, batch, groups, channels // groups)
-    # A product with a vector of ones sums the pixels of every row several times faster than a mean does on a CPU.
+    # On a CPU, a product with a vector of ones is several times faster than a mean over each row's pixels.
     ones = ops.ones((height * width, 1), ms.float32) / (height * width)
     y = ops.reshape(x.astype(ms.float32), (rows * channels, height * width))
     mean = ops.mean(ops.reshape(ops.matmul(y, ones), shape), (0, 3), True)  # (1, B, groups, 1)
@@ -47,7 +47,10 @@ def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps
 
 
 def normalise_channels(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float = 1e-6) -> Any:
-    """(N, C, H, W) with known statistics: (x - mean) / sqrt(variance + eps) * weight + bias, all of them (C,) float32."""
+    """BatchNorm with known statistics: (x - mean) / sqrt(variance + eps) * weight + bias.
+
+    x (N, C, H, W); the others (C,) float32.
+    """
     return ops.BatchNorm(False, eps)(x, weight, bias, mean, variance)[0]
 
 
@@ -57,7 +60,10 @@ def _per_row(statistic: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _row_mean(x: Any) -> Any:
-    """(..., D) -> (..., 1). On a CPU a product with a vector of ones, whose gradient is several times faster than that of a mean."""
+    """The mean over the last axis: (..., D) -> (..., 1).
+
+    On a CPU it is a product with a vector of ones, whose gradient is several times faster than a mean's.
+    """
     width = x.shape[-1]
     if not ON_CPU:
         return ops.mean(x, -1, True)

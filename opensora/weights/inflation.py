@@ -53,8 +53,8 @@ def inflate(image: Arrays, expected: Mapping[str, tuple[int, ...]]) -> dict[str,
     if faults:
         more = f" and {len(faults) - NAMES_SHOWN} more" if len(faults) > NAMES_SHOWN else ""
         raise WeightsError(
-            f"the image autoencoder does not fit the video autoencoder's config.json ({'; '.join(faults[:NAMES_SHOWN])}{more}): "
-            "name another with --model_config"
+            "the image autoencoder does not fit the video autoencoder's config.json "
+            f"({'; '.join(faults[:NAMES_SHOWN])}{more}): name another with --model_config"
         )
     return weights
 

@@ -1,7 +1,7 @@
 """Read mutated files with every reader of the project: `make fuzz`, or `python -m tests.fuzz --help`.
 
-A fault is a traceback, an error that does not name the file, a crash, more than 60 s or more than 2 GiB. Each is
-printed with the command that repeats it. The exit code is 1 if there was one.
+A fault is a traceback, an error that does not name the file, a crash, more than 60 s or more than 2 GiB. Each
+fault is printed with the command that repeats it. The exit code is 1 if there was one.
 """
 
 import argparse

@@ -28,7 +28,7 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a case ended. `fault` is "" for a file that was read or refused with a sentence, else what happened."""
+    """How a case ended. `fault` is "" if the file was read or refused with a sentence, or what happened."""
 
     number: int
     reader: str

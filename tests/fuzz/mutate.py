@@ -1,4 +1,4 @@
-"""Mutations of a file's bytes, and of the values in JSON. A mutation is a function of the random generator."""
+"""Mutations of a file's bytes and of values in JSON, each a function of the random generator."""
 
 import json
 import random
@@ -19,8 +19,10 @@ NUMBERS = (
     b"0.5",
 )
 TOKENS = (
-    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"'", b",", b"\r", b"\n", b"\xe2\x80\xa8", b"\x0b", b"\x1b[2J",
-    b"<![", b"{", b"[" * 2000, b"}", b": ", b"&a [*a, *a]", b"!!python/name:x ", b"../", b"/etc/passwd", b"\xed\xa0\x80",
+    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"'", b",", b"\r", b"\n", b"\xe2\x80\xa8",
+    b"\x0b", b"\x1b[2J",
+    b"<![", b"{", b"[" * 2000, b"}", b": ", b"&a [*a, *a]", b"!!python/name:x ", b"../", b"/etc/passwd",
+    b"\xed\xa0\x80",
     b"\x7f" * 8, b"\xff" * 8, b"\x00" * 16, b"e5", b"- ", b"#", b"|", b"\t", b"=", b"\xc3",
 )  # fmt: skip
 
@@ -34,8 +36,9 @@ def _nested(depth: int) -> Any:
 
 VALUES: tuple[Callable[[], Any], ...] = (
     lambda: None, lambda: True, lambda: 0, lambda: -1, lambda: 1, lambda: 2**31, lambda: 10**9, lambda: 2**63,
-    lambda: 10**30, lambda: 0.5, lambda: -1e308, lambda: float("nan"), lambda: float("inf"), lambda: "", lambda: "24",
-    lambda: "../x", lambda: "a\x1b[2J\n\u202e", lambda: "\ud800", lambda: "x" * 5000, lambda: [], lambda: {},
+    lambda: 10**30, lambda: 0.5, lambda: -1e308, lambda: float("nan"), lambda: float("inf"),
+    lambda: "", lambda: "24", lambda: "../x", lambda: "a\x1b[2J\n\u202e", lambda: "\ud800",
+    lambda: "x" * 5000, lambda: [], lambda: {},
     lambda: [1] * 1000, lambda: [[]], lambda: {"a": {"b": 1}}, lambda: _nested(60), lambda: _nested(600),
     lambda: "F8_E4M3", lambda: "I64", lambda: "F64", lambda: "C64",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Every reader of files in the project, with a folder of small valid files for it.
 
-A reader takes the folder, of which one file is mutated. It may raise ValueError, with a sentence that names the
-file, and nothing else.
+A reader takes the folder, in which one file is mutated. It may only raise ValueError, with a sentence that
+names the file.
 """
 
 import io
@@ -382,8 +382,8 @@ READERS = {
     "quarantine": Reader(_write(quarantine_jsonl='{"path": "a", "reason": "b"}\n'), _read_quarantine),
     "measured": Reader(
         _write(
-            measured_jsonl='{"path": "a.mp4", "folder": "/x", "size": 3, "time": 4, "height": 32, "width": 48, '
-            '"fps": 24.0, "scenes": [[0, 5, 1.5]]}\n'
+            measured_jsonl='{"path": "a.mp4", "folder": "/x", "size": 3, "time": 4, "height": 32, '
+            '"width": 48, "fps": 24.0, "scenes": [[0, 5, 1.5]]}\n'
         ),
         _read_measured,
     ),

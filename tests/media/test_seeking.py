@@ -95,7 +95,7 @@ def test_a_long_mp4_is_not_read_through(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_transport_stream_without_times_is_read_in_order() -> None:
-    """Only the flag of the presentation time is cleared in each packet's header, and its bytes are stuffing."""
+    """In each packet's header the flag of the presentation time is cleared; its bytes become stuffing."""
     content = bytearray(write("timed.ts", 20, codec="mpeg2video", options={"bf": "0"}).read_bytes())
     patched = 0
     for begin in range(0, len(content), 188):

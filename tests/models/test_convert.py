@@ -193,10 +193,16 @@ def test_heads_of_lpips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "key", "value"),
     [
-        ("5x32x32", "num_layers", "two"), ("5x32x32", "sample_size", 4), ("5x32x32", "sample_size", [4, "4"]), ("5x32x32", "use_rope", 1),
-        ("5x32x32", "norm_eps", None), ("vae", "hidden_size_mult", 2), ("vae", "q_conv", ["CausalConv3d"]), ("text_encoder", "d_ff", 6.0),
+        ("5x32x32", "num_layers", "two"),
+        ("5x32x32", "sample_size", 4),
+        ("5x32x32", "sample_size", [4, "4"]),
+        ("5x32x32", "use_rope", 1),
+        ("5x32x32", "norm_eps", None),
+        ("vae", "hidden_size_mult", 2),
+        ("vae", "q_conv", ["CausalConv3d"]),
+        ("text_encoder", "d_ff", 6.0),
     ],
-)  # fmt: skip
+)
 def test_a_configuration_of_other_types(tmp_path: Path, part: str, key: str, value: object) -> None:
     config = json.loads((RELEASE / part / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))

@@ -191,8 +191,8 @@ class Cache:
         written = sorted(block for block in _written_blocks(self.folder) if block < count)
         if len(written) < count:
             raise ValueError(
-                f"the cache {self.folder} is incomplete, {count - len(written)} of {count} blocks are missing: "
-                "run its command again"
+                f"the cache {self.folder} is incomplete, {count - len(written)} of {count} blocks are "
+                "missing: run its command again"
             )
         self.items: list[Item] = []
         self.rejected: list[Item] = []

@@ -54,8 +54,8 @@ def embed_text(options: EmbedTextOptions, prompts: list[str] | None = None) -> N
     )
     if fingerprint.count == 1 and not any(True for _ in captions()):
         raise ValueError(
-            f"{options.data_file_path or options.prompt_path} has no caption under {options.caption_column!r}: "
-            "name the column with --caption_column"
+            f"{options.data_file_path or options.prompt_path} has no caption under "
+            f"{options.caption_column!r}: name the column with --caption_column"
         )
     writer = CacheWriter(options.output_path, fingerprint, options.dtype, options.rank, options.world_size)
     encoder: T5Encoder | None = None

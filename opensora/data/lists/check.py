@@ -159,7 +159,7 @@ def _describe(
 
 
 def _describe_captions(stream: Stream, indices: Sequence[int]) -> Iterator[str]:
-    """The captions of these items as a run reads them: how many are empty, cut off or without an embedding."""
+    """How many of these items' captions, as a run reads them, are empty, cut off or without an embedding."""
     faults: Counter[str] = Counter()
     examples: dict[str, str] = {}
     count = 0

@@ -177,7 +177,7 @@ def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) ->
 
 
 def _read_journal(journal: Path) -> dict[str, Measured]:
-    """The last measurement of each file. Lines that cannot be read are passed over: they are measured again."""
+    """The last measurement of each file. Unreadable lines are skipped, so their files are measured again."""
     known: dict[str, Measured] = {}
     for line in read_json_lines(journal):
         with suppress(ValueError):

@@ -91,8 +91,8 @@ class TextEmbeddings:
         for row in rows:
             if row.ndim != 2 or len(row) > self.length or row.shape[1] != rows[0].shape[1]:
                 raise ValueError(
-                    f"the cache {cache.folder} has an array of shape {list(row.shape)}, where embeddings of at "
-                    f"most {self.length} tokens belong: {REMEDY}"
+                    f"the cache {cache.folder} has an array of shape {list(row.shape)}, where embeddings "
+                    f"of at most {self.length} tokens belong: {REMEDY}"
                 )
         embeds = np.zeros((len(rows), self.length, rows[0].shape[1]), np.float32)
         mask = np.zeros((len(rows), self.length), np.int32)

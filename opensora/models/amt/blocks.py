@@ -1,7 +1,7 @@
 """The blocks of AMT, pure functions of their weights.
 
-A flow (B, 4, H, W) holds x and y, in pixels of its own size, of the motion from the wanted frame to the first
-frame and then to the second. Frames and their features are stacked on the batch axis: first those of the first
+A flow (B, 4, H, W) holds two motions, each as x and y in pixels of its own size: from the wanted frame to the
+first frame, then to the second. Frames and their features are stacked on the batch axis: those of the first
 frames, then those of the second.
 """
 
@@ -109,10 +109,10 @@ def context_features(w: Weights, x: Tensor) -> tuple[Tensor, ...]:
 
 @Block
 def correlate(w: Weights, features: Tensor, levels: int) -> tuple[Tensor, ...]:
-    """All products of the features (2B, C, h, w) of the first frame with those of the second, then the reverse.
+    """All products of the first frame's features with the second's, then the reverse; features (2B, C, h, w).
 
-    Each direction is a pyramid of `levels` tensors: at level i (B*h*w, 1, h / 2**i, w / 2**i), where the other
-    frame's features are averaged (RAFT, arXiv:2003.12039).
+    Each direction is a pyramid of `levels` tensors (RAFT, arXiv:2003.12039). At level i the other frame's
+    features are averaged, and the products are (B*h*w, 1, h / 2**i, w / 2**i).
     """
     batch = features.shape[0] // 2
     first, second = features[:batch], features[batch:]
@@ -141,11 +141,11 @@ def matrices(x: Tensor) -> Tensor:
 def look_up(
     w: Weights, flow: Tensor, time: Tensor, radius: int, reduction: int, *pyramids: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The correlations around the place to which a flow leads, (B, lookup_channels, h, w), and the flow there.
+    """The correlations (B, lookup_channels, h, w) around the place to which a flow leads, and the flow there.
 
-    flow: (B, 4, reduction * h, reduction * w), where the correlated features have the size (h, w). time:
-    (B, 1, 1, 1), between 0 and 1. A straight motion leads from one frame to the other as it leads there from
-    the wanted frame, but farther. The factors are those of the published weights, and exact in the middle.
+    flow: (B, 4, reduction * h, reduction * w) for correlated features of size (h, w). time: (B, 1, 1, 1),
+    between 0 and 1. Motion is taken as straight: that from the wanted frame is scaled up to that between the
+    two frames. The factors are those of the published weights, and exact in the middle.
     """
     if reduction > 1:
         flow = scaled(flow, 1, reduction) / reduction
@@ -196,8 +196,11 @@ def decoder(w: Weights, features: Tensor, pair: Tensor, flow: Tensor, side: int)
 def last_decoder(
     w: Weights, features: Tensor, pair: Tensor, flow: Tensor, side: int, num_flows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """At full size: flows to the first and to the second frame (B, 2n, H, W), masks (B, n, H, W), colours to be
-    added (B, 3n, H, W)."""
+    """The outputs at full size, for n = num_flows candidates.
+
+    They are the flows to the first and to the second frame (B, 2n, H, W), the masks (B, n, H, W) and the
+    colours to add (B, 3n, H, W).
+    """
     x = decode(w, F.concat((features, warp_pair(pair, flow), flow), 1), side)
     flow, n = 2 * scaled(flow, 2), num_flows
     flows0 = x[:, : 2 * n] + F.concat((flow[:, :2],) * n, 1)

@@ -11,7 +11,7 @@ from opensora.nn.tensor import Tensor
 
 @dataclass(frozen=True)
 class Posterior:
-    """The Gaussian over latents; `moments` (B, 2*C, T, H, W): mean, then log-variance as the network wrote them."""
+    """The Gaussian over latents. `moments` (B, 2*C, T, H, W): the network's mean, then its log-variance."""
 
     moments: Tensor
 
@@ -31,7 +31,10 @@ class Posterior:
         return sample(_functions(self.moments), self.moments, noise)
 
     def kl(self) -> Tensor:
-        """KL divergence to the unit Gaussian, summed over channels, time and height as the reference does: (B, W)."""
+        """KL divergence to the unit Gaussian: (B, W).
+
+        As in the reference, it is summed over channels, time and height.
+        """
         return _kl(_functions(self.moments), self.moments)
 
 

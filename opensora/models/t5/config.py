@@ -42,8 +42,8 @@ class T5Config:
         config = typed(cls, values, where)
         if config.feed_forward_proj != "gated-gelu":
             raise ValueError(
-                f"{where} says feed_forward_proj = {shown(config.feed_forward_proj)}, which is not supported: "
-                "use a T5 v1.1 encoder, which has 'gated-gelu'"
+                f"{where} says feed_forward_proj = {shown(config.feed_forward_proj)}, which is not "
+                "supported: use a T5 v1.1 encoder, which has 'gated-gelu'"
             )
         if config.relative_attention_max_distance <= config.relative_attention_num_buckets // 4:
             raise ValueError(

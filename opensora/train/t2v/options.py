@@ -25,7 +25,7 @@ class ModelOptions:
     ae_path: str | None = None
     """Folder of the autoencoder, or a model folder that has one; default: model_path/vae."""
     pretrained: str | None = None
-    """Initial weights: a run or checkpoint (its moving average), a file (t2v.pt), or "demo"; default: random."""
+    """Initial weights: run or checkpoint (its moving average), file (t2v.pt) or "demo"; default: random."""
     train_text_encoder: bool = False
     """Train the text encoder too, from random weights or those of the checkpoint in pretrained."""
     use_rope: bool | None = None

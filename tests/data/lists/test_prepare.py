@@ -158,7 +158,8 @@ def captions_in(lists):
         ("metadata.csv", 'video;caption\ra.png;a cat, 5" high\rsub/b.png;a "big" dog\r'),
         (
             "metadata.jsonl",
-            '{"file_name": "a.png", "text": "a cat, 5\\" high"}\n{"path": "sub/b.png", "cap": "a \\"big\\" dog"}',
+            '{"file_name": "a.png", "text": "a cat, 5\\" high"}\n'
+            '{"path": "sub/b.png", "cap": "a \\"big\\" dog"}',
         ),
     ],
 )
