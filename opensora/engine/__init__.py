@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Container, Mapping
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from opensora.engine.block import Block, Prefix, Weights
+from opensora.engine.tensor import Tensor
+from opensora.engine.tree import Tree
 from opensora.runtime import on_cpu
 
-Network = Callable[..., Any]
+if TYPE_CHECKING:
+    from opensora.engine.mindspore import Tape
+
+Network = Callable[..., Tree]
 """`network(run, *inputs)` calls `run(block, prefix, *inputs)` for each of its blocks; see `block.Run`."""
 
 
@@ -32,39 +37,39 @@ class Engine(Protocol):
         """ "CPU" or "Ascend"."""
         ...
 
-    def tensor(self, array: np.ndarray) -> Any:
+    def tensor(self, array: np.ndarray) -> Tensor:
         """The array as one of the engine's tensors, whose memory it may share."""
         ...
 
-    def input(self, array: np.ndarray) -> Any:
+    def input(self, array: np.ndarray) -> Tensor:
         """A float32 array as an input for networks, in the engine's precision."""
         ...
 
-    def output(self, tensor: Any) -> np.ndarray:
+    def output(self, tensor: Tensor) -> np.ndarray:
         """A network's output as a float32 array."""
         ...
 
-    def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+    def weights(self, arrays: Mapping[str, np.ndarray]) -> Weights:
         """All of a model's weights as the engine keeps them, in memory or ready to be read."""
         ...
 
-    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Weights:
         """Weights that the engine takes from `arrays` for each block when it runs, and lets go after it."""
         ...
 
-    def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
+    def run(self, network: Network, weights: Weights, *inputs: Tree) -> Tree:
         """The output of a network."""
         ...
 
-    def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
+    def call(self, block: Block, weights: Weights, *inputs: Tree) -> Tree:
         """The output of a block whose weights change from call to call."""
         ...
 
-    def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
+    def bind(self, function: Callable[..., Tree], weights: Weights) -> Callable[..., Tree]:
         """`function(weights, *inputs)` as a function of its inputs, which owns what is compiled for it."""
         ...
 
-    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> Any:
+    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         """A run that records blocks for gradients; see `opensora.engine.mindspore.Tape`.
 
         Raises ValueError for an engine without gradients.

@@ -6,29 +6,34 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from opensora.engine.tensor import Tensor
+from opensora.engine.tree import Tree
+
 if TYPE_CHECKING:
     from opensora.engine.mindspore import CompiledBlock
 
-Weights = Mapping[str, Any]
+Weights = Mapping[str, Tensor]
 Prefix = str | tuple[str, ...]
-Gradients = tuple[dict[str, Any], list[Any]]
+Gradients = tuple[dict[str, Tensor], list[Tensor | None]]
 """Gradients of a block's weights by name, and of its inputs with None for constants."""
-Pullback = Callable[[Any], Gradients]
+Pullback = Callable[[Tree], Gradients]
 """From the gradient of a block's output to those of its weights and inputs."""
 
 
 class Differentiable(Protocol):
     """What a tape can record: a `Block`, or a map between devices, which is not compiled."""
 
-    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+    def __call__(self, weights: Weights, *inputs: Tree) -> Tree:
         """The output: a tensor, or a tuple of tensors."""
         ...
 
-    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> Gradients:
+    def gradient(self, weights: Weights, inputs: tuple[Tree, ...], output_gradient: Tree) -> Gradients:
         """The gradients, given that of the output; the forward may be computed again."""
         ...
 
-    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+    def with_saved_activations(self, weights: Weights, *inputs: Tree) -> tuple[Tree, Pullback]:
         """The output, and its pullback, which does not compute the forward again."""
         ...
 
@@ -42,7 +47,7 @@ class Block:
     inference only takes `function`.
     """
 
-    def __init__(self, function: Callable[..., Any], unused: str | None = None) -> None:
+    def __init__(self, function: Callable[..., Tree], unused: str | None = None) -> None:
         """unused: what the names of weights begin with that lie among the block's and are not read; they get
         no gradient.
         """
@@ -61,14 +66,14 @@ class Block:
 
         return CompiledBlock(self.function)
 
-    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+    def __call__(self, weights: Weights, *inputs: Tree) -> Tree:
         return self._compiled(self.own(weights), *inputs)
 
-    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any) -> Gradients:
+    def gradient(self, weights: Weights, inputs: tuple[Tree, ...], output_gradient: Tree) -> Gradients:
         """The gradients, given that of the output; the forward is computed again."""
         return self._compiled.gradient(self.own(weights), inputs, output_gradient)
 
-    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+    def with_saved_activations(self, weights: Weights, *inputs: Tree) -> tuple[Tree, Pullback]:
         """The output, and its pullback from saved activations: no second forward, but more memory.
 
         The framework's records are a stack: of several, the last pullback must be called first, and each
@@ -80,16 +85,16 @@ class Block:
 class Run(Protocol):
     """Runs the blocks of a network, each on its own part of the network's weights."""
 
-    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Tree) -> Tree:
         """The block's output; its weights are those below `prefix`, see `subset`."""
         ...
 
-    def tensor(self, array: Any) -> Any:
+    def tensor(self, array: np.ndarray) -> Tensor:
         """A numpy array, such as a table of positions, as an input for blocks."""
         ...
 
 
-def subset(weights: Weights, prefix: Prefix) -> dict[str, Any]:
+def subset(weights: Weights, prefix: Prefix) -> dict[str, Tensor]:
     """The weights below `prefix`, by the rest of their names; "" gives none (for blocks without weights).
 
     A tuple gives all weights whose names begin with one of its strings, by their whole names (for what has no

@@ -4,14 +4,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 import numpy as np
 
 from opensora.engine.block import Block, Differentiable, Prefix, Weights, names_below
+from opensora.engine.tree import Tree
 
 CONVERTER = "openvino.tools.ovc"
 _tracing: ContextVar[bool] = ContextVar("tracing", default=False)
+
+Operator: TypeAlias = Any
+"""An operator of the graph; the library has no type information."""
+Output: TypeAlias = Any
+"""An output of an operator."""
 
 
 def openvino() -> Any:
@@ -52,10 +58,14 @@ def tracing() -> Iterator[None]:
         _tracing.reset(token)
 
 
+Operand: TypeAlias = Union["Node", np.ndarray, float]
+Index: TypeAlias = int | slice | tuple[int | slice, ...]
+
+
 class Node:
     """A tensor of the graph, with the attributes and operators that models use of a MindSpore tensor."""
 
-    def __init__(self, output: Any) -> None:
+    def __init__(self, output: Output) -> None:
         self.output = output
 
     @property
@@ -73,40 +83,42 @@ class Node:
     def astype(self, dtype: Any) -> "Node":
         return self if self.dtype == dtype else self.map(lambda x: opset().convert(x, dtype.to_string()))
 
-    def map(self, function: Callable[[Any], Any]) -> "Node":
+    def map(self, function: Callable[[Output], Operator]) -> "Node":
         """The result of an operator that works number by number."""
         return Node(function(self.output).output(0))
 
-    def combine(self, function: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> "Node":
+    def combine(
+        self, function: Callable[[Output, Output], Operator], other: Operand, swapped: bool = False
+    ) -> "Node":
         """The result of an operator that works number by number on two tensors, which broadcast."""
         pair = self.output, constant(other, self.dtype).output
         return Node(function(*(reversed(pair) if swapped else pair)).output(0))
 
-    def __add__(self, other: Any) -> "Node":
+    def __add__(self, other: Operand) -> "Node":
         return self.combine(opset().add, other)
 
-    def __radd__(self, other: Any) -> "Node":
+    def __radd__(self, other: Operand) -> "Node":
         return self.combine(opset().add, other, swapped=True)
 
-    def __sub__(self, other: Any) -> "Node":
+    def __sub__(self, other: Operand) -> "Node":
         return self.combine(opset().subtract, other)
 
-    def __rsub__(self, other: Any) -> "Node":
+    def __rsub__(self, other: Operand) -> "Node":
         return self.combine(opset().subtract, other, swapped=True)
 
-    def __mul__(self, other: Any) -> "Node":
+    def __mul__(self, other: Operand) -> "Node":
         return self.combine(opset().multiply, other)
 
-    def __rmul__(self, other: Any) -> "Node":
+    def __rmul__(self, other: Operand) -> "Node":
         return self.combine(opset().multiply, other, swapped=True)
 
-    def __truediv__(self, other: Any) -> "Node":
+    def __truediv__(self, other: Operand) -> "Node":
         return self.combine(opset().divide, other)
 
     def __neg__(self) -> "Node":
         return self.map(opset().negative)
 
-    def __ne__(self, other: Any) -> "Node":  # type: ignore[override]  # as tensors do
+    def __ne__(self, other: Operand) -> "Node":  # type: ignore[override]  # as tensors do
         return self.combine(opset().not_equal, other)
 
     __hash__ = object.__hash__
@@ -114,7 +126,7 @@ class Node:
     def __iter__(self) -> Iterator["Node"]:
         return (self[i] for i in range(self.shape[0]))
 
-    def __getitem__(self, index: Any) -> "Node":
+    def __getitem__(self, index: Index) -> "Node":
         """Slices with positive steps and numbers, for the first axes."""
         items = index if isinstance(index, tuple) else (index,)
         starts, stops, steps, numbers = [], [], [], []
@@ -127,7 +139,7 @@ class Node:
             if isinstance(item, int):
                 numbers.append(axis)
         part = self._slice(starts, stops, steps)
-        return Node(opset().squeeze(part.output, _integers(numbers)).output(0)) if numbers else part
+        return Node(opset().squeeze(part.output, integers(numbers)).output(0)) if numbers else part
 
     def _slice(self, starts: list[int], stops: list[int], steps: list[int]) -> "Node":
         axes = [
@@ -137,15 +149,16 @@ class Node:
         ]
         if not axes:
             return self
-        bounds = (_integers([values[i] for i in axes]) for values in (starts, stops, steps))
-        return Node(opset().slice(self.output, *bounds, _integers(axes)).output(0))
+        bounds = (integers([values[i] for i in axes]) for values in (starts, stops, steps))
+        return Node(opset().slice(self.output, *bounds, integers(axes)).output(0))
 
 
-def _integers(values: Iterable[int]) -> Any:
+def integers(values: Iterable[int]) -> Operator:
+    """These numbers, such as a shape or axes, as an argument of operators."""
     return opset().constant(np.array(list(values), np.int64))
 
 
-def constant(value: Any, dtype: Any = None) -> Node:
+def constant(value: Operand, dtype: Any = None) -> Node:
     """A node for a number of type `dtype` or for an array, whose memory the graph shares.
 
     A node is returned as it is.
@@ -182,7 +195,7 @@ class Trace:
         self._weights = weights
         self._constants: dict[str, Node] = {}
 
-    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Tree) -> Tree:
         assert isinstance(block, Block)  # maps between devices are MindSpore's
         return block.function(Constants(names_below(self._weights, prefix), self._constant), *inputs)
 

@@ -8,17 +8,19 @@ depth.
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from opensora.engine import Network
-from opensora.engine.block import Block, Differentiable, Prefix, Pullback, Weights, subset
-from opensora.engine.tree import tree_map
+from opensora.engine.block import Block, Differentiable, Gradients, Prefix, Pullback, Weights, subset
+from opensora.engine.tensor import Tensor
+from opensora.engine.tree import Tree, tree_map
 from opensora.engine.weights import OnDemand
 from opensora.runtime import compute_dtype, device, mindspore
 
 ms = mindspore()
+K = TypeVar("K")
 
 _settings = {"jit": True}
 
@@ -31,21 +33,19 @@ def set_jit(enabled: bool) -> None:
 class CompiledBlock:
     """A block's function, gradient and recorded form, each compiled on first use; see `Block`."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Tree]) -> None:
         self.function = function
         self._forward = ms.jit(function)
         self._backward = ms.jit(_backward_of(function))
         self._one_by_one = _one_by_one(function)
         self._recorded = ms.jit(self._one_by_one)
 
-    def __call__(self, weights: Weights, *inputs: Any) -> Any:
+    def __call__(self, weights: Weights, *inputs: Tree) -> Tree:
         if not _settings["jit"]:
             return self.function(weights, *inputs)
         return self._forward(ms.mutable(dict(weights)) if weights else (), *inputs)
 
-    def gradient(
-        self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
-    ) -> tuple[dict[str, Any], list[Any]]:
+    def gradient(self, weights: Weights, inputs: tuple[Tree, ...], output_gradient: Tree) -> Gradients:
         if _settings["jit"]:
             if isinstance(output_gradient, tuple):
                 # A plain tuple of tensors would be compiled in as a constant, at every call.
@@ -59,16 +59,16 @@ class CompiledBlock:
             tensors = iter(result[len(weights) :])
         return weight_gradients, [next(tensors) if isinstance(value, ms.Tensor) else None for value in inputs]
 
-    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Any, Pullback]:
+    def with_saved_activations(self, weights: Weights, *inputs: Tree) -> tuple[Tree, Pullback]:
         names, copies = tuple(weights), _copies(inputs)
         function = self._recorded if _settings["jit"] else self._one_by_one
 
-        def flat(*tensors: Any) -> Any:
+        def flat(*tensors: Tensor) -> Tree:
             return function(names, *tensors[: len(names)], *_filled(inputs, copies, tensors[len(names) :]))
 
         output, pull = ms.vjp(flat, *weights.values(), *copies.values())
 
-        def pullback(output_gradient: Any) -> tuple[dict[str, Any], list[Any]]:
+        def pullback(output_gradient: Tree) -> Gradients:
             result = pull(*output_gradient) if isinstance(output_gradient, tuple) else pull(output_gradient)
             result = result if isinstance(result, tuple) else (result,)
             return dict(zip(names, result, strict=False)), _filled(
@@ -78,13 +78,13 @@ class CompiledBlock:
         return output, pullback
 
 
-def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+def _one_by_one(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """The same function with its weights one by one.
 
     Next to a dict of weights, the gradients of the inputs that the framework records are zeros.
     """
 
-    def run(names: tuple[str, ...], *arguments: Any) -> Any:
+    def run(names: tuple[str, ...], *arguments: Tree) -> Tree:
         weights = {}
         for i, name in enumerate(names):
             weights[name] = arguments[i]
@@ -93,7 +93,7 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _copies(inputs: Sequence[Any]) -> dict[int, Any]:
+def _copies(inputs: Sequence[Tree]) -> dict[int, Tensor]:
     """Copies of the tensors among the inputs, by place.
 
     If an object stands in several places of a record, the framework sums its gradients; if it stands in
@@ -102,7 +102,7 @@ def _copies(inputs: Sequence[Any]) -> dict[int, Any]:
     return {place: value.copy() for place, value in enumerate(inputs) if isinstance(value, ms.Tensor)}
 
 
-def _filled(inputs: Sequence[Any], places: Iterable[int], tensors: Sequence[Any]) -> list[Any]:
+def _filled(inputs: Sequence[Tree], places: Iterable[int], tensors: Sequence[Tensor]) -> list[Tree]:
     """The inputs with tensors in these places."""
     values = list(inputs)
     for place, tensor in zip(places, tensors, strict=True):
@@ -110,8 +110,8 @@ def _filled(inputs: Sequence[Any], places: Iterable[int], tensors: Sequence[Any]
     return values
 
 
-def _backward_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    def backward(output_gradient: Any, weights: Any, *inputs: Any) -> Any:
+def _backward_of(function: Callable[..., Tree]) -> Callable[..., Tree]:
+    def backward(output_gradient: Tree, weights: Weights, *inputs: Tree) -> tuple[Tensor, ...]:
         return ms.ops.GradOperation(get_all=True, sens_param=True)(function)(
             weights, *inputs, output_gradient
         )
@@ -120,11 +120,11 @@ def _backward_of(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _eager_gradient(
-    function: Callable[..., Any], weights: Weights, inputs: tuple[Any, ...], output_gradient: Any
-) -> tuple[Any, ...]:
+    function: Callable[..., Tree], weights: Weights, inputs: tuple[Tree, ...], output_gradient: Tree
+) -> tuple[Tensor, ...]:
     names, copies = list(weights), _copies(inputs)
 
-    def flat(*tensors: Any) -> Any:
+    def flat(*tensors: Tensor) -> Tree:
         return function(
             dict(zip(names, tensors, strict=False)), *_filled(inputs, copies, tensors[len(names) :])
         )
@@ -145,29 +145,29 @@ class MindSpore:
         self.device = device()
         self._dtype = compute_dtype(precision)
 
-    def tensor(self, array: np.ndarray) -> Any:
+    def tensor(self, array: np.ndarray) -> Tensor:
         return ms.Tensor.from_numpy(array)
 
-    def input(self, array: np.ndarray) -> Any:
+    def input(self, array: np.ndarray) -> Tensor:
         return self._cast(np.ascontiguousarray(array))
 
-    def output(self, tensor: Any) -> np.ndarray:
+    def output(self, tensor: Tensor) -> np.ndarray:
         return np.asarray(tensor.astype(ms.float32).asnumpy())
 
-    def weights(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def weights(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Tensors that share the arrays' memory, so that nothing is held twice."""
         return {name: self._cast(arrays[name]) for name in arrays}
 
     def on_demand(self, arrays: Mapping[str, np.ndarray]) -> OnDemand:
         return OnDemand(arrays, self._cast)
 
-    def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
+    def run(self, network: Network, weights: Weights, *inputs: Tree) -> Tree:
         return network(Forward(weights), *tree_map(as_tensor, inputs))
 
-    def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
+    def call(self, block: Block, weights: Weights, *inputs: Tree) -> Tree:
         return block(weights, *tree_map(as_tensor, inputs))
 
-    def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
+    def bind(self, function: Callable[..., Tree], weights: Weights) -> Callable[..., Tree]:
         """Operators run one by one: compiled code would keep its working memory until the process ends."""
         tensors = {name: as_tensor(value) for name, value in weights.items()}
         return lambda *inputs: function(tensors, *tree_map(as_tensor, inputs))
@@ -175,12 +175,12 @@ class MindSpore:
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         return Tape(weights, saved)
 
-    def _cast(self, array: np.ndarray) -> Any:
+    def _cast(self, array: np.ndarray) -> Tensor:
         tensor = ms.Tensor.from_numpy(array)
         return tensor if tensor.dtype == self._dtype else tensor.astype(self._dtype)
 
 
-def as_tensor(value: Any) -> Any:
+def as_tensor(value: Tree) -> Tree:
     """Arrays as tensors; everything else as it is."""
     return ms.Tensor.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
 
@@ -194,10 +194,10 @@ class Forward:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Tree) -> Tree:
         return block(subset(self.weights, prefix), *inputs)
 
-    def tensor(self, array: np.ndarray) -> Any:
+    def tensor(self, array: np.ndarray) -> Tensor:
         return ms.Tensor(array)
 
 
@@ -208,9 +208,9 @@ class Tape(Forward):
         """keeps: prefixes of the blocks whose activations are saved, so that they are not computed again."""
         super().__init__(weights)
         self._keeps = keeps
-        self._records: list[tuple[Pullback, Prefix, tuple[Any, ...], tuple[Any, ...]]] = []
+        self._records: list[tuple[Pullback, Prefix, tuple[Tree, ...], tuple[Tensor, ...]]] = []
 
-    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Tree) -> Tree:
         if prefix in self._keeps:
             output, pullback = block.with_saved_activations(subset(self.weights, prefix), *inputs)
         else:
@@ -222,20 +222,18 @@ class Tape(Forward):
         return output
 
     def _recomputed(
-        self, block: Differentiable, prefix: Prefix, inputs: tuple[Any, ...], output_gradient: Any
-    ) -> tuple[dict[str, Any], list[Any]]:
+        self, block: Differentiable, prefix: Prefix, inputs: tuple[Tree, ...], output_gradient: Tree
+    ) -> Gradients:
         return block.gradient(subset(self.weights, prefix), inputs, output_gradient)
 
-    def gradients(
-        self, outputs: Sequence[tuple[Any, Any]], wanted: Sequence[Any] = ()
-    ) -> tuple[dict[str, Any], list[Any]]:
+    def gradients(self, outputs: Sequence[tuple[Tensor, Tensor]], wanted: Sequence[Tensor] = ()) -> Gradients:
         """Walk back from `outputs`, pairs of a tensor that a block returned and the loss's gradient by it.
 
         Returns the gradients by weight name, and those of the `wanted` tensors, None where none flows. The
         tape is used up: a block's record is freed as soon as its backward is done.
         """
-        by_tensor: dict[int, Any] = {}
-        by_weight: dict[str, Any] = {}
+        by_tensor: dict[int, Tensor] = {}
+        by_weight: dict[str, Tensor] = {}
         for tensor, gradient in outputs:
             _accumulate(by_tensor, id(tensor), gradient)
         keep = {id(tensor) for tensor in wanted}
@@ -261,12 +259,12 @@ class Tape(Forward):
                     _accumulate(by_tensor, id(tensor), gradient)
         return by_weight, [by_tensor.get(id(tensor)) for tensor in wanted]
 
-    def peek(self, outputs: Sequence[tuple[Any, Any]], blocks: int) -> dict[str, Any]:
+    def peek(self, outputs: Sequence[tuple[Tensor, Tensor]], blocks: int) -> dict[str, Tensor]:
         """The gradients of the weights of the last `blocks` blocks, by name; the tape stays as it is."""
         end = Tape(self.weights)
         end._records = self._records[-blocks:]
         return end.gradients(outputs)[0]
 
 
-def _accumulate(gradients: dict[Any, Any], key: Any, gradient: Any) -> None:
+def _accumulate(gradients: dict[K, Tensor], key: K, gradient: Tensor) -> None:
     gradients[key] = gradients[key] + gradient if key in gradients else gradient

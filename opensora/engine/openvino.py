@@ -4,18 +4,19 @@ A network is compiled for its weights and the shapes of its inputs.
 """
 
 import os
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from opensora.engine import EngineError, Network
 from opensora.engine.block import Block, Differentiable, Prefix, Weights, as_array, subset
-from opensora.engine.graph import Node, Trace, constant, openvino, opset, tracing
-from opensora.engine.tree import filled, leaves, tree_map
+from opensora.engine.graph import Node, Operator, Trace, constant, openvino, opset, tracing
+from opensora.engine.tensor import Tensor
+from opensora.engine.tree import Tree, filled, leaves, tree_map
 from opensora.engine.weights import OnDemand
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -47,7 +48,7 @@ class OpenVINO:
             )
         _core()
         self.precision = precision
-        self._programs: dict[Any, Program] = {}
+        self._programs: dict[Hashable, Program] = {}
 
     def tensor(self, array: np.ndarray) -> Array:
         return array.view(Array)
@@ -55,17 +56,17 @@ class OpenVINO:
     def input(self, array: np.ndarray) -> np.ndarray:
         return array
 
-    def output(self, tensor: Any) -> np.ndarray:
+    def output(self, tensor: Tensor) -> np.ndarray:
         return np.asarray(as_array(tensor))
 
-    def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+    def weights(self, arrays: Mapping[str, np.ndarray]) -> Weights:
         """Arrays that lie in files stay there; graphs share their memory."""
         return arrays.shared() if hasattr(arrays, "shared") else dict(arrays)
 
-    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Weights:
         return OnDemand(arrays, np.asarray)
 
-    def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
+    def run(self, network: Network, weights: Weights, *inputs: Tree) -> Tree:
         if isinstance(weights, OnDemand):
             return network(BlockByBlock(self, weights), *inputs)
         # The program holds the weights, so that no other object gets their id.
@@ -73,20 +74,24 @@ class OpenVINO:
             (network, id(weights)), partial(_with_constants, network, weights), inputs, weights
         )
 
-    def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
+    def call(self, block: Block, weights: Weights, *inputs: Tree) -> Tree:
         own = block.own(weights)
         names = tuple(own)
         return self._program(
             (block, names), partial(_with_inputs, block, names), (tuple(own.values()), *inputs)
         )
 
-    def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
+    def bind(self, function: Callable[..., Tree], weights: Weights) -> Callable[..., Tree]:
         alone = OpenVINO(self.precision)
         return lambda *inputs: alone._program((), partial(_with_weights, function, weights), inputs)
 
     def _program(
-        self, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...], weights: Weights | None = None
-    ) -> Any:
+        self,
+        key: Hashable,
+        function: Callable[..., Tree],
+        inputs: tuple[Tree, ...],
+        weights: Weights | None = None,
+    ) -> Tree:
         """The output of a function of nodes, compiled for the shapes of these inputs.
 
         key: what identifies the function among those compiled for the same shapes.
@@ -100,7 +105,7 @@ class OpenVINO:
                 weights.drop_pages()  # the program has its own copies in the order that its operators want
         return self._programs[key](inputs)
 
-    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> Any:
+    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> NoReturn:
         raise ValueError("the engine openvino has no gradients: load the model with engine='mindspore'")
 
 
@@ -110,30 +115,30 @@ class BlockByBlock:
     def __init__(self, engine: OpenVINO, weights: Weights) -> None:
         self._engine, self._weights = engine, weights
 
-    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Any) -> Any:
+    def __call__(self, block: Differentiable, prefix: Prefix, *inputs: Tree) -> Tree:
         assert isinstance(block, Block)  # maps between devices are MindSpore's
         return self._engine.call(block, subset(self._weights, prefix), *inputs)
 
-    def tensor(self, array: np.ndarray) -> Any:
+    def tensor(self, array: np.ndarray) -> np.ndarray:
         return array
 
 
-def _with_constants(network: Network, weights: Weights, *inputs: Any) -> Any:
+def _with_constants(network: Network, weights: Weights, *inputs: Tree) -> Tree:
     return network(Trace(weights), *inputs)
 
 
-def _with_weights(function: Callable[..., Any], weights: Weights, *inputs: Any) -> Any:
+def _with_weights(function: Callable[..., Tree], weights: Weights, *inputs: Tree) -> Tree:
     return function({name: constant(as_array(value)) for name, value in weights.items()}, *inputs)
 
 
-def _with_inputs(block: Block, names: tuple[str, ...], weights: tuple[Any, ...], *inputs: Any) -> Any:
+def _with_inputs(block: Block, names: tuple[str, ...], weights: tuple[Node, ...], *inputs: Tree) -> Tree:
     return block.function(dict(zip(names, weights, strict=True)), *inputs)
 
 
 class Program:
     """A compiled graph."""
 
-    def __init__(self, function: Callable[..., Any], inputs: tuple[Any, ...], precision: str) -> None:
+    def __init__(self, function: Callable[..., Tree], inputs: tuple[Tree, ...], precision: str) -> None:
         self.function = function
         with tracing():
             parameters = [opset().parameter(array.shape, array.dtype) for array in leaves(inputs, _is_leaf)]
@@ -147,7 +152,7 @@ class Program:
         self._count = len(results)
         self._lock = Lock()
 
-    def __call__(self, inputs: tuple[Any, ...]) -> Any:
+    def __call__(self, inputs: tuple[Tree, ...]) -> Any:
         with self._lock, _as_engine_error("OpenVINO failed"):
             for place, array in enumerate(leaves(inputs, _is_leaf)):
                 self._request.set_input_tensor(place, openvino().Tensor(array, shared_memory=True))
@@ -190,14 +195,14 @@ def _settings(precision: str) -> dict[str, Any]:
     }
 
 
-def multiply_once(size: int) -> Callable[[], Any]:
+def multiply_once(size: int) -> Callable[[], Tree]:
     """A product of two square matrices, compiled, for `measure_rates`."""
     square = np.ones((size, size), np.float32)
     multiply = partial(opset().matmul, transpose_a=False, transpose_b=True)
     return _once(lambda x: multiply(x.output, constant(square).output), square)
 
 
-def convolve_once(channels: int, frames: int, side: int) -> Callable[[], Any]:
+def convolve_once(channels: int, frames: int, side: int) -> Callable[[], Tree]:
     """A 3-D convolution that keeps height and width, compiled, for `measure_rates`."""
     kernel = np.ones((channels, channels, 3, 3, 3), np.float32)
     ones, pads = [1, 1, 1], [0, 1, 1]
@@ -206,7 +211,7 @@ def convolve_once(channels: int, frames: int, side: int) -> Callable[[], Any]:
     return _once(lambda x: convolve(x.output, constant(kernel).output), video)
 
 
-def _once(operator: Callable[[Node], Any], array: np.ndarray) -> Callable[[], Any]:
+def _once(operator: Callable[[Node], Operator], array: np.ndarray) -> Callable[[], Tree]:
     with _as_engine_error("OpenVINO failed"):
         program = Program(lambda x: Node(operator(x).output(0)), (array,), "fp32")
     return partial(program, (array,))
@@ -225,5 +230,5 @@ def _is_leaf(value: Any) -> bool:
     return isinstance(value, np.ndarray | Node)
 
 
-def _signature(value: Any) -> Any:
+def _signature(value: Tree) -> Hashable:
     return tree_map(lambda item: (item.shape, item.dtype.str) if _is_leaf(item) else item, value)

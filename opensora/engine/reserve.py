@@ -3,14 +3,19 @@
 import logging
 import sys
 from collections.abc import Callable, Container, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from opensora.engine import Engine, EngineError, Network, open_engine
 from opensora.engine.block import Block, Prefix, Weights, as_array
+from opensora.engine.tensor import Tensor
+from opensora.engine.tree import Tree
 from opensora.engine.weights import OnDemand
 from opensora.runtime import set_device
+
+if TYPE_CHECKING:
+    from opensora.engine.mindspore import Tape
 
 log = logging.getLogger(__name__)
 
@@ -41,25 +46,25 @@ class WithReserve:
     def device(self) -> str:
         return self._engine.device
 
-    def tensor(self, array: np.ndarray) -> Any:
+    def tensor(self, array: np.ndarray) -> Tensor:
         return self._engine.tensor(array)
 
-    def input(self, array: np.ndarray) -> Any:
+    def input(self, array: np.ndarray) -> Tensor:
         return self._engine.input(array)
 
-    def output(self, tensor: Any) -> np.ndarray:
+    def output(self, tensor: Tensor) -> np.ndarray:
         return np.asarray(as_array(tensor), np.float32)
 
-    def weights(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+    def weights(self, arrays: Mapping[str, np.ndarray]) -> Weights:
         return self._engine.weights(arrays)
 
-    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+    def on_demand(self, arrays: Mapping[str, np.ndarray]) -> Weights:
         return self._engine.on_demand(arrays)
 
-    def run(self, network: Network, weights: Weights, *inputs: Any) -> Any:
+    def run(self, network: Network, weights: Weights, *inputs: Tree) -> Tree:
         return self._attempt(lambda: self._engine.run(network, self._own(weights), *inputs))
 
-    def call(self, block: Block, weights: Weights, *inputs: Any) -> Any:
+    def call(self, block: Block, weights: Weights, *inputs: Tree) -> Tree:
         # Weights that change from call to call are not worth keeping.
         return self._attempt(
             lambda: self._engine.call(
@@ -67,10 +72,10 @@ class WithReserve:
             )
         )
 
-    def bind(self, function: Callable[..., Any], weights: Weights) -> Callable[..., Any]:
+    def bind(self, function: Callable[..., Tree], weights: Weights) -> Callable[..., Tree]:
         bound = self._engine.bind(function, weights)
 
-        def attempt(*inputs: Any) -> Any:
+        def attempt(*inputs: Tree) -> Tree:
             nonlocal bound
             try:
                 return bound(*inputs)
@@ -81,10 +86,10 @@ class WithReserve:
 
         return attempt
 
-    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> Any:
+    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         return self._engine.tape(weights, saved)
 
-    def _attempt(self, action: Callable[[], Any]) -> Any:
+    def _attempt(self, action: Callable[[], Tree]) -> Tree:
         try:
             return action()
         except EngineError as error:

@@ -1,22 +1,23 @@
 """Weights that are read when they are asked for: a model then needs the memory of one block's."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
+from opensora.engine.tensor import Tensor
 
-class OnDemand(Mapping[str, Any]):
+
+class OnDemand(Mapping[str, Tensor]):
     """Tensors of `arrays`, which may read files or convert from 16 bits at every access. Takes the place of a
     dict of weights.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], tensor: Callable[[np.ndarray], Any]) -> None:
+    def __init__(self, arrays: Mapping[str, np.ndarray], tensor: Callable[[np.ndarray], Tensor]) -> None:
         """tensor: makes a tensor of an engine, which may share the array's memory."""
         self.arrays = arrays
         self._tensor = tensor
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Tensor:
         return self._tensor(self.arrays[name])
 
     def __iter__(self) -> Iterator[str]:

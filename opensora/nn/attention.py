@@ -3,9 +3,9 @@
 from typing import Any
 
 from opensora import runtime
+from opensora.engine.tensor import Tensor
 from opensora.nn.broadcast import expand
 from opensora.nn.permute import permute
-from opensora.nn.tensor import Tensor
 
 ms = runtime.mindspore()
 ops = ms.ops

@@ -1,7 +1,7 @@
 """Broadcasting in the fastest form for the device."""
 
 from opensora import runtime
-from opensora.nn.tensor import Tensor
+from opensora.engine.tensor import Tensor
 
 ms = runtime.mindspore()
 ops = ms.ops

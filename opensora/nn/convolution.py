@@ -3,8 +3,7 @@
 Time is the outermost axis, so a shift in time is a cheap slice of rows.
 """
 
-from typing import Any
-
+from opensora.engine.tensor import Tensor
 from opensora.runtime import mindspore
 
 ops = mindspore().ops
@@ -19,18 +18,24 @@ SAME: Padding = (1, 1, 1, 1)
 NONE: Padding = (0, 0, 0, 0)
 
 
-def conv2d(x: Any, weight: Any, bias: Any, stride: int = 1, padding: Padding = SAME) -> Any:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: Padding = SAME) -> Tensor:
     """Convolution of every frame by itself; weight (out, in, kh, kw), bias (out,)."""
     return ops.bias_add(_convolve(x, weight, stride, padding), bias)
 
 
-def _convolve(x: Any, weight: Any, stride: int, padding: Padding) -> Any:
+def _convolve(x: Tensor, weight: Tensor, stride: int, padding: Padding) -> Tensor:
     return ops.Conv2D(weight.shape[0], weight.shape[2:], 1, "pad", padding, stride)(x, weight)
 
 
 def causal_conv3d(
-    x: Any, weight: Any, bias: Any, batch: int, time_stride: int = 1, stride: int = 1, padding: Padding = SAME
-) -> Any:
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    batch: int,
+    time_stride: int = 1,
+    stride: int = 1,
+    padding: Padding = SAME,
+) -> Tensor:
     """Causal 3-D convolution: the first frame is repeated before the video, T becomes ceil(T / time_stride).
 
     weight (out, in, taps, kh, kw). Computed as a sum of 2-D convolutions over the time taps, which is faster
@@ -47,14 +52,14 @@ def causal_conv3d(
 
 
 def sum_over_taps(
-    padded: Any,
-    kernel: Any,
-    bias: Any,
+    padded: Tensor,
+    kernel: Tensor,
+    bias: Tensor,
     batch: int,
     time_stride: int = 1,
     stride: int = 1,
     padding: Padding = SAME,
-) -> Any:
+) -> Tensor:
     """3-D convolution of a video that includes the frames before it, as a sum over the time taps.
 
     kernel (taps, out, in, kh, kw) is the weight with time first.
@@ -66,13 +71,13 @@ def sum_over_taps(
     return y
 
 
-def repeat_first_frame(x: Any, batch: int, times: int) -> Any:
+def repeat_first_frame(x: Tensor, batch: int, times: int) -> Tensor:
     """(T*B, C, H, W) -> ((times + T)*B, C, H, W)."""
     first = x[:batch]
     return ops.concat((first,) * times + (x,), 0)
 
 
-def time_tap(padded: Any, batch: int, tap: int, taps: int, time_stride: int) -> Any:
+def time_tap(padded: Tensor, batch: int, tap: int, taps: int, time_stride: int) -> Tensor:
     """The frames that one tap of a time kernel reads, in the order of its outputs: (T'*B, C, H, W)."""
     frames = padded.shape[0] // batch
     outputs = (frames - taps) // time_stride + 1
@@ -85,17 +90,17 @@ def time_tap(padded: Any, batch: int, tap: int, taps: int, time_stride: int) -> 
     )
 
 
-def to_frames(video: Any) -> Any:
+def to_frames(video: Tensor) -> Tensor:
     """(B, C, T, H, W) -> (T*B, C, H, W)."""
     return ops.reshape(ops.transpose(video, (2, 0, 1, 3, 4)), (-1, video.shape[1], *video.shape[3:]))
 
 
-def from_frames(x: Any, batch: int) -> Any:
+def from_frames(x: Tensor, batch: int) -> Tensor:
     """(T*B, C, H, W) -> (B, C, T, H, W)."""
     return ops.transpose(ops.reshape(x, (-1, batch, *x.shape[1:])), (1, 2, 0, 3, 4))
 
 
-def double_pixels(x: Any) -> Any:
+def double_pixels(x: Tensor) -> Tensor:
     """Nearest neighbour: (N, C, H, W) -> (N, C, 2H, 2W)."""
     rows, channels, height, width = x.shape
     x = ops.reshape(x, (rows, channels, height, 1, width, 1))

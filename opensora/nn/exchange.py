@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from opensora.engine.block import Differentiable
-from opensora.nn.tensor import Tensor
+from opensora.engine.tensor import Tensor
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from math import prod
 
 import numpy as np
 
-from opensora.nn.tensor import Tensor
+from opensora.engine.tensor import Tensor
 from opensora.runtime import device, mindspore
 
 ms = mindspore()

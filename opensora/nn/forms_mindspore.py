@@ -1,7 +1,6 @@
 """The functions of `F` on MindSpore: those of this package, and the framework's own operators."""
 
-from typing import Any
-
+from opensora.engine.tensor import Tensor
 from opensora.nn.activations import gelu, leaky_relu, log, prelu, sigmoid, silu
 from opensora.nn.attention import attention, merge_heads, split_heads
 from opensora.nn.convolution import (
@@ -77,6 +76,6 @@ tile = ops.tile
 transpose = ops.transpose
 
 
-def product(x: Any, weight: Any) -> Any:
+def product(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T of matrices (rows, in) and (out, in): (rows, out)."""
     return ops.MatMul(transpose_b=True)(x, weight)

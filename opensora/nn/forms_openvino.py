@@ -3,12 +3,11 @@
 Their docstrings are those of `forms_mindspore` and the files that it imports from.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from opensora.engine.graph import Node, openvino, opset
+from opensora.engine.graph import Node, Operator, Output, integers, openvino, opset
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
 from opensora.nn.images_openvino import halve, pixel_grid, resize, sample, upconv2d
 
@@ -21,11 +20,7 @@ Padding = tuple[int, int, int, int]
 SAME: Padding = (1, 1, 1, 1)
 
 
-def _integers(values: Sequence[int]) -> Any:
-    return o.constant(np.array(values, np.int64))
-
-
-def _node(operator: Any) -> Node:
+def _node(operator: Operator) -> Node:
     return Node(operator.output(0))
 
 
@@ -33,11 +28,11 @@ def _node(operator: Any) -> Node:
 
 
 def reshape(x: Node, shape: Sequence[int]) -> Node:
-    return _node(o.reshape(x.output, _integers(shape), False))
+    return _node(o.reshape(x.output, integers(shape), False))
 
 
 def transpose(x: Node, axes: Sequence[int]) -> Node:
-    return _node(o.transpose(x.output, _integers(axes)))
+    return _node(o.transpose(x.output, integers(axes)))
 
 
 permute = transpose
@@ -57,15 +52,15 @@ def stack(parts: Sequence[Node], axis: int = 0) -> Node:
 
 
 def expand_dims(x: Node, axis: int) -> Node:
-    return _node(o.unsqueeze(x.output, _integers([axis])))
+    return _node(o.unsqueeze(x.output, integers([axis])))
 
 
 def tile(x: Node, repeats: Sequence[int]) -> Node:
-    return _node(o.tile(x.output, _integers(repeats)))
+    return _node(o.tile(x.output, integers(repeats)))
 
 
 def broadcast_to(x: Node, shape: Sequence[int]) -> Node:
-    return _node(o.broadcast(x.output, _integers(shape)))
+    return _node(o.broadcast(x.output, integers(shape)))
 
 
 def gather(table: Node, indices: Node, axis: int) -> Node:
@@ -84,8 +79,8 @@ def amax(x: Node, axis: int, keepdims: bool = False) -> Node:
     return _node(o.reduce_max(x.output, _axes(axis), keepdims))
 
 
-def _axes(axis: int | tuple[int, ...]) -> Any:
-    return _integers(axis if isinstance(axis, tuple) else (axis,))
+def _axes(axis: int | tuple[int, ...]) -> Operator:
+    return integers(axis if isinstance(axis, tuple) else (axis,))
 
 
 def chunk(x: Node, parts: int, axis: int) -> tuple[Node, ...]:
@@ -143,7 +138,7 @@ def gelu(x: Node) -> Node:
 # --- linear maps, modulation, attention ---
 
 
-def linear(weights: Any, name: str, x: Node) -> Node:
+def linear(weights: Mapping[str, Node], name: str, x: Node) -> Node:
     y = product(x, weights[name + ".weight"])
     return y + weights[name + ".bias"] if name + ".bias" in weights else y
 
@@ -179,7 +174,7 @@ def attention(
 
 
 def layer_norm(x: Node, eps: float = 1e-6) -> Node:
-    return _node(o.mvn(x.output, _integers([-1]), True, eps, "inside_sqrt"))
+    return _node(o.mvn(x.output, integers([-1]), True, eps, "inside_sqrt"))
 
 
 def rms_norm(x: Node, weight: Node, eps: float = 1e-6) -> Node:
@@ -188,7 +183,7 @@ def rms_norm(x: Node, weight: Node, eps: float = 1e-6) -> Node:
 
 
 def group_norm(x: Node, weight: Node, bias: Node, batch: int, groups: int = 32, eps: float = 1e-6) -> Node:
-    def normalised(value: Any) -> Any:
+    def normalised(value: Output) -> Operator:
         return o.group_normalization(value, weight.output, bias.output, groups, eps)
 
     if batch == x.shape[0]:
@@ -251,7 +246,7 @@ def _causal(
     return as_video(padded, batch).map_video(lambda video: _convolved(video, weight, bias, strides, padding))
 
 
-def _convolved(x: Any, weight: Node, bias: Node, strides: Sequence[int], padding: Padding) -> Any:
+def _convolved(x: Output, weight: Node, bias: Node, strides: Sequence[int], padding: Padding) -> Operator:
     top, bottom, left, right = padding
     more = len(strides) - 2  # axes before height and width
     before, after = [0] * more + [top, left], [0] * more + [bottom, right]
@@ -280,10 +275,10 @@ def from_frames(x: Node, batch: int) -> Node:
 
 
 def double_pixels(x: Node) -> Node:
-    def doubled(value: Any) -> Any:
+    def doubled(value: Output) -> Operator:
         *rest, height, width = value.get_shape()
-        axes = _integers([len(rest), len(rest) + 1])
-        sizes = _integers([2 * height, 2 * width])
+        axes = integers([len(rest), len(rest) + 1])
+        sizes = integers([2 * height, 2 * width])
         return o.interpolate(
             value,
             sizes,

@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from opensora.engine.graph import Node, constant, opset
+from opensora.engine.graph import Index, Node, Operand, Operator, Output, constant, integers, opset
 
 
 class FramesNode(Node):
@@ -15,7 +13,7 @@ class FramesNode(Node):
     The graph holds it as (B, C, T, H, W), until an operator needs the other layout.
     """
 
-    def __init__(self, video: Any) -> None:
+    def __init__(self, video: Output) -> None:
         self.video = video
 
     @property
@@ -32,19 +30,21 @@ class FramesNode(Node):
         return self.video.get_element_type()
 
     @cached_property
-    def output(self) -> Any:
+    def output(self) -> Output:
         """As (T*B, C, H, W)."""
         o = opset()
-        by_frame = o.transpose(self.video, o.constant(np.array([2, 0, 1, 3, 4], np.int64)))
-        return o.reshape(by_frame, o.constant(np.array(self.shape, np.int64)), False).output(0)
+        by_frame = o.transpose(self.video, integers([2, 0, 1, 3, 4]))
+        return o.reshape(by_frame, integers(self.shape), False).output(0)
 
-    def map_video(self, function: Callable[[Any], Any]) -> "FramesNode":
+    def map_video(self, function: Callable[[Output], Operator]) -> "FramesNode":
         """The result of an operator on (B, C, T, H, W)."""
         return FramesNode(function(self.video).output(0))
 
     map = map_video
 
-    def combine(self, function: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> Node:
+    def combine(
+        self, function: Callable[[Output, Output], Operator], other: Operand, swapped: bool = False
+    ) -> Node:
         if isinstance(other, FramesNode) and other.batch == self.batch:
             pair = self.video, other.video
         elif not isinstance(other, Node) or other.shape in ((), (1,)):
@@ -53,7 +53,7 @@ class FramesNode(Node):
             return super().combine(function, other, swapped)
         return FramesNode(function(*(reversed(pair) if swapped else pair)).output(0))
 
-    def __getitem__(self, index: Any) -> Node:
+    def __getitem__(self, index: Index) -> Node:
         """Whole frames of all videos stay in the layout."""
         if isinstance(index, slice) and index.step in (None, 1):
             start, stop, _ = index.indices(self.shape[0])
@@ -81,5 +81,5 @@ def as_video(x: Node, batch: int) -> FramesNode:
         return x
     o = opset()
     rows, *rest = x.shape
-    by_frame = o.reshape(x.output, o.constant(np.array([rows // batch, batch, *rest], np.int64)), False)
-    return FramesNode(o.transpose(by_frame, o.constant(np.array([1, 2, 0, 3, 4], np.int64))).output(0))
+    by_frame = o.reshape(x.output, integers([rows // batch, batch, *rest]), False)
+    return FramesNode(o.transpose(by_frame, integers([1, 2, 0, 3, 4])).output(0))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from opensora.nn.tensor import Tensor
+from opensora.engine.tensor import Tensor
 from opensora.runtime import mindspore
 
 ms = mindspore()

@@ -1,22 +1,16 @@
 """The functions of `images.py` as nodes of an OpenVINO graph."""
 
-from typing import Any
-
 import numpy as np
 
-from opensora.engine.graph import Node, constant, opset
+from opensora.engine.graph import Node, constant, integers, opset
 
 o = opset()
-
-
-def _integers(*values: int) -> Any:
-    return o.constant(np.array(values, np.int64))
 
 
 def sample(image: Node, x: Node, y: Node, border: bool = False) -> Node:
     height, width = image.shape[2:]
     pair = [(2 * x + 1) / width - 1, (2 * y + 1) / height - 1]
-    grid = o.concat([o.unsqueeze(axis.output, _integers(-1)) for axis in pair], -1)
+    grid = o.concat([o.unsqueeze(axis.output, integers([-1])) for axis in pair], -1)
     attributes = {"align_corners": False, "mode": "bilinear", "padding_mode": "border" if border else "zeros"}
     return Node(o.grid_sample(image.output, grid, attributes).output(0))
 
@@ -26,7 +20,7 @@ def pixel_grid(height: int, width: int) -> Node:
 
 
 def resize(image: Node, height: int, width: int) -> Node:
-    sizes, axes = _integers(height, width), _integers(2, 3)
+    sizes, axes = integers([height, width]), integers([2, 3])
     return image.map(lambda x: o.interpolate(x, sizes, "linear_onnx", "sizes", axes=axes))
 
 
@@ -38,4 +32,4 @@ def upconv2d(x: Node, weight: Node, bias: Node) -> Node:
     y = o.convolution_backprop_data(
         x.output, weight.output, strides=[2, 2], pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1]
     )
-    return Node(y.output(0)) + Node(o.reshape(bias.output, _integers(1, -1, 1, 1), False).output(0))
+    return Node(y.output(0)) + Node(o.reshape(bias.output, integers([1, -1, 1, 1]), False).output(0))

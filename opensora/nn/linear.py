@@ -1,7 +1,7 @@
 """Linear layers. Weights have the names of the release: `<name>.weight` (out, in), `<name>.bias` (out,)."""
 
 from opensora.engine.block import Weights
-from opensora.nn.tensor import Tensor
+from opensora.engine.tensor import Tensor
 from opensora.runtime import mindspore
 
 ops = mindspore().ops

@@ -1,7 +1,7 @@
 """Scales, shifts and gates of adaLN (arXiv:2212.09748), one per sample, for tokens (B, F, S, D)."""
 
 from opensora import runtime
-from opensora.nn.tensor import Tensor
+from opensora.engine.tensor import Tensor
 
 ms = runtime.mindspore()
 ops = ms.ops

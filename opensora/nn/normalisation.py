@@ -1,8 +1,7 @@
 """Normalisations; statistics are always in float32."""
 
-from typing import Any
-
 from opensora import runtime
+from opensora.engine.tensor import Tensor
 from opensora.nn.broadcast import expand
 
 ms = runtime.mindspore()
@@ -10,20 +9,22 @@ ops = ms.ops
 ON_CPU = runtime.device() == "CPU"
 
 
-def layer_norm(x: Any, eps: float = 1e-6) -> Any:
+def layer_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """LayerNorm over the last axis without affine parameters (the modulation of adaLN takes their place)."""
     y = x.astype(ms.float32)
     y = y - expand(_row_mean(y), x.shape[-1])
     return (y * expand(ops.rsqrt(_row_mean(y * y) + eps), x.shape[-1])).astype(x.dtype)
 
 
-def rms_norm(x: Any, weight: Any, eps: float = 1e-6) -> Any:
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """Root-mean-square norm over the last axis (arXiv:1910.07467), as T5 uses it."""
     y = x.astype(ms.float32)
     return (y * expand(ops.rsqrt(_row_mean(y * y) + eps), x.shape[-1])).astype(x.dtype) * weight
 
 
-def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps: float = 1e-6) -> Any:
+def group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, batch: int, groups: int = 32, eps: float = 1e-6
+) -> Tensor:
     """GroupNorm (arXiv:1803.08494) of frames-first videos (T*B, C, H, W), time outermost.
 
     Statistics are pooled over the frames of each of `batch` videos; `batch` = T*B gives each frame its own.
@@ -46,7 +47,9 @@ def group_norm(x: Any, weight: Any, bias: Any, batch: int, groups: int = 32, eps
     ).astype(x.dtype)
 
 
-def normalise_channels(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float = 1e-6) -> Any:
+def normalise_channels(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float = 1e-6
+) -> Tensor:
     """BatchNorm with known statistics: (x - mean) / sqrt(variance + eps) * weight + bias.
 
     x (N, C, H, W); the others (C,) float32.
@@ -54,12 +57,12 @@ def normalise_channels(x: Any, weight: Any, bias: Any, mean: Any, variance: Any,
     return ops.BatchNorm(False, eps)(x, weight, bias, mean, variance)[0]
 
 
-def _per_row(statistic: Any, shape: tuple[int, ...]) -> Any:
+def _per_row(statistic: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(1, B, groups, 1 or C/groups) -> (T*B*C, 1)."""
     return ops.reshape(ops.broadcast_to(statistic, shape), (-1, 1))
 
 
-def _row_mean(x: Any) -> Any:
+def _row_mean(x: Tensor) -> Tensor:
     """The mean over the last axis: (..., D) -> (..., 1).
 
     On a CPU it is a product with a vector of ones, whose gradient is several times faster than a mean's.

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
-from opensora.nn.tensor import Tensor
+from opensora.engine.tensor import Tensor
 
 ms = runtime.mindspore()
 ops = ms.ops

@@ -20,7 +20,7 @@ from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.model import T5Config
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedWorkSharing
 from opensora.pipeline.sampling import draw, sample, upstream_text

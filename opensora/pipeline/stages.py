@@ -9,7 +9,7 @@ from opensora.data.text.tokenizer import Tokenizer
 from opensora.media.pixels import to_bytes
 from opensora.models import CausalVAE, LatteT2V, T5Encoder
 from opensora.models.causal_vae.config import LATENT_SCALE
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedFrameExchange, all_gather_array, gather_frames, local_shard

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from opensora.nn import Tensor
 from opensora.nn.flat import Layout, ParameterSharding
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 
 ms = mindspore()

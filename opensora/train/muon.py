@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from opensora.nn import Tensor
 from opensora.nn.flat import ParameterSharding
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.train.optim import FIRST, AdamW, AdamWRule, Optimizer, ParameterGroup, Step, UpdateRule
 from opensora.train.options import OptimizerOptions

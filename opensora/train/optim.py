@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from opensora.nn import Tensor
 from opensora.nn.flat import Layout, ParameterSharding, square_sum
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.train.options import OptimizerOptions
 from opensora.weights.shards import save_shard

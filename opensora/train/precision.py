@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.train.options import PrecisionOptions
 
 ms = runtime.mindspore()

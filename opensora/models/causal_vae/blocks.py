@@ -4,8 +4,7 @@ x is frames first, (T*B, C, H, W) with time outermost; groups are those of the n
 """
 
 from opensora.engine.block import Block, Weights
-from opensora.nn import F
-from opensora.nn.tensor import Tensor
+from opensora.nn import F, Tensor
 
 NONE = (0, 0, 0, 0)
 BOTTOM_RIGHT = (0, 1, 0, 1)

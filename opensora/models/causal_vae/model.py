@@ -27,9 +27,8 @@ from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.posterior import Posterior, sample
 from opensora.models.causal_vae.tiling import Tiling, tiled
 from opensora.models.initial import uniform
-from opensora.nn import F
+from opensora.nn import F, Tensor
 from opensora.nn.exchange import WorkSharing
-from opensora.nn.tensor import Tensor
 from opensora.runtime import mindspore
 from opensora.weights import CONFIG, load_config, save_weights
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.nn import F, forms_numpy
-from opensora.nn.tensor import Tensor
+from opensora.nn import F, Tensor, forms_numpy
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from opensora.engine.block import Run
 from opensora.models import embeddings
 from opensora.models.latte import blocks
 from opensora.models.latte.config import LatteConfig
+from opensora.nn import Tensor
 from opensora.nn.exchange import FrameExchange
-from opensora.nn.tensor import Tensor
 
 TextKeysValues = tuple[Tensor, Tensor]
 """A text's keys and values for one layer, each (B, 1+N, heads, L, d)."""

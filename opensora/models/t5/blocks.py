@@ -9,8 +9,7 @@ import numpy as np
 
 from opensora.engine.block import Block, Run, Weights
 from opensora.models.t5.config import EMBEDDING, POSITION_BIAS, T5Config
-from opensora.nn import F
-from opensora.nn.tensor import Tensor
+from opensora.nn import F, Tensor
 
 
 def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:

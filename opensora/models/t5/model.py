@@ -23,7 +23,7 @@ from opensora.models.t5.config import (
     open_t5,
     weight_shapes,
 )
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.runtime import mindspore
 from opensora.weights import CONFIG, TensorSource, load_config, save_weights
 

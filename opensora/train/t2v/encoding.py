@@ -9,7 +9,7 @@ from opensora.data.inputs import batch_latents
 from opensora.engine.mindspore import Tape
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.t5.model import T5Encoder
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.parallel.collectives import ProcessGroup
 from opensora.runtime import mindspore
 from opensora.train.t2v.batches import POSTERIOR, HostBatch, RowNoise

@@ -9,8 +9,8 @@ from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
 from opensora.engine.block import Block, Weights
 from opensora.models.latte.model import LatteT2V
+from opensora.nn import Tensor
 from opensora.nn.exchange import FrameExchange
-from opensora.nn.tensor import Tensor
 from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedFrameExchange, local_batch

@@ -13,7 +13,7 @@ from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.latte.cost import step_flops
 from opensora.models.latte.model import LatteT2V
 from opensora.models.t5.model import T5Encoder
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import expand_to_all_captions
 from opensora.parallel.zero import parameter_sharding

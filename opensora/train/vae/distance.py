@@ -1,6 +1,6 @@
 """Reconstruction error of clips: of frames, of frame differences, and of how much each patch changes."""
 
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.runtime import mindspore
 
 ops = mindspore().ops

@@ -11,7 +11,7 @@ from opensora.engine.block import Block, Weights
 from opensora.models.causal_vae.posterior import gaussian_kl
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.runtime import mindspore
 from opensora.train.vae.distance import clip_distances
 

@@ -1,7 +1,7 @@
 """One training step of the autoencoder, without the update."""
 
 from opensora.models.causal_vae.model import CausalVAE
-from opensora.nn.tensor import Tensor
+from opensora.nn import Tensor
 from opensora.train.vae.loss import GeneratorTerms, VAELoss
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from opensora.media.pixels import to_pixels
 from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.causal_vae.model import CausalVAE
+from opensora.nn import Tensor
 from opensora.nn.flat import square_sum
-from opensora.nn.tensor import Tensor
 from opensora.parallel.collectives import LinearMap
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import parameter_sharding
