@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from opensora.files import only_writer
 from opensora.parallel.mesh import Mesh
@@ -22,24 +22,25 @@ from opensora.train.stop import StopSignal
 
 log = logging.getLogger(__name__)
 
+B = TypeVar("B")
 STOPPED_BY_SIGNAL = 75
 """Exit code of a run that was stopped, saved a checkpoint, and can be continued (EX_TEMPFAIL)."""
 
 
-class Task(Protocol):
+class Task(Protocol[B]):
     """What is trained. Steps count from 1."""
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The content of the network's config.json, which makes the run folder a folder of its weights."""
 
-    def batch(self, step: int) -> Any:
+    def batch(self, step: int) -> B:
         """The batch of a step, for `step`. Called ahead of time, from other threads."""
 
     def samples(self, step: int) -> list[str]:
         """Names of the samples in the batch of a step, for messages."""
 
-    def step(self, step: int, batch: Any) -> dict[str, float]:
+    def step(self, step: int, batch: B) -> dict[str, float]:
         """Train on a batch and return metrics. If one is not finite, no weight and no state changes."""
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
@@ -58,7 +59,7 @@ class Task(Protocol):
         """Continue from `state_files` and the shards of a checkpoint."""
 
 
-def train(task: Task, options: LoopOptions, mesh: Mesh | None = None) -> int:
+def train(task: Task[B], options: LoopOptions, mesh: Mesh | None = None) -> int:
     """Train until max_train_steps or a signal. Returns the exit code: 0 or STOPPED_BY_SIGNAL.
 
     Continues the run in output_dir if it has a checkpoint. mesh: the processes that train together, by
@@ -71,7 +72,7 @@ def train(task: Task, options: LoopOptions, mesh: Mesh | None = None) -> int:
         return _train(task, options, mesh, run)
 
 
-def _train(task: Task, options: LoopOptions, mesh: Mesh, run: Path) -> int:
+def _train(task: Task[B], options: LoopOptions, mesh: Mesh, run: Path) -> int:
     first, state = _resume(task, options, run)
     if len(set(mesh.world.agree(first))) > 1:
         raise ValueError(
@@ -113,7 +114,7 @@ def _train(task: Task, options: LoopOptions, mesh: Mesh, run: Path) -> int:
     return STOPPED_BY_SIGNAL if stopping else 0
 
 
-def _resume(task: Task, options: LoopOptions, run: Path) -> tuple[int, dict[str, Any]]:
+def _resume(task: Task[B], options: LoopOptions, run: Path) -> tuple[int, dict[str, Any]]:
     """(last finished step, state of the loop); (0, {}) for a new run.
 
     The newest checkpoint of the run folder comes first, then the checkpoint `resume_from_checkpoint`. Raises

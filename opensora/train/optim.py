@@ -5,6 +5,7 @@ group as one vector. `muon.py` adds a second rule.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -81,7 +82,7 @@ class ParameterGroup(NamedTuple):
     layout: Layout
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Updates a dict of weights in place. Subclasses choose the update rule of each weight.
 
     options: a dataclass with the options of the optimizer. max_steps: length of the run, for the schedule.
@@ -105,9 +106,9 @@ class Optimizer:
         self._moments: list[list[Tensor]] = []
         self._keeps_masters, self._masters = masters, dict[int, Tensor]()
 
+    @abstractmethod
     def rule_of(self, name: str, shape: Sequence[int]) -> UpdateRule:
         """The update rule of a weight."""
-        raise NotImplementedError
 
     def update(
         self, weights: dict[str, Tensor], gradients: Mapping[str, Tensor], loss_scale: float = 1.0

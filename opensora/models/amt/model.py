@@ -47,7 +47,7 @@ class AMT:
     @classmethod
     def from_weights(
         cls,
-        weights: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
         *,
         engine: str | Engine = "mindspore",
         precision: str = "fp32",

@@ -80,7 +80,7 @@ class CausalVAE:
     ) -> None:
         """engine: what computes, by default MindSpore; `weights` are as it keeps them."""
         self.config = config
-        self.weights: Any = weights
+        self.weights = weights
         self.engine = engine or open_engine()
         self.policy = VAEPolicy.choose(self.engine.device)
         """How `encode` and `decode` bound their memory."""

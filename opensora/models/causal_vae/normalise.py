@@ -58,4 +58,5 @@ def _convolution(vae: CausalVAE, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _set_convolution(vae: CausalVAE, name: str, kernel: np.ndarray, bias: np.ndarray) -> None:
-    vae.weights[f"{name}.conv.weight"], vae.weights[f"{name}.conv.bias"] = ms.Tensor(kernel), ms.Tensor(bias)
+    assert isinstance(vae.weights, dict)
+    vae.weights |= {f"{name}.conv.weight": ms.Tensor(kernel), f"{name}.conv.bias": ms.Tensor(bias)}

@@ -1,11 +1,12 @@
 """The Gaussian that the encoder of a CausalVAE gives, on tensors of any engine."""
 
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
 from opensora.nn import F, Tensor, forms_numpy
+from opensora.nn.functional import Functions
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,21 @@ def gaussian_kl(moments: Tensor) -> Tensor:
     return _kl(F, moments)
 
 
-def _kl(functions: Any, moments: Tensor) -> Tensor:
+def _kl(functions: Functions | ModuleType, moments: Tensor) -> Tensor:
     mean, logvar = _mean_logvar(functions, moments)
     return 0.5 * functions.sum(mean * mean + functions.exp(logvar) - 1.0 - logvar, (1, 2, 3))
 
 
-def sample(functions: Any, moments: Tensor, noise: Tensor) -> Tensor:
+def sample(functions: Functions | ModuleType, moments: Tensor, noise: Tensor) -> Tensor:
     """`Posterior.sample` of moments, with `F` or another set of functions."""
     mean, logvar = _mean_logvar(functions, moments)
     return mean + functions.exp(0.5 * logvar) * noise
 
 
-def _mean_logvar(functions: Any, moments: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_logvar(functions: Functions | ModuleType, moments: Tensor) -> tuple[Tensor, Tensor]:
     mean, logvar = functions.chunk(moments, 2, 1)
     return mean, functions.clamp(logvar, -30.0, 20.0)
 
 
-def _functions(x: Tensor) -> Any:
+def _functions(x: Tensor) -> Functions | ModuleType:
     return forms_numpy if isinstance(x, np.ndarray) else F

@@ -38,7 +38,7 @@ class LatteT2V:
         engine: what computes, by default MindSpore.
         """
         self.config = config
-        self.weights: Any = weights
+        self.weights = weights
         self.engine = engine or open_engine()
 
     @classmethod

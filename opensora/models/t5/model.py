@@ -6,7 +6,7 @@ It is the encoder half of T5 v1.1 (arXiv:1910.10683, with the gated GELU of arXi
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class T5Encoder:
                 EMBEDDING: weights[TIED_EMBEDDING],
                 **{name: weights[name] for name in weights if name != TIED_EMBEDDING},
             }
-        self.weights: Any = weights
+        self.weights = weights
 
     @classmethod
     def from_pretrained(

@@ -76,6 +76,7 @@ def train_step(
     model: LatteT2V, batch: Batch, optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
     """Update the model. Returns (loss terms (B,), clipped gradients, global norm before clipping)."""
+    assert isinstance(model.weights, dict)
     terms, gradients, _ = step_gradients(model, batch)
     norm, _ = optimizer.update(model.weights, gradients)
     scale = clip_scale(norm, optimizer.options.max_grad_norm)
@@ -102,7 +103,7 @@ _LOSS = Block(_loss)
 
 
 def _loss_gradient(
-    inputs: tuple[Any, ...], weight: np.ndarray | None, loss_scale: float
+    inputs: tuple[Tensor, ...], weight: np.ndarray | None, loss_scale: float
 ) -> tuple[dict[str, Tensor], Tensor]:
     """(loss terms, gradient of the scaled mean loss by the model's output, the first of `inputs`)."""
     mean, loss, mse, vb = _LOSS({}, *inputs)
