@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import av
+import av.container
 import av.error
 
 from opensora.media.container import open_container
@@ -21,7 +22,7 @@ DEFAULT_RATE = 48000  # samples per second
 class Track(Protocol):
     """An audio stream of the output."""
 
-    def convert(self, packet: Any) -> Iterator[Any]:
+    def convert(self, packet: "av.Packet[av.AudioStream]") -> Iterator[av.Packet]:
         """The packets to write for a packet of the source; an empty one is the source's last."""
         ...
 
@@ -32,10 +33,10 @@ class Audio:
     Time 0 of the output is the first frame of the source's video.
     """
 
-    def __init__(self, source: Path, container: Any) -> None:
+    def __init__(self, source: Path, container: av.container.OutputContainer) -> None:
         self._container = container
         self._closing = ExitStack()
-        self._source: Any = self._closing.enter_context(open_container(source))
+        self._source = self._closing.enter_context(open_container(source))
         start = self._video_start()
         self._tracks: dict[int, Track] = {
             stream.index: (_Copy if stream.codec.canonical_name in COPIED else _Encoding)(
@@ -49,25 +50,25 @@ class Audio:
 
     def _video_start(self) -> Fraction:
         """The time of the first frame in seconds."""
-        videos: Any = self._source.streams.video
-        return (videos[0].start_time or 0) * videos[0].time_base if videos else Fraction(0)
+        videos = self._source.streams.video
+        return (videos[0].start_time or 0) * (videos[0].time_base or Fraction(0)) if videos else Fraction(0)
 
     def write_until(self, time: float) -> None:
         """Write the packets up to `time`, in seconds of the output."""
-        while self._next is not None and self._next.pts * self._next.time_base <= time:
+        while self._next is not None and (self._next.pts or 0) * self._next.time_base <= time:
             self._container.mux(self._next)
             self._next = next(self._packets, None)
 
     def close(self) -> None:
         self._closing.close()
 
-    def _converted(self) -> Iterator[Any]:
-        streams = [stream for stream in self._source.streams.audio if stream.index in self._tracks]
+    def _converted(self) -> Iterator[av.Packet]:
+        streams = tuple(stream for stream in self._source.streams.audio if stream.index in self._tracks)
         for packet in self._source.demux(streams) if streams else ():
             yield from self._tracks[packet.stream.index].convert(packet)
 
 
-def open_audio(source: Path, container: Any) -> Audio | None:
+def open_audio(source: Path, container: av.container.OutputContainer) -> Audio | None:
     """None for pictures and animations, which have no sound."""
     return None if source.suffix.lower() in PICTURE_SUFFIXES else Audio(source, container)
 
@@ -75,13 +76,13 @@ def open_audio(source: Path, container: Any) -> Audio | None:
 class _Copy:
     """Packets as they are. Damaged ones without a time, or out of order, are left out."""
 
-    def __init__(self, stream: Any, container: Any, start: int) -> None:
+    def __init__(self, stream: av.AudioStream, container: av.container.OutputContainer, start: int) -> None:
         """start: ticks of the stream at the first frame of the video."""
         self._output = container.add_stream_from_template(stream)
         self._start = start
         self._last: int | None = None
 
-    def convert(self, packet: Any) -> Iterator[Any]:
+    def convert(self, packet: "av.Packet[av.AudioStream]") -> Iterator[av.Packet]:
         if packet.dts is None or (self._last is not None and packet.dts <= self._last):
             return
         self._last = packet.dts
@@ -94,7 +95,7 @@ class _Copy:
 class _Encoding:
     """Packets decoded and encoded again."""
 
-    def __init__(self, stream: Any, container: Any, start: int) -> None:
+    def __init__(self, stream: av.AudioStream, container: av.container.OutputContainer, start: int) -> None:
         """start: ticks of the stream at the first frame of the video."""
         codec = stream.codec_context
         rate = codec.sample_rate if codec.sample_rate in AAC_RATES else DEFAULT_RATE
@@ -105,7 +106,7 @@ class _Encoding:
         )
         self._start = start
 
-    def convert(self, packet: Any) -> Iterator[Any]:
+    def convert(self, packet: "av.Packet[av.AudioStream]") -> Iterator[av.Packet]:
         for frame in self._decoded(packet):
             if frame.pts is not None:
                 frame.pts -= self._start
@@ -116,9 +117,9 @@ class _Encoding:
                 yield from self._output.encode(part)
             yield from self._output.encode(None)
 
-    def _decoded(self, packet: Any) -> list[Any]:
+    def _decoded(self, packet: "av.Packet[av.AudioStream]") -> list[av.AudioFrame]:
         try:
-            frames: list[Any] = packet.decode()
+            frames = packet.decode()
         except av.error.InvalidDataError:  # a damaged packet: the sound has a gap
             return []
         return frames

@@ -6,9 +6,10 @@ from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import av
+import av.container
 import av.error
 import av.stream
 from av.filter import Graph
@@ -33,7 +34,7 @@ def say_once(kind: str, example: Path) -> None:
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator[Any]:
+def open_container(path: Path) -> Iterator[av.container.InputContainer]:
     """A file in PyAV, whatever its name, if it has one of the formats that are read."""
     options = {
         "protocol_whitelist": "file",
@@ -41,14 +42,13 @@ def open_container(path: Path) -> Iterator[Any]:
         "max_pixels": str(MAX_PIXELS),
     }
     with ExitStack() as closing:
-        name: Any = file_url(path)
+        file: str | BinaryIO = file_url(path)
         try:
-            name.encode()
+            file_url(path).encode()
         except UnicodeEncodeError:  # PyAV takes UTF-8 names only
-            name = closing.enter_context(open(path, "rb"))
-        yield closing.enter_context(
-            av.open(name, options=options, metadata_errors="replace", buffer_size=2**18)
-        )
+            file = closing.enter_context(open(path, "rb"))
+        container = av.open(file, "r", options=options, metadata_errors="replace", buffer_size=2**18)
+        yield closing.enter_context(container)
 
 
 @contextmanager
@@ -79,7 +79,7 @@ class VideoStream:
             self.close()
             raise
 
-    def _prepare(self, container: Any) -> None:
+    def _prepare(self, container: av.container.InputContainer) -> None:
         self._container = container
         self.stream = self._video()
         codec = self.stream.codec_context
@@ -88,13 +88,14 @@ class VideoStream:
         alpha = ALPHA_DECODERS.get(codec.name) if self.stream.metadata.get("alpha_mode") == "1" else None
         if alpha is not None:
             decoder = av.CodecContext.create(alpha, "r")
+            assert isinstance(decoder, av.VideoCodecContext)
             decoder.extradata = codec.extradata
             codec = decoder
         codec.options = {"max_pixels": str(MAX_PIXELS)}
         codec.thread_type = "AUTO" if self._threads else "NONE"
-        self.decoder: Any = codec
+        self.decoder = codec
 
-    def _video(self) -> Any:
+    def _video(self) -> av.VideoStream:
         videos = self._container.streams.video
         shown = [stream for stream in videos if not stream.disposition & HIDDEN]
         if not shown:
@@ -104,6 +105,7 @@ class VideoStream:
     @property
     def tick(self) -> Fraction:
         """Seconds of a time unit."""
+        assert self.stream.time_base is not None
         return Fraction(self.stream.time_base)
 
     @property
@@ -115,21 +117,21 @@ class VideoStream:
         """Bytes of the file."""
         return self._path.stat().st_size
 
-    def packets(self) -> Iterator[Any]:
+    def packets(self) -> Iterator[av.Packet]:
         """Packets from here to the end."""
         return (packet for packet in self._container.demux(self.stream) if packet.size)
 
-    def decode(self, packet: Any) -> list[Any]:
+    def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that are complete with this packet, or with None as the last one."""
         try:
-            frames: list[Any] = self.decoder.decode(packet)
+            frames = self.decoder.decode(packet)
         except av.error.EOFError:
             return []
         for frame in frames:
             frame.time_base = self.tick  # the last ones have none
         return frames
 
-    def frames(self) -> Iterator[Any]:
+    def frames(self) -> Iterator[av.VideoFrame]:
         """Frames from here to the end, as they are presented."""
         started = False
         for packet in self.packets():
@@ -144,14 +146,14 @@ class VideoStream:
             yield from frames
         yield from self.decode(None)
 
-    def frames_before(self, latest: int, key_times: frozenset[int] | None) -> Iterator[Any]:
+    def frames_before(self, latest: int, key_times: frozenset[int] | None) -> Iterator[av.VideoFrame]:
         """Frames from a key frame presented at or before `latest`, in ticks, or from the file's start.
 
         A seek lands where the container's index says. Some formats land anywhere, or lose count of the time.
         So the landing place is checked against `key_times`; None trusts the index.
         """
 
-        def is_key(frame: Any) -> bool:
+        def is_key(frame: av.VideoFrame) -> bool:
             return frame.key_frame and (key_times is None or frame.pts in key_times)
 
         for back in FAR_BACK:
@@ -172,7 +174,13 @@ class VideoStream:
         yield from self.frames()
 
 
-def deinterlaced(frames: Iterator[Any]) -> Iterator[Any]:
+def frame_time(frame: av.VideoFrame) -> Fraction:
+    """When a frame that has a time is presented, in seconds."""
+    assert frame.pts is not None and frame.time_base is not None
+    return frame.pts * frame.time_base
+
+
+def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """Interlaced frames as progressive ones, at the same times. Each needs the one before and after it."""
     first = next(frames, None)
     if first is None:
@@ -191,7 +199,7 @@ def deinterlaced(frames: Iterator[Any]) -> Iterator[Any]:
     yield from _pulled(graph)
 
 
-def _pulled(graph: Graph) -> Iterator[Any]:
+def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
     while True:
         try:
             yield graph.vpull()

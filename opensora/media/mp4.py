@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import av.error
@@ -51,9 +50,9 @@ class Mp4Writer:
 
     def __init__(self, path: Path, fps: float, audio: Path | None = None) -> None:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
-        self._container: Any = av.open(file_url(path), "w", format="mp4", options=options)
+        self._container = av.open(file_url(path), "w", format="mp4", options=options)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._stream: Any = self._container.add_stream("libx264", rate=self._rate, options=X264)
+        self._stream = self._container.add_stream("libx264", rate=self._rate, options=X264)
         self._stream.pix_fmt = "yuv420p"
         self._audio = None if audio is None else open_audio(audio, self._container)
         self._frames = 0

@@ -6,17 +6,19 @@ Only the first frame is decoded: it tells the orientation, the shape of a pixel 
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import av
 import av.error
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from opensora.media.container import VideoStream, deinterlaced, open_stream, say_once
+from opensora.media.container import VideoStream, deinterlaced, frame_time, open_stream, say_once
 from opensora.media.formats import require_pixels
 from opensora.media.orientation import UPRIGHT, Orientation, of_display_matrix
 from opensora.media.pixels import on_white
@@ -59,7 +61,7 @@ class VideoFacts(NamedTuple):
         return self.orientation.size(self.height, self.width)
 
 
-class Packet(NamedTuple):
+class PacketInfo(NamedTuple):
     """When a packet's frame is presented and for how long, in ticks."""
 
     pts: int | None
@@ -73,12 +75,12 @@ def describe(path: Path) -> VideoFacts:
     with open_stream(path, threads=False) as source:
         require_pixels(source.decoder.height, source.decoder.width)
         stamps = _even_stamps(path, source)
-        packets: list[Packet] = []
+        packets: list[PacketInfo] = []
         first = timeline = None
         for packet in source.packets():
             if not packet.is_discard:
                 packets.append(
-                    Packet(packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt)
+                    PacketInfo(packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_corrupt)
                 )
             first = first or _first_frame(source, packet)
             if stamps is not None and first is not None and len(packets) >= PACKETS_CHECKED:
@@ -99,7 +101,7 @@ def describe(path: Path) -> VideoFacts:
         return _facts(path, source, first, timeline, is_timed, keys)
 
 
-def _first_frame(source: VideoStream, packet: Any) -> Any:
+def _first_frame(source: VideoStream, packet: av.Packet | None) -> av.VideoFrame | None:
     try:
         return next(iter(source.decode(packet)), None)
     except av.error.InvalidDataError:  # a file that was cut begins in the middle
@@ -123,7 +125,7 @@ def _even_stamps(path: Path, source: VideoStream) -> np.ndarray | None:
     return np.array(stamps) if is_even and not _are_guesses(source) else None
 
 
-def _even_timeline(source: VideoStream, stamps: np.ndarray, packets: list[Packet]) -> Timeline | None:
+def _even_timeline(source: VideoStream, stamps: np.ndarray, packets: list[PacketInfo]) -> Timeline | None:
     """The timeline of an even index, if the first packets are presented as evenly as they are decoded."""
     space, count = int(stamps[1] - stamps[0]), len(stamps)
     times = [packet.pts for packet in packets if packet.pts is not None]
@@ -143,7 +145,7 @@ def _are_guesses(source: VideoStream) -> bool:
     return source.format == "avi" and bool(source.stream.codec_context.has_b_frames)
 
 
-def _has_times(source: VideoStream, packets: list[Packet]) -> bool:
+def _has_times(source: VideoStream, packets: list[PacketInfo]) -> bool:
     times = [packet.pts for packet in packets if packet.pts is not None]
     if len(times) < len(packets) or _are_guesses(source):
         return False
@@ -157,17 +159,18 @@ def _has_times(source: VideoStream, packets: list[Packet]) -> bool:
     return not jumps
 
 
-def _timeline(source: VideoStream, packets: list[Packet], first: Any) -> Timeline:
-    origin = first.pts * first.time_base
+def _timeline(source: VideoStream, packets: list[PacketInfo], first: av.VideoFrame) -> Timeline:
+    origin = frame_time(first)
     # What precedes the first frame that can be decoded is never seen.
     begin = math.floor(origin / source.tick)
-    seen = [packet for packet in packets if packet.pts is not None and packet.pts >= begin]
-    times = np.array([packet.pts - begin for packet in seen], np.float64) * float(source.tick)
-    end = max(packet.pts + packet.duration - begin for packet in seen if packet.pts is not None)
+    seen = [(packet.pts - begin, packet.duration) for packet in packets if packet.pts is not None]
+    seen = [(time, duration) for time, duration in seen if time >= 0]
+    times = np.array([time for time, _ in seen], np.float64) * float(source.tick)
+    end = max(time + duration for time, duration in seen)
     return from_times(times, float(end * source.tick), source.tick, _declared(source), origin)
 
 
-def _counted(source: VideoStream, packets: list[Packet]) -> Timeline:
+def _counted(source: VideoStream, packets: list[PacketInfo]) -> Timeline:
     rate = next(iter(_declared(source)), Fraction(DEFAULT_FPS))
     return Timeline(len(packets), rate, last=len(packets) - 1)
 
@@ -181,7 +184,7 @@ def _declared(source: VideoStream) -> list[Fraction]:
 def _facts(
     path: Path,
     source: VideoStream,
-    first: Any,
+    first: av.VideoFrame,
     timeline: Timeline,
     is_timed: bool,
     key_times: frozenset[int] | None,
@@ -197,7 +200,8 @@ def _facts(
     if 1 / STRETCH <= aspect <= STRETCH:
         width = max(1, round(width * aspect))
     require_pixels(height, width)
-    matrix = first.side_data.get("DISPLAYMATRIX")
+    side_data: Mapping[str, SideData] = first.side_data  # type: ignore[assignment]  # PyAV's stub is wrong
+    matrix = side_data.get("DISPLAYMATRIX")
     orientation = UPRIGHT if matrix is None else of_display_matrix(np.frombuffer(bytes(matrix), np.int32))
     is_interlaced = bool(first.interlaced_frame)
     return VideoFacts(
@@ -205,7 +209,7 @@ def _facts(
     )
 
 
-def _is_yuv(pixel_format: Any) -> bool:
+def _is_yuv(pixel_format: av.VideoFormat) -> bool:
     return not pixel_format.is_rgb and not pixel_format.has_palette and len(pixel_format.components) > 2
 
 
@@ -222,7 +226,7 @@ def read_frames(
         yield from select(shown, chain([first], slots), _Converter(facts, size))
 
 
-def _decoded(source: VideoStream, facts: VideoFacts, first: int) -> Iterator[Any]:
+def _decoded(source: VideoStream, facts: VideoFacts, first: int) -> Iterator[av.VideoFrame]:
     """Decoded frames from before slot `first`."""
     timeline = facts.timeline
     before = first - 1 if facts.is_interlaced else first  # deinterlacing takes the frame before, too
@@ -232,13 +236,13 @@ def _decoded(source: VideoStream, facts: VideoFacts, first: int) -> Iterator[Any
     return source.frames_before(math.floor(latest / source.tick), facts.key_times)
 
 
-def _shown(decoded: Iterator[Any], facts: VideoFacts) -> Iterator[tuple[int, Any]]:
+def _shown(decoded: Iterator[av.VideoFrame], facts: VideoFacts) -> Iterator[tuple[int, av.VideoFrame]]:
     """Frames, each with the slot at which the next one follows."""
     timeline, slot, frame = facts.timeline, -1, None
     for following in decoded:
         require_pixels(following.height, following.width)
         is_counted = not facts.is_timed or following.pts is None
-        next_slot = slot + 1 if is_counted else timeline.slot(following.pts * following.time_base)
+        next_slot = slot + 1 if is_counted else timeline.slot(frame_time(following))
         if frame is not None:
             yield next_slot, frame
         slot, frame = next_slot, following
@@ -256,7 +260,7 @@ class _Converter:
         self._matrix = Colorspace.ITU709 if facts.is_hd_untagged else None
         self._reformatter = VideoReformatter()  # kept, because it is slow to set up
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         has_alpha = any(component.is_alpha for component in frame.format.components)
         converted = self._reformatter.reformat(
             frame,
