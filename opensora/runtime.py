@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from opensora.interrupts import deferred
 
 # Silences MindSpore's warnings (dozens of lines per run) unless the user sets another level.
 os.environ.setdefault("GLOG_v", "3")
-# With AVX-512 the bundled oneDNN falls back to its reference loop for plain convolutions, 60 times slower.
-os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")
 
 MXCSR_OFFSET, FLUSH_TO_ZERO, DENORMALS_ARE_ZERO = 28, 0x8000, 0x0040
 
@@ -24,6 +23,8 @@ DEVICES = ("CPU", "Ascend")
 PRECISIONS = ("fp32", "fp16", "bf16")
 UNKNOWN = 2**62
 PACKAGES = ("opensora", "mindspore", "openvino", "numpy", "av", "pillow")
+ONEDNN_AVX2 = 0x7
+"""AVX2 in oneDNN's numbers of instruction sets."""
 
 _asked: set[str] = set()
 """The device, once blocks were compiled for it."""
@@ -59,6 +60,7 @@ def mindspore() -> Any:
     with deferred():  # an import that Ctrl-C cuts short aborts, or fails when it is tried again
         import mindspore as ms
 
+    _limit_instructions(Path(ms.__file__).parent)
     installed = tuple(int(part) for part in ms.__version__.split(".")[:2])
     low, high = SUPPORTED_MINDSPORE
     if not low <= installed < high:
@@ -68,6 +70,19 @@ def mindspore() -> Any:
             f"pip install 'mindspore{wanted}'"
         )
     return ms
+
+
+@lru_cache(maxsize=1)
+def _limit_instructions(package: Path) -> None:
+    """Keep MindSpore's copy of oneDNN at AVX2, and no other library in this process.
+
+    With AVX-512 it falls back to a reference loop for plain convolutions, 60 times slower. A
+    DNNL_MAX_CPU_ISA in the environment wins; it binds every oneDNN in the process, OpenVINO's too.
+    """
+    if "DNNL_MAX_CPU_ISA" in os.environ or platform.machine() != "x86_64":
+        return
+    for path in package.glob("lib/libdnnl.so*"):
+        ctypes.CDLL(str(path)).dnnl_set_max_cpu_isa(ONEDNN_AVX2)
 
 
 class LazyMindSpore:

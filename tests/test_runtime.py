@@ -1,5 +1,9 @@
 """The device is chosen before anything is written for it."""
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +51,18 @@ def test_free_memory_is_the_smaller_of_machine_and_container(tmp_path: Path) -> 
     assert free_memory(meminfo, tmp_path) == 200_000
     assert free_memory(tmp_path / "none", tmp_path / "none") == UNKNOWN
     assert 0 < free_memory() < UNKNOWN
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no such instructions")
+def test_only_the_frameworks_own_library_is_limited() -> None:
+    """A variable of the environment would bind OpenVINO too."""
+    script = (
+        "import os, ctypes, pathlib; from opensora import runtime;"
+        "package = pathlib.Path(runtime.mindspore().__file__);"
+        "[path] = package.parent.glob('lib/libdnnl.so*');"
+        "print(os.environ.get('DNNL_MAX_CPU_ISA'), ctypes.CDLL(str(path)).dnnl_get_effective_cpu_isa() <= 7)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DNNL_MAX_CPU_ISA"}
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["None", "True"]

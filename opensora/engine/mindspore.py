@@ -60,6 +60,13 @@ class CompiledBlock:
         return weight_gradients, [next(tensors) if isinstance(value, ms.Tensor) else None for value in inputs]
 
     def with_saved_activations(self, weights: Weights, *inputs: Tree) -> tuple[Tree, Pullback]:
+        """Saves nothing in compiled code on a CPU.
+
+        In the framework's records, a cell with its own `bprop`, as `nn` has them for CPUs, gets the values of
+        another call of the same shape.
+        """
+        if _settings["jit"] and device() == "CPU":
+            return self(weights, *inputs), partial(self.gradient, weights, inputs)
         names, copies = tuple(weights), _copies(inputs)
         function = self._recorded if _settings["jit"] else self._one_by_one
 

@@ -10,13 +10,14 @@ from opensora.nn.permute import permute
 ms = runtime.mindspore()
 ops = ms.ops
 ON_ASCEND = runtime.device() == "Ascend"
+ON_CPU = runtime.device() == "CPU"
 # Limits of Ascend's flash-attention operator for batch and head size.
 FLASH_BATCH, FLASH_DEPTH = 2048, 512
 Cell: Any = ms.nn.Cell
 
 
 class _Softmax(Cell):
-    """Softmax over the last axis. Its gradient sums by a product with ones, and broadcasts by `expand`."""
+    """Softmax over the last axis for CPUs, whose gradient sums by a product with ones."""
 
     def construct(self, scores: Tensor) -> Tensor:
         return ops.softmax(scores, -1)
@@ -28,7 +29,11 @@ class _Softmax(Cell):
         return (shares - out * expand(ops.reshape(sums, (*out.shape[:-1], 1)), width),)
 
 
-_softmax = _Softmax()
+_fast_softmax = _Softmax()
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return _fast_softmax(scores) if ON_CPU else ops.softmax(scores, -1)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
