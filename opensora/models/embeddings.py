@@ -56,7 +56,7 @@ def timestep_embedding(timestep: np.ndarray, dim: int = 256) -> np.ndarray:
     return np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
 
 
-def rope_1d(dim: int, length: int, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def rope_1d(dim: int, length: int, scale: float = 1) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines of the rotary embedding of `length` frames (arXiv:2104.09864): float32 (length, dim)
     each.
 

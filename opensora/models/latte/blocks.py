@@ -124,9 +124,15 @@ def text_keys_values(w: Weights, text: Tensor, heads: int) -> tuple[Tensor, Tens
 
 
 @Block
+def key_bias(w: Weights, mask: Tensor) -> Tensor:
+    """Mask of the keys, 1 = keep -> bias of the scores, of the same shape."""
+    return (1.0 - mask.astype(F.float32)) * MASKED
+
+
+@Block
 def text_bias(w: Weights, mask: Tensor) -> Tensor:
     """Mask (B, L) or (B, 1+N, L), 1 = keep -> bias of the scores (B, 1+N, L)."""
-    bias = (1.0 - mask.astype(F.float32)) * MASKED
+    bias = key_bias.function(w, mask)
     return bias if bias.ndim == 3 else F.expand_dims(bias, 1)
 
 

@@ -1,9 +1,9 @@
 """Configuration of LatteT2V, and its weights by their names in the release files. Loads without MindSpore."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from opensora.weights import TensorSource, open_weights
 TIMESTEP_CHANNELS = 256
 # Name and rows of the caption for unconditional training; the release holds it, no forward pass reads it.
 UNUSED_CAPTION = ("caption_projection.y_embedding", 120)
-# Settings of config.json that have one value in all LatteT2V models of v1.1.
+# Settings that every config.json of v1.1 has and none of v1.0.
+ADDED_IN_V11 = ("use_rope", "rope_scaling_type", "compress_kv_factor")
+# Settings of config.json that have one value in all LatteT2V models.
 FIXED = {
     "patch_size_t": 1,
     "activation_fn": "gelu-approximate",
@@ -53,6 +55,8 @@ class LatteConfig:
     sample_size: Annotated[tuple[int, int], Range(1, 4096)] = (64, 64)
     video_length: Annotated[int, Range(1, 2**16)] = 17
     use_rope: bool = False
+    interpolation_scale_1d: Annotated[float, Range(1e-3, 2**16)] | None = None
+    release: Literal["v1.0", "v1.1"] = "v1.1"
     # Text
     caption_channels: Annotated[int, Range(1, 2**16)] = 4096
     model_max_length: Annotated[int, Range(1, 2**14)] = 300
@@ -61,33 +65,50 @@ class LatteConfig:
     def from_dict(cls, values: Mapping[str, Any], where: object = "config.json") -> "LatteConfig":
         """From a config.json's content; keys without influence are passed over. where: the file, for errors.
 
+        A file without the settings that v1.1 added describes a model of v1.0.
         Raises ValueError for values out of range, and for a form that LatteT2V never had.
         """
         for name, supported in FIXED.items():
             if values.get(name, supported) != supported:
                 raise ValueError(
                     f"{where} says {name} = {shown(values[name])}, "
-                    f"but a LatteT2V of v1.1 has {supported!r}: use such a model"
+                    f"but a LatteT2V has {supported!r}: use such a model"
                 )
-        config = typed(cls, values, where)
-        if config.cross_attention_dim != config.width:
+        release = "v1.1" if any(name in values for name in ADDED_IN_V11) else "v1.0"
+        return typed(cls, {**values, "release": release}, where)._checked(where)
+
+    def changed(self, **settings: Any) -> "LatteConfig":
+        """A copy with other settings. Raises ValueError for settings that do not go together."""
+        return replace(self, **settings)._checked("the transformer's configuration")
+
+    def _checked(self, where: object) -> "LatteConfig":
+        if self.cross_attention_dim != self.width:
             raise ValueError(
-                f"{where}: cross_attention_dim is {config.cross_attention_dim}, but heads x head dim is "
-                f"{config.width}: make them equal"
+                f"{where}: cross_attention_dim is {self.cross_attention_dim}, but heads x head dim is "
+                f"{self.width}: make them equal"
             )
-        if config.use_rope and config.compress_kv_factor != 1:
+        if self.use_rope and self.compress_kv_factor != 1:
             raise ValueError(
                 f"{where}: use_rope and compress_kv_factor exclude each other: switch one of them off"
             )
-        if config.use_rope and config.attention_head_dim % 4:
+        if self.use_rope and self.attention_head_dim % 4:
             raise ValueError(
-                f"{where}: use_rope needs a head dim that is a multiple of 4, not {config.attention_head_dim}"
+                f"{where}: use_rope needs a head dim that is a multiple of 4, not {self.attention_head_dim}"
             )
-        return config
+        if self.release == "v1.0" and (self.use_rope or self.compress_kv_factor != 1):
+            raise ValueError(
+                f"{where} is that of a v1.0 model, which has neither rotary positions nor compressed keys: "
+                "leave out --use_rope and --compress_kv_factor, or train a v1.1 model"
+            )
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json that the reference reads."""
-        return {"_class_name": "LatteT2V", **FIXED, **asdict(self)}
+        settings = {"_class_name": "LatteT2V", **FIXED, **asdict(self)}
+        omitted = {"release", *(ADDED_IN_V11 if self.release == "v1.0" else ())}
+        if self.interpolation_scale_1d is None:
+            omitted.add("interpolation_scale_1d")
+        return {name: value for name, value in settings.items() if name not in omitted}
 
     @property
     def width(self) -> int:
@@ -99,8 +120,12 @@ class LatteConfig:
         return max(self.sample_size[0] // 64, 1)
 
     @property
-    def time_scale(self) -> int:
-        """Latent frames per position."""
+    def time_scale(self) -> float:
+        """Latent frames per position. The rule of v1.1 differs from that of v1.0."""
+        if self.interpolation_scale_1d is not None:
+            return self.interpolation_scale_1d
+        if self.release == "v1.0":
+            return max(self.video_length // 5, 1)
         return max((self.video_length - self.video_length % 2) // 16, 1)
 
     def compresses(self, layer: int) -> bool:

@@ -105,7 +105,8 @@ class LatteT2V:
         timestep: (B,), may be fractional.
         text_embeds: (B, L, C), or (B, 1+N, L, C) with a caption for the video and one for each image.
         text_mask: (B, L) or (B, 1+N, L), 1 keeps a token. None keeps all.
-        latent_mask: (B, T+N, H, W), 1 keeps a latent. None keeps all.
+        latent_mask: (B, T+N, H, W), 1 keeps a latent; or of the patches of each frame, (B*(T+N), S), as
+            v1.0 takes it. None keeps all.
         num_images: N.
         temporal: False skips the temporal blocks.
         text_kv: the result of `text_keys_values`; text_embeds is not read then.
@@ -117,7 +118,7 @@ class LatteT2V:
         if text_kv is None:
             self._check_text(text_embeds, num_images)
             text_kv = self.text_keys_values(text_embeds)
-        masks = self._masks(text_mask, latent_mask)
+        masks = self._masks(text_mask, latent_mask, latents)
         return self.engine.run(
             denoise,
             self.weights,
@@ -157,7 +158,7 @@ class LatteT2V:
         if text_kv is None:
             self._check_text(text_embeds, num_images)
             text_kv = text_keys_values(tape, self.config, text_embeds)
-        masks, sinusoids = self._masks(text_mask, latent_mask), tape.tensor(_sinusoids(timestep))
+        masks, sinusoids = self._masks(text_mask, latent_mask, latents), tape.tensor(_sinusoids(timestep))
         inputs = latents, sinusoids, text_kv, masks, num_images, temporal, exchange or ALL_FRAMES_HERE
         return denoise(tape, self.config, *inputs), tape
 
@@ -174,17 +175,27 @@ class LatteT2V:
         """Keys and values of a text for each layer. Sampling computes them once, not at every step."""
         return list(self.engine.run(text_keys_values, self.weights, self.config, text_embeds))
 
-    def _masks(self, text_mask: Tensor, latent_mask: Tensor) -> Masks:
-        """The masks of the keys, 1 = keep, as biases of the scores."""
+    def _masks(self, text_mask: Tensor, latent_mask: Tensor, latents: Tensor) -> Masks:
+        """The masks of the keys, 1 = keep, as biases of the scores. Raises ValueError for another shape."""
         call, config = self.engine.call, self.config
         text = None if text_mask is None else call(blocks.text_bias, {}, text_mask)
         if latent_mask is None:
             return Masks(text, None, None)
-        latents = compressed = call(blocks.latent_bias, {}, latent_mask, config.patch_size)
+        batch, _, frames, height, width = latents.shape
+        of_patches = batch * frames, (height // config.patch_size) * (width // config.patch_size)
+        of_latents = batch, frames, height, width
+        if tuple(latent_mask.shape) == of_patches and config.compress_kv_factor == 1:
+            return Masks(text, call(blocks.key_bias, {}, latent_mask), None)
+        if tuple(latent_mask.shape) != of_latents:
+            raise ValueError(
+                f"latent_mask has the shape {tuple(latent_mask.shape)}: it must be {of_latents}, one number "
+                f"for each latent, or {of_patches}, one for each patch, which compressed keys do not allow"
+            )
+        kept = compressed = call(blocks.latent_bias, {}, latent_mask, config.patch_size)
         if config.compress_kv_factor != 1:
             size = config.patch_size * config.compress_kv_factor
             compressed = call(blocks.latent_bias, {}, latent_mask, size)
-        return Masks(text, latents, compressed)
+        return Masks(text, kept, compressed)
 
     def _check_latents(self, latents: Tensor, num_images: int) -> None:
         channels, size = self.config.in_channels, self.config.patch_size

@@ -135,7 +135,7 @@ def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> Lat
     """The transformer's configuration, with positions for the frames and patches of these clips."""
     given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor", "model_max_length")}
     changes = {name: value for name, value in given.items() if value is not None}
-    config = LatteConfig.from_dict({**spec.transformer.to_dict(), **changes})
+    config = spec.transformer.changed(**changes)
     clip = source.clip
     frames, side, _ = source.strides.latent_size((clip.num_frames, clip.max_image_size, clip.max_image_size))
     side += side % config.patch_size

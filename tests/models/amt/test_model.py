@@ -91,6 +91,7 @@ def test_every_size_has_a_frame(height: int, width: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
 def test_both_engines_agree_at_other_times() -> None:
     pair = frames(128, 144)
     first, second = (small(engine)(*pair, time=0.25).asnumpy() for engine in ("mindspore", "openvino"))
