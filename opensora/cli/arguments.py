@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from jsonargparse import ArgumentError
 
-from opensora.cli.config import Names, is_list, read_config
+from opensora.cli.config import Names, is_list, read_options
 from opensora.cli.help import make_parser
 from opensora.cli.published import Answers, Ignored
 from opensora.options import option_groups, required_options
@@ -53,7 +53,7 @@ def parse(
     given, configs = _read_words(words, names, command, positional)
     values: dict[str, Any] = {}
     for config in configs:
-        values |= read_config(config, names, command)
+        values |= read_options(config, names, command)
     values = _without_ignored(values | given, names)
     missing = required_options(options) - set(values)
     if missing:

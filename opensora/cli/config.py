@@ -56,7 +56,7 @@ def preset_header(file: Path) -> list[str]:
     return [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
 
 
-def read_config(name: str, names: Names, command: str) -> dict[str, Any]:
+def read_options(name: str, names: Names, command: str) -> dict[str, Any]:
     """The options in a YAML file or packaged preset. Raises ValueError for a preset of another command."""
     presets = packaged_presets()
     path = Path(name)

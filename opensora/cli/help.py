@@ -41,7 +41,7 @@ def make_parser(
         exit_on_error=False,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)  # read by `read_config`
+    parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)  # read by `read_options`
     for group in option_groups(options):
         section = parser.add_argument_group(group.title)
         section.add_class_arguments(options, as_group=False, skip=set(kinds) - set(group.names))

@@ -9,7 +9,7 @@ POSITIONAL = None
 
 def run(options: TrainOptions) -> int:
     set_device(options.device)
-    from opensora.pipeline.preview import Preview
+    from opensora.pipeline.preview import PromptPreview
     from opensora.train.t2v.setup import train_t2v
 
-    return train_t2v(options, Preview)
+    return train_t2v(options, PromptPreview)

@@ -6,19 +6,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 Result = TypeVar("Result")
 
 
 def read_ahead(
-    read: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[tuple[Item, Callable[[], Result]]]:
+    read: Callable[[T], Result], items: Sequence[T], workers: int
+) -> Iterator[tuple[T, Callable[[], Result]]]:
     """Yield each item, in order, with a function that returns `read(item)` or raises its exception.
 
     `workers` threads read that many items ahead; at least one.
     """
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        waiting: deque[tuple[T, Future[Result]]] = deque()
         rest = iter(items)
         for item in islice(rest, max(workers, 1)):
             waiting.append((item, pool.submit(read, item)))

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-Size = int | tuple[int, int]
+CropSize = int | tuple[int, int]
 
 
 def to_float(frames: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ def _resize_matrix(length: int, target: int) -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def center_crop_resize(video: np.ndarray, size: Size) -> np.ndarray:
+def center_crop_resize(video: np.ndarray, size: CropSize) -> np.ndarray:
     """Crop the largest centred part with the proportions of `size`, an int for a square, and resize it."""
     target = _pair(size)
     height, width = video.shape[-2:]
@@ -83,13 +83,13 @@ def stride_crop(video: np.ndarray, stride: int) -> np.ndarray:
     return video[..., : height // stride * stride, : width // stride * stride]
 
 
-def center_crop(video: np.ndarray, size: Size) -> np.ndarray:
+def center_crop(video: np.ndarray, size: CropSize) -> np.ndarray:
     """Crop a centred part of `size`. Raises ValueError if the video is smaller."""
     room = _room(video, size)
     return _crop(video, round(room[0] / 2), round(room[1] / 2), _pair(size))
 
 
-def random_crop(video: np.ndarray, size: Size, rng: np.random.Generator) -> np.ndarray:
+def random_crop(video: np.ndarray, size: CropSize, rng: np.random.Generator) -> np.ndarray:
     """Crop a part of `size` at a place drawn from `rng`. Raises ValueError if the video is smaller."""
     room = _room(video, size)
     return _crop(video, int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)), _pair(size))
@@ -119,11 +119,11 @@ def frame_indices(
     return start + rate * np.arange(num_frames)
 
 
-def _pair(size: Size) -> tuple[int, int]:
+def _pair(size: CropSize) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _room(video: np.ndarray, size: Size) -> tuple[int, int]:
+def _room(video: np.ndarray, size: CropSize) -> tuple[int, int]:
     height, width = video.shape[-2:]
     target = _pair(size)
     if height < target[0] or width < target[1]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from opensora.demo_data.render import demo_set, read_manifest
+from opensora.demo_data.render import demo_set, read_demo_manifest
 from opensora.files import hash_file, write_atomic, write_json
 
 PACKAGES = {
@@ -142,7 +142,7 @@ def _is_complete(folder: Path, resolution: int, subjects: dict[str, str]) -> boo
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         return False
-    content = read_manifest(manifest)
+    content = read_demo_manifest(manifest)
     expected = {name: f"{stem}.npy" for name, stem in subjects.items()}
     found = {name: entry.file for name, entry in content.subjects.items()}
     same = content.resolution == resolution and expected == found

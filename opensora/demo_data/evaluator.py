@@ -36,7 +36,7 @@ MOTION_BOUNDS = (0.8, 1.2)  # times the motion of training clips
 
 
 @dataclass(frozen=True)
-class Row:
+class Criterion:
     """A line of the table: figures of generated, real and reconstructed clips, and bounds of the first.
 
     None stands for a figure that was not measured and for a bound that does not exist.
@@ -63,14 +63,14 @@ class Row:
 class Evaluation:
     """All results: the table's rows, a judgement of each clip, and the frames of the generated `clips`."""
 
-    rows: list[Row]
+    rows: list[Criterion]
     generated: list[Judgement]
     real: list[Judgement]
     reconstructed: list[Judgement]
     clips: list[np.ndarray]
 
     @property
-    def missed(self) -> list[Row]:
+    def missed(self) -> list[Criterion]:
         return [row for row in self.rows if row.met is False]
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def evaluate(
             generated.append(judge(clips[-1], pair, seed + number))
             middles[0].append((pair, _middle(clips[-1])))
     rows = summarise(generated, real, reconstructed, errors)
-    rows.append(Row("diversity over seeds, levels", *_in_row(map(diversity, middles))))
+    rows.append(Criterion("diversity over seeds, levels", *_in_row(map(diversity, middles))))
     return Evaluation(rows, generated, real, reconstructed, clips)
 
 
@@ -153,7 +153,7 @@ def squared_errors(clip: Clip, result: np.ndarray) -> np.ndarray:
     return np.array([[error.sum(), error.size], [subject.sum(), subject.size]])
 
 
-def psnr(sums: np.ndarray) -> tuple[float, float]:
+def psnr_of_sums(sums: np.ndarray) -> tuple[float, float]:
     """PSNR in dB from sums of `squared_errors`, overall and on the subject; at most 100.
 
     10 log10(255^2 / mean squared error)
@@ -167,15 +167,15 @@ def summarise(
     real: Sequence[Judgement],
     reconstructed: Sequence[Judgement],
     errors: Sequence[np.ndarray],
-) -> list[Row]:
+) -> list[Criterion]:
     """The rows of the table. The PSNR is that of the mean squared error of all clips."""
     generated_figures, real_figures, reconstructed_figures = map(_figures, (generated, real, reconstructed))
 
-    def row(name: str, low: float | None = None, high: float | None = None) -> Row:
+    def row(name: str, low: float | None = None, high: float | None = None) -> Criterion:
         figures = (group.get(name) for group in (generated_figures, real_figures, reconstructed_figures))
-        return Row(name, *_in_row(figures, low, high))
+        return Criterion(name, *_in_row(figures, low, high))
 
-    overall, on_subject = psnr(np.sum(errors, axis=0)) if errors else (None, None)
+    overall, on_subject = psnr_of_sums(np.sum(errors, axis=0)) if errors else (None, None)
     return [
         row(COLOUR, 100),
         row(SUBJECT, 99),
@@ -186,29 +186,29 @@ def summarise(
         _flicker_row(
             *(group.get(FLICKER) for group in (generated_figures, real_figures, reconstructed_figures))
         ),
-        Row("evaluator: subject right on real clips, %", real_figures.get(SUBJECT), 97),
-        Row("evaluator: subject right on reconstructed, %", reconstructed_figures.get(SUBJECT), 95),
-        Row("autoencoder: PSNR, dB", overall, 30),
-        Row("autoencoder: PSNR on the subject, dB", on_subject, 27),
+        Criterion("evaluator: subject right on real clips, %", real_figures.get(SUBJECT), 97),
+        Criterion("evaluator: subject right on reconstructed, %", reconstructed_figures.get(SUBJECT), 95),
+        Criterion("autoencoder: PSNR, dB", overall, 30),
+        Criterion("autoencoder: PSNR on the subject, dB", on_subject, 27),
     ]
 
 
 def _in_row(
     figures: Iterable[float | None], low: float | None = None, high: float | None = None
 ) -> tuple[float | None, ...]:
-    """Figures of generated, real and reconstructed clips and bounds in the order of a Row's fields."""
+    """Figures of generated, real and reconstructed clips and bounds in the order of a Criterion's fields."""
     generated, real, reconstructed = figures
     return generated, low, high, real, reconstructed
 
 
-def _flicker_row(generated: float | None, real: float | None, reconstructed: float | None) -> Row:
+def _flicker_row(generated: float | None, real: float | None, reconstructed: float | None) -> Criterion:
     """Flicker relative to that of reconstructions, which may have none at all."""
     scale = None if reconstructed is None else max(reconstructed, 0.01)
     times = [
         None if value is None or scale is None else value / scale
         for value in (generated, real, reconstructed)
     ]
-    return Row("background flicker, times reconstruction", *_in_row(times, None, 1.3))
+    return Criterion("background flicker, times reconstruction", *_in_row(times, None, 1.3))
 
 
 def _figures(clips: Sequence[Judgement]) -> dict[str, float]:

@@ -130,7 +130,7 @@ class Manifest:
     resolution: int = 0
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_demo_manifest(path: Path) -> Manifest:
     """The manifest.json of a cache folder. Raises ValueError for a damaged one."""
     manifest = typed(Manifest, read_settings(path), path)
     for entry in manifest.subjects.values():
@@ -153,7 +153,7 @@ class Renderer:
                 f"{self.folder} holds no demo data set: "
                 f"make it with `opensora prepare-data demo {self.folder}`"
             )
-        subjects = read_manifest(manifest).subjects
+        subjects = read_demo_manifest(manifest).subjects
         self.files = {name: entry.file for name, entry in subjects.items()}
         self._frames: dict[str, np.ndarray] = {}
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from opensora.console import aligned
-from opensora.demo_data.evaluator import Evaluation, Judgement, Row
+from opensora.demo_data.evaluator import Criterion, Evaluation, Judgement
 from opensora.media.sheets import contact_sheet
 
 SHEET_FRAMES = 4  # shown of each clip
@@ -21,7 +21,7 @@ def table(evaluation: Evaluation) -> str:
     return aligned([head, *(_cells(row) for row in evaluation.rows)])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Criterion) -> tuple[str, ...]:
     if row.low is not None and row.high is not None:
         target = f"{row.low:g} to {row.high:g}"
     else:

@@ -27,7 +27,7 @@ TEXTS_AT_ONCE = 64  # a streamed text encoder reads its weights once for all of 
 
 K = TypeVar("K")
 Batches = Sequence[Sequence[PlannedVideo]]
-Arrays = tuple[np.ndarray, ...]
+StageArrays = tuple[np.ndarray, ...]
 
 
 class Stages:
@@ -38,8 +38,10 @@ class Stages:
     ) -> None:
         self.job, self.pipe = job, pipe
         self.index = {video.path: index for index, video in enumerate(videos)}
-        self.texts: MutableMapping[str, Arrays] = {} if folder is None else StageStore(folder / "texts")
-        self.latents: MutableMapping[Path, Arrays] = {} if folder is None else StageStore(folder / "latents")
+        self.texts: MutableMapping[str, StageArrays] = {} if folder is None else StageStore(folder / "texts")
+        self.latents: MutableMapping[Path, StageArrays] = (
+            {} if folder is None else StageStore(folder / "latents")
+        )
 
     def encode(self, batches: Batches) -> None:
         """Embed the prompts and the negative prompt: embeddings (1, L, D) and mask (1, L) each."""
@@ -128,7 +130,7 @@ def saved_latents(job: GenerateJob, video: PlannedVideo) -> np.ndarray:
     return read_latents(video.latents, job.spec.latent_shape(size, bool(video.recipe.get("upstream"))))
 
 
-class StageStore(MutableMapping[K, Arrays]):
+class StageStore(MutableMapping[K, StageArrays]):
     """A dict of arrays in files of `folder`, one per key."""
 
     def __init__(self, folder: Path) -> None:
@@ -137,13 +139,13 @@ class StageStore(MutableMapping[K, Arrays]):
         self._files: dict[K, Path] = {}
         self._written = 0
 
-    def __setitem__(self, key: K, arrays: Arrays) -> None:
+    def __setitem__(self, key: K, arrays: StageArrays) -> None:
         self._written += 1
         file = self._folder / f"{self._written}.npz"
         np.savez(file, *arrays)
         self._files[key] = file
 
-    def __getitem__(self, key: K) -> Arrays:
+    def __getitem__(self, key: K) -> StageArrays:
         with np.load(self._files[key]) as arrays:
             return tuple(arrays.values())
 

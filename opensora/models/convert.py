@@ -2,17 +2,16 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from opensora.files import write_atomic
 from opensora.models.formats import FORMATS, WITHOUT_CONFIG, find_format
 from opensora.models.output_folder import OutputFolder, output_folder
 from opensora.weights import (
+    Arrays,
     ModelFolder,
     WeightsError,
     find_model,
@@ -28,8 +27,7 @@ from opensora.weights.sources import SUFFIXES, read_object
 
 log = logging.getLogger(__name__)
 
-Weights = Mapping[str, np.ndarray]
-Change = Callable[[dict[str, Any], Weights], Weights]
+Change = Callable[[dict[str, Any], Arrays], Arrays]
 # Small files of a text encoder and of a whole model, copied as they are.
 TOKENIZER = ("spiece.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
 PARTS = ("transformer", "vae", "text_encoder")
@@ -162,7 +160,7 @@ def _write(kind: str, source: Path, target: Path, how: Conversion, output: Outpu
             if known
             else WeightsError(f"{error}, or name the folder of its config.json with --model_config")
         ) from None
-    weights: Weights = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
+    weights: Arrays = how.change(config, tensors) if kind == "vae" and how.change is not None else tensors
     place = output.place(path)
     if to_mindspore:
         rename = str if kind in WITHOUT_CONFIG else mindspore_name

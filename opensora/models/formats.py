@@ -12,12 +12,11 @@ from opensora.models.latte.config import LatteConfig, open_latte
 from opensora.models.latte.config import weight_shapes as latte_shapes
 from opensora.models.t5.config import T5Config, open_t5
 from opensora.models.t5.config import weight_shapes as t5_shapes
-from opensora.weights import TensorSource, WeightsError, open_file, open_weights, weight_files
+from opensora.weights import Shapes, TensorSource, WeightsError, open_file, open_weights, weight_files
 from opensora.weights.vae_2d import is_vae_2d, open_vae_2d
 
 LOSS = "loss."
 Config = dict[str, Any]
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,10 @@ Time is the outermost axis, so a shift in time is a cheap slice of rows.
 """
 
 from opensora.engine.tensor import Tensor
+from opensora.nn.padding import SAME, Padding
 from opensora.runtime import mindspore
 
 ops = mindspore().ops
-
-
-Padding = tuple[int, int, int, int]
-"""Zeros at the top, bottom, left and right, which the convolution adds itself.
-
-`ops.pad` is not used: the CPU kernel of its gradient can loop for ever.
-"""
-SAME: Padding = (1, 1, 1, 1)
-NONE: Padding = (0, 0, 0, 0)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: Padding = SAME) -> Tensor:

@@ -10,14 +10,12 @@ import numpy as np
 from opensora.engine.graph import Node, Operator, Output, integers, openvino, opset
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
 from opensora.nn.images_openvino import halve, pixel_grid, resize, sample, upconv2d
+from opensora.nn.padding import SAME, Padding
 
 __all__ = ["halve", "pixel_grid", "resize", "sample", "upconv2d"]
 
 o = opset()
 float32 = openvino().Type.f32
-
-Padding = tuple[int, int, int, int]
-SAME: Padding = (1, 1, 1, 1)
 
 
 def _node(operator: Operator) -> Node:

@@ -32,7 +32,7 @@ from opensora.weights import WeightsError, load_config, trained_text_encoder
 log = logging.getLogger(__name__)
 
 BESIDE_THE_MODEL = "<model_path>/text_encoder"
-Array = Tensor | np.ndarray
+ArrayLike = Tensor | np.ndarray
 AfterStep = Callable[[np.ndarray], None]
 T = TypeVar("T")
 
@@ -269,11 +269,11 @@ class Pipeline:
 
     def denoise(
         self,
-        text_embeds: Array,
-        text_mask: Array | None,
-        negative_embeds: Array | None,
-        negative_mask: Array | None,
-        latents: Array,
+        text_embeds: ArrayLike,
+        text_mask: ArrayLike | None,
+        negative_embeds: ArrayLike | None,
+        negative_mask: ArrayLike | None,
+        latents: ArrayLike,
         sampler: str = "PNDM",
         steps: int = 5,
         guidance_scale: float = 7.5,
@@ -316,7 +316,7 @@ class Pipeline:
             sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
         )
 
-    def decode(self, latents: Array) -> Tensor:
+    def decode(self, latents: ArrayLike) -> Tensor:
         """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3)."""
         vae, x = self.vae.get(), as_array(latents)
         self._announce("the decoder", x.shape[2:])

@@ -19,7 +19,7 @@ FRAMES_SHOWN = 8
 log = logging.getLogger(__name__)
 
 
-class Preview:
+class PromptPreview:
     """Samples the same prompts from the same noise each time, with the model folder's defaults."""
 
     def __init__(self, prompts: Sequence[str], spec: ModelSpec) -> None:

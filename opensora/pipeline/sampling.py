@@ -7,12 +7,12 @@ import numpy as np
 from opensora.diffusion import Sampler
 from opensora.diffusion.guidance import guide
 
-Network = Callable[[np.ndarray, float], np.ndarray]
+PredictNoise = Callable[[np.ndarray, float], np.ndarray]
 """Latents (B, C, T, h, w), timestep -> noise and variance (R*B, 2*C, T, h, w); R = 2 if guided, else 1."""
 
 
 def sample(
-    network: Network,
+    network: PredictNoise,
     sampler: Sampler,
     latents: np.ndarray,
     guidance_scale: float,

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save
 
 from opensora.files import hash_file, sync_folder, write_atomic
 from opensora.parallel.collectives import ProcessGroup
-from opensora.weights import WeightsError, latest_checkpoint
+from opensora.weights import Arrays, WeightsError, latest_checkpoint
 from opensora.weights.checkpoints import (
     MANIFEST,
     check_files,
@@ -38,7 +38,6 @@ __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_man
 
 log = logging.getLogger(__name__)
 
-Arrays = Mapping[str, np.ndarray]
 HIDDEN = re.compile(r"\.step-\d{8,}\.[0-9a-z]+")
 ONE_SHARD = "optimizer-0-of-1"
 

@@ -12,13 +12,14 @@ from typing import Any, Protocol, TypeVar
 
 from opensora.files import only_writer
 from opensora.parallel.mesh import Mesh
-from opensora.train.checkpoint import Arrays, latest_checkpoint, load_checkpoint, save_checkpoint
+from opensora.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from opensora.train.monitor import Monitor
 from opensora.train.options import LoopOptions
 from opensora.train.prefetch import Prefetch
 from opensora.train.run_folder import check_resumed, describe_run
 from opensora.train.skipping import SkippedSteps
 from opensora.train.stop import StopSignal
+from opensora.weights import Arrays
 
 log = logging.getLogger(__name__)
 

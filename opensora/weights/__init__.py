@@ -1,7 +1,7 @@
 """Model folders: strict loading and atomic saving of configurations and weights as numpy arrays."""
 
 from opensora.weights.checkpoints import latest_checkpoint
-from opensora.weights.files import TensorFile, WeightsError, WeightsFile
+from opensora.weights.files import Arrays, Shapes, TensorFile, WeightsError, WeightsFile
 from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
 from opensora.weights.release import CONFIG, TensorSource, load_config, open_weights, read_config
@@ -10,8 +10,10 @@ from opensora.weights.sources import open_file, trained_text_encoder, weight_fil
 
 __all__ = [
     "CONFIG",
+    "Arrays",
     "HalfStorage",
     "ModelFolder",
+    "Shapes",
     "TensorFile",
     "TensorSource",
     "WeightsError",

@@ -5,6 +5,7 @@ This module has the interface and the reader of safetensors.
 
 import json
 import mmap
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +25,17 @@ DTYPES = {
     "F32": "<f4",
     "F64": "<f8",
 }
+Arrays = Mapping[str, np.ndarray]
+"""Arrays by the names of the weights."""
+Shapes = dict[str, tuple[int, ...]]
+"""Shapes by the names of the weights."""
 
 
 class WeightsError(ValueError):
     """A model folder or a weights file cannot be used. The message names the file and the remedy."""
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """Type (as safetensors names it) and shape of a tensor, and the offset of its first byte in the file."""
 
     dtype: str
@@ -39,12 +44,12 @@ class Entry(NamedTuple):
 
 
 class WeightsFile:
-    """A file of named tensors; `entries` maps each name to its Entry.
+    """A file of named tensors; `entries` maps each name to its TensorEntry.
 
     Raises WeightsError for a missing file.
     """
 
-    entries: dict[str, Entry]
+    entries: dict[str, TensorEntry]
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -131,7 +136,7 @@ class TensorFile(WeightsFile):
         header.pop("__metadata__", None)
         start = 8 + size
         self.entries = {
-            name: Entry(item["dtype"], tuple(item["shape"]), start + item["data_offsets"][0])
+            name: TensorEntry(item["dtype"], tuple(item["shape"]), start + item["data_offsets"][0])
             for name, item in header.items()
         }
         self._memory: mmap.mmap | None = None

@@ -1,10 +1,8 @@
 """An autoencoder of images becomes one of videos: each 2-D kernel is the last time tap of a 3-D one, whose
 other taps are zero.
 
-The last tap reads the current frame. Kernels over time that have no 2-D counterpart (the halving and doubling
-of time) pass the current
-frame on: then every path through a mix of interpolation and convolution is exact where nothing moves,
-whatever the mix.
+The last tap reads the current frame. Kernels over time without a 2-D counterpart, which halve and double
+time, pass the current frame on. So where nothing moves, every mix of interpolation and convolution is exact.
 """
 
 import re
@@ -12,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from opensora.weights.files import WeightsError
+from opensora.weights.files import Arrays, WeightsError
 
 HALVING, DOUBLING = ".time_downsample.", ".time_upsample."
 TIME_MIX = (HALVING, DOUBLING)
@@ -24,8 +22,6 @@ MOTION_TAPS = 0.4
 PIXELS = "decoder.conv_out.conv.weight"
 """Without random taps: what they add would be seen."""
 NAMES_SHOWN = 5
-
-Arrays = Mapping[str, np.ndarray]
 
 
 def inflate(image: Arrays, expected: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

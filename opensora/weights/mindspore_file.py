@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from opensora.weights.files import DTYPES, Entry, WeightsError, WeightsFile
+from opensora.weights.files import DTYPES, TensorEntry, WeightsError, WeightsFile
 
 TYPES = {
     "Bool": "BOOL", "UInt8": "U8", "Int8": "I8", "Int16": "I16", "Int32": "I32", "Int64": "I64",
@@ -108,7 +108,7 @@ class MindSporeFile(WeightsFile):
         length = content.end - content.start
         if shape == [0] and length:
             shape = []  # the framework writes a scalar like this
-        entry = Entry(TYPES.get(kind, kind or "an unknown type"), tuple(shape), content.start)
+        entry = TensorEntry(TYPES.get(kind, kind or "an unknown type"), tuple(shape), content.start)
         known = self.entries.setdefault(name, entry)
         if known.shape != entry.shape or known.dtype != entry.dtype:
             raise IndexError

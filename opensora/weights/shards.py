@@ -18,11 +18,10 @@ from safetensors.numpy import save
 
 from opensora.files import write_atomic
 from opensora.weights.checkpoints import SHARD
-from opensora.weights.files import TensorFile, WeightsError
+from opensora.weights.files import Shapes, TensorFile, WeightsError
 from opensora.weights.release import TensorSource
 
 VECTOR = re.compile(r"(\w+)\.\d+")
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def save_shard(
@@ -117,7 +116,7 @@ def sharded_states(names: Iterable[str]) -> set[str]:
     return {match[1] for name in names if (match := SHARD.fullmatch(name)) and match[3] != "1"}
 
 
-def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[dict[str, tuple[int, ...]]]]:
+def _open_shards(folder: Path, prefix: str) -> tuple[list[TensorFile], list[Shapes]]:
     found = [
         match for path in folder.iterdir() if (match := SHARD.fullmatch(path.name)) and match[1] == prefix
     ]

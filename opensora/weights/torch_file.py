@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from opensora.weights.files import DTYPES, Entry, WeightsError, WeightsFile
+from opensora.weights.files import DTYPES, TensorEntry, WeightsError, WeightsFile
 from opensora.weights.pickled import LONGEST, Described, Machine, Storage
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 # Keys under which trainers nest the weights. The moving average comes first: it is for sampling.
 WRAPPERS = ("ema", "state_dict", "model", "model_state_dict", "module")
-Stored = dict[str, tuple[int, int]]
+Extents = dict[str, tuple[int, int]]
 """Offset and length in bytes of every storage, by its key."""
 
 
@@ -52,7 +52,9 @@ class TorchFile(WeightsFile):
             offset, length = stored.get(tensor.storage.key, (0, -1))
             if tensor.storage.items * item_size > length:
                 raise self._damaged(f"the values of {name} are missing")
-            self.entries[name] = Entry(tensor.storage.dtype, tensor.shape, offset + tensor.offset * item_size)
+            self.entries[name] = TensorEntry(
+                tensor.storage.dtype, tensor.shape, offset + tensor.offset * item_size
+            )
             self._views[name] = tensor
 
     def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
@@ -77,7 +79,7 @@ class TorchFile(WeightsFile):
             size == 1 or stride == step for size, stride, step in zip(shape, strides, plain, strict=True)
         )
 
-    def _open_zip(self) -> tuple[Any, Stored]:
+    def _open_zip(self) -> tuple[Any, Extents]:
         try:
             members = self._members()
         except (
@@ -109,12 +111,12 @@ class TorchFile(WeightsFile):
         }
         return Machine(pickled).run(self.path), stored
 
-    def _members(self) -> Stored:
+    def _members(self) -> Extents:
         """Offset and length of the content of every member.
 
         Rejects zip features that PyTorch does not use.
         """
-        members: Stored = {}
+        members: Extents = {}
         with zipfile.ZipFile(self.path) as archive, open(self.path, "rb") as file:
             end = 0
             for info in sorted(archive.infolist(), key=lambda item: item.header_offset):
@@ -148,9 +150,9 @@ class TorchFile(WeightsFile):
                 raise self._damaged("its parts reach beyond its end")
         return members
 
-    def _open_legacy(self) -> tuple[Any, Stored]:
+    def _open_legacy(self) -> tuple[Any, Extents]:
         """Five pickles (magic number, protocol, machine, content, storage keys), then the storages."""
-        stored: Stored = {}
+        stored: Extents = {}
         with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             position, results = 0, []
             storages: dict[str, Storage] = {}

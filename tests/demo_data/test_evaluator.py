@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from opensora.demo_data.evaluator import (
-    Row,
+    Criterion,
     diversity,
     evaluate,
-    psnr,
+    psnr_of_sums,
     squared_errors,
     summarise,
 )
@@ -58,14 +58,14 @@ def test_psnr_follows_its_formula(renderer: Renderer) -> None:
     shown = clip.alpha > 0
     result = clip.video.astype(int)
     result[shown] += np.where(result[shown] < 128, 10, -10)
-    overall, subject = psnr(squared_errors(clip, result.astype(np.uint8)))
+    overall, subject = psnr_of_sums(squared_errors(clip, result.astype(np.uint8)))
     assert subject == pytest.approx(20 * np.log10(255 / 10), abs=1e-3)
     assert overall == pytest.approx(20 * np.log10(255 / 10) - 10 * np.log10(shown.mean()), abs=1e-3)
 
 
 def test_psnr_of_the_same_pixels_is_100(renderer: Renderer) -> None:
     clip = renderer.render("horse", "blue", frames=1, size=32)
-    assert psnr(squared_errors(clip, clip.video)) == (pytest.approx(100), pytest.approx(100))
+    assert psnr_of_sums(squared_errors(clip, clip.video)) == (pytest.approx(100), pytest.approx(100))
 
 
 def test_motion_ratio_is_about_one_for_real_clips_and_zero_for_still_ones(renderer: Renderer) -> None:
@@ -122,7 +122,7 @@ def test_summary_counts_and_compares() -> None:
     ("figure", "met"), [(0.5, True), (2, True), (0.49, False), (2.01, False), (None, None)]
 )
 def test_row_keeps_both_bounds(figure: float | None, met: bool | None) -> None:
-    assert Row("motion", figure, 0.5, 2).met is met
+    assert Criterion("motion", figure, 0.5, 2).met is met
 
 
 def test_perfect_model_meets_every_target_and_the_report_says_so(renderer: Renderer) -> None:

@@ -4,7 +4,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from opensora.nn.convolution import NONE, SAME, Padding, causal_conv3d, conv2d, from_frames, to_frames
+from opensora.nn.convolution import causal_conv3d, conv2d, from_frames, to_frames
+from opensora.nn.padding import NONE, SAME, Padding
 
 BOTTOM_RIGHT = (0, 1, 0, 1)
 Strides = tuple[int, int, Padding]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.train.checkpoint import Arrays
 from opensora.train.loop import train
 from opensora.train.options import LoopOptions
+from opensora.weights import Arrays
 
 
 class Toy:

@@ -10,8 +10,9 @@ from opensora.models.causal_vae.config import CausalVAEConfig, weight_shapes
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.nn.activations import silu
 from opensora.nn.attention import attention
-from opensora.nn.convolution import NONE, conv2d
+from opensora.nn.convolution import conv2d
 from opensora.nn.normalisation import group_norm
+from opensora.nn.padding import NONE
 from opensora.weights import WeightsError, save_weights
 from opensora.weights.inflation import collapse_time, inflate
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from opensora.config_files import Length, Range, typed
-from opensora.weights import CONFIG, TensorSource, load_config, open_weights
-
-Shapes = dict[str, tuple[int, ...]]
+from opensora.weights import CONFIG, Shapes, TensorSource, load_config, open_weights
 
 STRIDE = 16
 """Height and width of the network's images are multiples of this."""

@@ -5,8 +5,8 @@ x is frames first, (T*B, C, H, W) with time outermost; groups are those of the n
 
 from opensora.engine.block import Block, Weights
 from opensora.nn import F, Tensor
+from opensora.nn.padding import NONE
 
-NONE = (0, 0, 0, 0)
 BOTTOM_RIGHT = (0, 1, 0, 1)
 
 

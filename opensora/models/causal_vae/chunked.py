@@ -51,7 +51,7 @@ def run_chunked(
 
     sharing: how several devices share the chunks; by default this one computes all.
     """
-    run = Run(engine, groups, workspace, sharing or WorkSharing())
+    run = ChunkedRun(engine, groups, workspace, sharing or WorkSharing())
     x: Frames = Given(video.transpose(2, 0, 1, 3, 4))
     for layer in layers:
         x = CHUNKED[layer.kind.chunked](run, layer, subset(weights, layer.prefix), x)
@@ -89,7 +89,7 @@ def chunks(x: Frames) -> Iterator[np.ndarray]:
 # --- the steps of a layer ---
 
 
-class Run:
+class ChunkedRun:
     """What the layers share: groups of norms, store of activations, division of chunks among devices."""
 
     def __init__(self, engine: Engine, groups: int, workspace: Workspace, sharing: WorkSharing) -> None:
@@ -175,7 +175,7 @@ class Run:
 # --- layers ---
 
 
-def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _frame_by_frame(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     """Blocks that act on single frames."""
     frames, batch, _, height, width = x.shape
     size = layer.kind.resize((frames, height, width))[1:]
@@ -187,7 +187,7 @@ def _frame_by_frame(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return Mapped(x, shape, chunk, lambda part: compute(part, len(part) * batch, run.groups))
 
 
-def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _resnet_3d(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     narrows = layer.channels_out < layer.channels_in
     # An input larger than the result is computed twice rather than stored.
     x = x if narrows and isinstance(x, Mapped) else run.stored(x)
@@ -214,20 +214,20 @@ def _resnet_3d(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return out
 
 
-def _add(run: Run, x: Stored, other: Frames) -> None:
+def _add(run: ChunkedRun, x: Stored, other: Frames) -> None:
     """x + other, in place of x."""
     for start, (value, more) in run.computed(other, x):
         x.write(start, more + value)
 
 
-def _frame_attention(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _frame_attention(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
     h = run.normalised(x, subset(w, "norm"), _normalise)
     _add(run, x, Mapped(h, h.shape, h.chunk, run.bound(attend_in_frames, w)))
     return x
 
 
-def _whole(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _whole(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     """A layer that needs all frames at once; it is on the level with the smallest frames."""
     x = run.stored(x)
     everything = x.read(np.arange(x.shape[0]))
@@ -236,15 +236,15 @@ def _whole(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return x
 
 
-def _norm_silu(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _norm_silu(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     return run.normalised(run.stored(x), w, _activate)
 
 
-def _causal_conv(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _causal_conv(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     return run.convolved(x, subset(w, "conv"), _convolve)
 
 
-def _time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _time_downsample(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     x = run.stored(x)
     frames, batch = x.shape[:2]
     shape = (-(-frames // 2), *x.shape[1:])
@@ -252,15 +252,15 @@ def _time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
     return run.stored(Mapped(x, shape, chunk_of(x), lambda part: compute(part, batch), before=2, stride=2))
 
 
-def _mixed_time_downsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _mixed_time_downsample(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     return run.convolved(run.stored(x), subset(w, "conv"), _mixed_down, 2, mix_factor=w["mix_factor"])
 
 
-def _time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _time_upsample(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     return Interpolated(run.stored(x))
 
 
-def _mixed_time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frames:
+def _mixed_time_upsample(run: ChunkedRun, layer: Layer, w: Weights, x: Frames) -> Frames:
     # Stored at once: the next layer may read it twice, and this convolution is expensive.
     return run.stored(
         run.convolved(
@@ -269,7 +269,7 @@ def _mixed_time_upsample(run: Run, layer: Layer, w: Weights, x: Frames) -> Frame
     )
 
 
-CHUNKED: dict[str, Callable[[Run, Layer, Weights, Frames], Frames]] = {
+CHUNKED: dict[str, Callable[[ChunkedRun, Layer, Weights, Frames], Frames]] = {
     "frames": _frame_by_frame,
     "conv": _causal_conv,
     "norm": _norm_silu,

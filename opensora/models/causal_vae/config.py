@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from opensora.config_files import Length, Range, shown, typed
-from opensora.models.causal_vae.layers import LAYER_KINDS, LayerKind, Shapes
+from opensora.models.causal_vae.layers import LAYER_KINDS, LayerKind
 from opensora.models.geometry import Strides
-from opensora.weights import TensorSource, open_weights
+from opensora.weights import Shapes, TensorSource, open_weights
 
 LATENT_SCALE = 0.18215
 """Factor that gives latents unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""

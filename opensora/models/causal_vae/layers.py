@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from opensora.models.geometry import Size, Strides
+from opensora.weights import Shapes
 
-Shapes = dict[str, tuple[int, ...]]
-SAME = Strides(1, 1)
+NO_STRIDES = Strides(1, 1)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class LayerKind:
     """(height, width), or (frames, height, width)."""
     mixed: bool = False
     """Whether a learned factor mixes the convolution with the average or interpolation of frames."""
-    down: Strides = SAME
-    up: Strides = SAME
+    down: Strides = NO_STRIDES
+    up: Strides = NO_STRIDES
     stores: bool = False
     """Whether the chunked form stores the layer's input and output."""
 

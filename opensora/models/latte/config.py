@@ -9,7 +9,7 @@ import numpy as np
 
 from opensora.config_files import Range, shown, typed
 from opensora.models.initial import Initialiser, mean_kernel, normally, ones, xavier, zeros
-from opensora.weights import TensorSource, open_weights
+from opensora.weights import Shapes, TensorSource, open_weights
 
 TIMESTEP_CHANNELS = 256
 # Name and rows of the caption for unconditional training; the release holds it, no forward pass reads it.
@@ -191,7 +191,7 @@ def weight_specs(config: LatteConfig) -> dict[str, WeightSpec]:
     return specs
 
 
-def weight_shapes(config: LatteConfig) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: LatteConfig) -> Shapes:
     """Shape of every weight by its name in the release file."""
     return {name: spec.shape for name, spec in weight_specs(config).items()}
 

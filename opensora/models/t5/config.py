@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from opensora.config_files import Range, shown, typed
-from opensora.weights import TensorSource, open_weights
+from opensora.weights import Shapes, TensorSource, open_weights
 
 EMBEDDING = "shared.weight"
 TIED_EMBEDDING = "encoder.embed_tokens.weight"
@@ -53,10 +53,10 @@ class T5Config:
         return config
 
 
-def weight_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: T5Config) -> Shapes:
     """Shape of every weight by its name in the release file; the embedding by the first of its two names."""
     width, inner = config.d_model, config.num_heads * config.d_kv
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, width)}
+    shapes: Shapes = {EMBEDDING: (config.vocab_size, width)}
     for i in range(config.num_layers):
         attention_name, feed_forward = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
         for name in "qkv":

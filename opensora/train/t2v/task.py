@@ -18,7 +18,7 @@ from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import expand_to_all_captions
 from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import compute_dtype, mindspore
-from opensora.train.checkpoint import ONE_SHARD, Arrays, check_same_shapes
+from opensora.train.checkpoint import ONE_SHARD, check_same_shapes
 from opensora.train.ema import EMA
 from opensora.train.monitor import Stopwatch
 from opensora.train.muon import make_optimizer
@@ -28,6 +28,7 @@ from opensora.train.t2v.encoding import BatchEncoder, SharedEncoder
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.step import Batch, gather_terms, mean_terms, split_frames, step_gradients
 from opensora.train.t2v.validation import HeldOutLoss, Preview
+from opensora.weights import Arrays
 
 ms = mindspore()
 

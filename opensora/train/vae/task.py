@@ -17,7 +17,7 @@ from opensora.parallel.collectives import LinearMap
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import mindspore
-from opensora.train.checkpoint import ONE_SHARD, Arrays, check_same_shapes
+from opensora.train.checkpoint import ONE_SHARD, check_same_shapes
 from opensora.train.ema import EMA
 from opensora.train.muon import make_optimizer
 from opensora.train.optim import AdamW
@@ -25,6 +25,7 @@ from opensora.train.vae.loss import VAELoss
 from opensora.train.vae.options import TrainVAEOptions
 from opensora.train.vae.step import generator_step
 from opensora.train.vae.validation import ReconstructionQuality
+from opensora.weights import Arrays
 
 ms = mindspore()
 
