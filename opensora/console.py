@@ -72,7 +72,9 @@ def time_text(seconds: float) -> str:
 
 
 def memory_text(size: float) -> str:
-    """Bytes in GiB."""
+    """Bytes in GiB, or in MiB if they are few."""
+    if size < 2**30 / 10:
+        return f"{size / 2**20:.1f} MiB"
     return f"{size / 2**30:.1f} GiB"
 
 

@@ -184,6 +184,13 @@ def free_swap(meminfo: Path = Path("/proc/meminfo")) -> int:
     return int(lines.get("SwapFree", "0 kB").split()[0]) * 1024
 
 
+def used_memory(status: Path = Path("/proc/self/statm")) -> int:
+    """Bytes of memory that this process has taken; 0 if the system does not say."""
+    if not status.is_file():
+        return 0
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that determine a result, by name."""
     found = {"python": platform.python_version()}

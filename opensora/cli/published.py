@@ -82,19 +82,37 @@ EMBED_TEXT: Answers = {
     "seed": Ignored("nothing here is random"),
 }
 
+LOGGED = (
+    "all metrics are in metrics.jsonl and as TensorBoard events in the run folder; "
+    "wandb takes the events with `wandb sync RUN/tensorboard`"
+)
+EPOCHS = "set --max_train_steps; the first lines of a run, or --dry_run, name the steps of an epoch"
+NO_ADAPTERS = (
+    "all weights are trained, without adapters; --pretrained and a low --learning_rate fine-tune a model"
+)
+NUMBER_FORMAT = "use --precision bf16 or fp16, on an accelerator"
+OWN_DATA = "make lists of your files with `opensora prepare-data FOLDER`, and name one with --video_data"
 OTHER_TRAINERS: Answers = {
-    "report_to": Ignored(
-        "all metrics are in metrics.jsonl and as TensorBoard events in the run folder; "
-        "wandb takes the events with `wandb sync RUN/tensorboard`"
-    ),
+    **dict.fromkeys(("report_to", "tracker_project_name", "logging_dir"), Ignored(LOGGED)),
+    **dict.fromkeys(("with_tracking", "use_wandb"), Ignored(LOGGED, bool)),
     "gradient_checkpointing": Ignored("every block recomputes its forward in the backward pass", bool),
-    "num_train_epochs": Elsewhere("set --max_train_steps; `opensora check-data` prints the steps per epoch"),
-    "lora_rank": Elsewhere(
-        "all weights are trained, without adapters; --pretrained and a low --learning_rate fine-tune a model"
+    "allow_tf32": Ignored("the device chooses how it multiplies", bool),
+    "enable_xformers_memory_efficient_attention": COMMON["enable_flash_attention"],
+    "push_to_hub": Ignored("nothing is uploaded", bool),
+    **dict.fromkeys(("num_train_epochs", "num_epochs", "max_epochs", "epoch"), Elsewhere(EPOCHS)),
+    **dict.fromkeys(
+        ("lora_rank", "lora_alpha", "lora", "use_lora", "rank", "network_dim"), Elsewhere(NO_ADAPTERS)
     ),
-    "mixed_precision": Elsewhere("use --precision bf16 or fp16"),
+    **dict.fromkeys(("mixed_precision", "bf16", "fp16"), Elsewhere(NUMBER_FORMAT)),
     "resume": Elsewhere("a run continues by itself if its --output_dir has a checkpoint"),
+    "warmup_ratio": Elsewhere("set --lr_warmup_steps; the default is a tenth of the run"),
+    "use_8bit_adam": Elsewhere("--optim muon keeps one moment instead of two"),
+    **dict.fromkeys(
+        ("train_data_dir", "instance_data_root", "dataset_name", "data_root", "instance_prompt"),
+        Elsewhere(OWN_DATA),
+    ),
 }
+"""Options of other trainers that people type."""
 
 TRAINING: Answers = {
     **COMMON,
@@ -110,7 +128,7 @@ TRAINING: Answers = {
     "step_mode": Ignored("all intervals are in optimizer steps", bool),
     "profile": Ignored("metrics.jsonl splits the time of a step into data, vae, model and optimizer", bool),
     "log_level": Ignored("set GLOG_v in the environment for MindSpore's own log"),
-    "epochs": "set --max_train_steps; `opensora check-data` prints the steps per epoch",
+    "epochs": EPOCHS,
     "ckpt_save_interval": "set --checkpointing_steps, in optimizer steps",
 }
 

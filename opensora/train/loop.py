@@ -5,12 +5,12 @@ never stopped.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from opensora.files import only_writer
+from opensora.files import check_writable, only_writer
 from opensora.parallel.mesh import Mesh
 from opensora.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from opensora.train.monitor import Monitor
@@ -19,6 +19,7 @@ from opensora.train.prefetch import Prefetch
 from opensora.train.run_folder import check_resumed, describe_run
 from opensora.train.skipping import SkippedSteps
 from opensora.train.stop import StopSignal
+from opensora.train.summary import TaskSummary, log_summary
 from opensora.weights import Arrays
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,12 @@ class Task(Protocol[B]):
     @property
     def config(self) -> Mapping[str, Any]:
         """The content of the network's config.json, which makes the run folder a folder of its weights."""
+
+    def summary(self) -> TaskSummary:
+        """Figures of the task, for messages."""
+
+    def next_commands(self, run: Path) -> list[str]:
+        """Commands that use the weights of the run in this folder."""
 
     def batch(self, step: int) -> B:
         """The batch of a step, for `step`. Called ahead of time, from other threads."""
@@ -60,25 +67,42 @@ class Task(Protocol[B]):
         """Continue from `state_files` and the shards of a checkpoint."""
 
 
-def train(task: Task[B], options: LoopOptions, mesh: Mesh | None = None) -> int:
+def train(task: Task[B], options: LoopOptions, mesh: Mesh | None = None, initial: Sequence[Path] = ()) -> int:
     """Train until max_train_steps or a signal. Returns the exit code: 0 or STOPPED_BY_SIGNAL.
 
     Continues the run in output_dir if it has a checkpoint. mesh: the processes that train together, by
-    default this one alone. Raises ValueError for too many steps in a row that are not finite, and for an
-    output_dir that is not shared or in which another process trains.
+    default this one alone. initial: folders of weights that a new run could start from. Raises ValueError for
+    too many steps in a row that are not finite, and for an output_dir that is not shared or in which another
+    process trains.
     """
     mesh = mesh or Mesh()
     run = Path(options.output_dir)
-    with only_writer(run, "output_dir") if mesh.is_first else nullcontext():
-        return _train(task, options, mesh, run)
+    writes = mesh.is_first and not options.dry_run
+    with only_writer(run, "output_dir") if writes else nullcontext():
+        first, state = _resume(task, options, run)
+        if len(set(mesh.world.agree(first))) > 1:
+            raise ValueError(
+                f"the processes see different checkpoints in {run}: "
+                "choose an output_dir that all machines share"
+            )
+        if mesh.is_first:
+            log_summary(task.summary(), options, first, mesh, initial)
+        if options.dry_run:
+            return _end_dry_run(task, first, run)
+        return _train(task, options, mesh, first, state)
 
 
-def _train(task: Task[B], options: LoopOptions, mesh: Mesh, run: Path) -> int:
-    first, state = _resume(task, options, run)
-    if len(set(mesh.world.agree(first))) > 1:
-        raise ValueError(
-            f"the processes see different checkpoints in {run}: choose an output_dir that all machines share"
-        )
+def _end_dry_run(task: Task[B], first: int, run: Path) -> int:
+    """Try what a run does before its first step."""
+    check_writable(run, "output_dir")
+    task.batch(first + 1)
+    log.info("dry run: the first batch was read; nothing was trained or written")
+    return 0
+
+
+def _train(task: Task[B], options: LoopOptions, mesh: Mesh, first: int, state: dict[str, Any]) -> int:
+    """Train after step `first`, whose `state` is that of the loop."""
+    run = Path(options.output_dir)
     if mesh.is_first:
         describe_run(run, options, task.config, first)
     skipped = SkippedSteps(options.max_skipped_steps, **state.get("skips", {}))
@@ -99,7 +123,7 @@ def _train(task: Task[B], options: LoopOptions, mesh: Mesh, run: Path) -> int:
             monitor.step(step, metrics)
 
             if last or (options.validation_steps and step % options.validation_steps == 0):
-                monitor.write(step, task.validate(step, run / "samples"))
+                monitor.validation(step, task.validate(step, run / "samples"), run / "samples")
 
             # All ranks read the signal here, at the same step; a later one takes effect after the next step.
             stopping = any(mesh.world.agree(stop.requested)) and not last
@@ -112,6 +136,9 @@ def _train(task: Task[B], options: LoopOptions, mesh: Mesh, run: Path) -> int:
                     log.info("saved step %d in %s%s", step, run / "checkpoints", hint)
             if stopping:
                 break
+    if mesh.is_first and not stopping:
+        for command in task.next_commands(run):
+            log.info("next: %s", command)
     return STOPPED_BY_SIGNAL if stopping else 0
 
 

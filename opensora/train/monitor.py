@@ -1,6 +1,7 @@
 """Metrics of a run: lines of metrics.jsonl, TensorBoard events, and lines on the terminal."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -8,14 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
+from opensora.console import time_text
 from opensora.files import naming, read_json_lines, write_atomic
+from opensora.train.board import Board
 from opensora.train.options import LoopOptions
 
+log = logging.getLogger(__name__)
+
 SECONDS = "seconds_"
+TIMED = (2, 3)
+"""Steps of a process that tell how long a step takes; the first one compiles."""
 
 
 class Stopwatch:
@@ -36,25 +39,29 @@ class Stopwatch:
         return {f"seconds_{name}": value for name, value in seconds.items()}
 
 
-class Board:
-    """TensorBoard events, each written before `write` returns.
+class _Pace:
+    """Seconds a step in this process; its first step compiles and does not count."""
 
-    The package's SummaryWriter uses a thread: a full disk ends it silently, and the run waits for it forever.
-    """
+    def __init__(self) -> None:
+        self._last, self._first_end = time.monotonic(), 0.0
+        self._count, self._fastest = 0, float("inf")
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        """Hides events of earlier processes from `first_step` on."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = EventsWriter(str(folder / "events"))
-        self._file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+    def step(self) -> float | None:
+        """Count a step. Returns the seconds of the fastest of TIMED, once, after the last of them."""
+        now = time.monotonic()
+        self._count += 1
+        if self._count == 1:
+            self._first_end = now
+        if self._count in TIMED:
+            self._fastest = min(self._fastest, now - self._last)
+        self._last = now
+        return self._fastest if self._count == TIMED[-1] else None
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+    def without_first(self, steps: int) -> float | None:
+        """The mean of the last `steps` steps without the first step, if that and others are among them."""
+        if steps != self._count or steps < 2:
+            return None
+        return (self._last - self._first_end) / (steps - 1)
 
 
 class Monitor:
@@ -89,6 +96,7 @@ class Monitor:
         if state:
             self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         self._since, self._steps = time.monotonic(), 0
+        self._pace = _Pace()
 
     def state(self) -> dict[str, Any]:
         """The sums for the next line, without times."""
@@ -108,6 +116,10 @@ class Monitor:
             self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
         last = self.options.max_train_steps
+        measured = self._pace.step()
+        if measured is not None and self.board is not None:
+            rest = f"about {time_text(measured * (last - step))} for the other {last - step:,}"
+            log.info("a step takes %.2f s once compiled: %s", measured, rest)
         if step % self.options.log_interval and step != last:
             return
         seconds = (time.monotonic() - self._since) / self._steps
@@ -116,15 +128,33 @@ class Monitor:
         if self.options.peak_flops and "flops" in means:
             speed["share_of_peak"] = means["flops"] / seconds / self.options.peak_flops
         self.write(step, {**means, **speed})
-        shown = "  ".join(
-            f"{name} {value:.4g}" for name, value in means.items() if not name.startswith(SECONDS)
-        )
-        left = _duration(seconds * (last - step))
-        with suppress(OSError):  # the terminal may be gone, and the run goes on
-            print(
-                f"step {step}/{last}  {shown}  {seconds:.2f} s/step  left {left}", file=sys.stderr, flush=True
-            )
+        shown = {name: value for name, value in means.items() if not name.startswith(SECONDS)}
+        pace = self._pace.without_first(self._steps) or seconds
+        self._print(step, shown, f"  {pace:.2f} s/step  left {_duration(pace * (last - step))}")
         self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()
+
+    def _print(self, step: int, values: Mapping[str, float], rest: str = "") -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        with suppress(OSError):  # the terminal may be gone, and the run goes on
+            line = f"step {step}/{self.options.max_train_steps}  {shown}{rest}"
+            print(line, file=sys.stderr, flush=True)
+
+    def validation(self, step: int, values: dict[str, Any], samples: Path) -> None:
+        """Write and print metrics of a validation, and show the samples that it wrote.
+
+        samples: the folder with step-<step>.png, and videos and pictures in step-<step>.
+        """
+        self.write(step, values)
+        if self.board is None:
+            return
+        if values:
+            self._print(step, values)
+        folder = samples / f"step-{step:08d}"
+        if folder.with_suffix(".png").is_file():
+            self.board.show(step, "samples", folder.with_suffix(".png"))
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix in (".mp4", ".png"):
+                self.board.show(step, f"samples/{path.stem}", path)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Write values of a step, such as those of a validation, if there are any."""

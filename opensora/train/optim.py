@@ -152,6 +152,12 @@ class Optimizer(ABC):
         exempt = self.options.group_strategy == "norm_and_bias" and len(shape) <= 1
         return 0.0 if exempt else self.options.weight_decay
 
+    def num_moments(self, weights: Mapping[str, Tensor]) -> int:
+        """Values that all devices together carry from step to step for these weights."""
+        return sum(
+            len(self.rule_of(name, value.shape).moments) * value.size for name, value in weights.items()
+        )
+
     def exact(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights, with the float32 masters in place of rounded ones."""
         exact = dict(weights)

@@ -13,6 +13,19 @@ COMMON_NAMES = {
     "max_steps": "max_train_steps",
     "save_steps": "checkpointing_steps",
     "logging_steps": "log_interval",
+    "per_device_train_batch_size": "batch_size",
+    "micro_batch_size": "batch_size",
+    "grad_accum": "gradient_accumulation_steps",
+    "accumulate_grad_batches": "gradient_accumulation_steps",
+    "save_every": "checkpointing_steps",
+    "ckpt_every": "checkpointing_steps",
+    "log_every": "log_interval",
+    "eval_steps": "validation_steps",
+    "checkpoints_total_limit": "ckpt_max_keep",
+    "num_workers": "dataloader_num_workers",
+    "output": "output_dir",
+    "optimizer": "optim",
+    "validation_prompt": "validation_prompts",
 }
 """Names of options in the published version and in other trainers."""
 
@@ -37,6 +50,8 @@ class ScheduleOptions:
     """A step whose loss or gradient is not finite is skipped; stop after this many in a row."""
     dataloader_prefetch_size: int = 4
     """Batches to prepare ahead, each in its own thread."""
+    dry_run: bool = False
+    """Check everything, read the first batch, tell what the run takes, and stop; nothing is written."""
 
     def __post_init__(self) -> None:
         at_least(

@@ -147,4 +147,4 @@ def test_numbers_as_people_read_them() -> None:
         "3.0 days",
     ]
     assert time_text(12 * 3600) == "12 hours"
-    assert memory_text(1.5 * 2**30) == "1.5 GiB"
+    assert memory_text(1.5 * 2**30) == "1.5 GiB" and memory_text(3 * 2**19) == "1.5 MiB"

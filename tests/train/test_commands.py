@@ -1,6 +1,7 @@
 """From a data set to a video by commands, at toy size; a resumed run equals an uninterrupted one."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -141,6 +142,7 @@ def test_a_trained_text_encoder_goes_with_its_transformer(
 ) -> None:
     """In `generate --pretrained_ckpt` and `train --pretrained`, with the encoder trained on or frozen."""
     monkeypatch.chdir(place)
+    caplog.set_level("INFO", "opensora")
     for part in ("vae", "5x32x32", "text_encoder"):
         shutil.copytree(
             place / "model" / part, f"joint/{part}", ignore=shutil.ignore_patterns("*.safetensors")
@@ -169,6 +171,13 @@ def test_a_trained_text_encoder_goes_with_its_transformer(
     assert taken[-1] == trained
     recipe = json.loads(Path("out/0000-an_elephant.json").read_text())["recipe"]
     assert recipe["weights"]["text_encoder"]["text_encoder_ema.safetensors"] == hash_file(trained)
+
+    following = [line.removeprefix("next: ") for line in caplog.messages if line.startswith("next: ")][:2]
+    for line in following:  # the commands that the first training named
+        assert (
+            main([*shlex.split(line)[1:], *(["--num_sampling_steps=1"] if " generate " in line else [])]) == 0
+        )
+    assert len(following) == 2 and len(list(Path("sample_videos").glob("*.mp4"))) == 1
 
 
 def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

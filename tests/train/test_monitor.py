@@ -94,3 +94,24 @@ def test_durations() -> None:
         "1h00m",
         "26h03m",
     ]
+
+
+def test_the_first_step_of_a_process_does_not_count_for_the_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    """It compiles: 90 s here, where the others take 2 s."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    caplog.set_level("INFO")
+    watcher = Monitor(tmp_path, 0, LoopOptions(max_train_steps=104, log_interval=4))
+    for step in range(1, 9):
+        clock[0] += 90 if step == 1 else 2
+        watcher.step(step, {})
+    watcher.close()
+    assert caplog.messages == ["a step takes 2.00 s once compiled: about 3.4 minutes for the other 101"]
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[-2:] for line in shown] == [
+        ["2.00 s/step", "left 3m20s"],
+        ["2.00 s/step", "left 3m12s"],
+    ]
+    assert [line["seconds_per_step"] for line in lines(tmp_path)] == [96 / 4, 2]

@@ -9,6 +9,7 @@ import numpy as np
 
 from opensora.train.loop import train
 from opensora.train.options import LoopOptions
+from opensora.train.summary import TaskSummary
 from opensora.weights import Arrays
 
 
@@ -23,6 +24,12 @@ class Toy:
     @property
     def config(self) -> dict[str, int]:
         return {"width": len(self.w)}
+
+    def summary(self) -> TaskSummary:
+        return TaskSummary(parameters=3, samples=40, memory=36, checkpoint=24)
+
+    def next_commands(self, run: Path) -> list[str]:
+        return [f"opensora toy --src {run}"]
 
     def batch(self, step: int) -> np.ndarray:
         rng = np.random.default_rng([0, step])

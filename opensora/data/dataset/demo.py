@@ -36,3 +36,8 @@ class DemoDataset:
     def clip(self, number: int) -> np.ndarray:
         """uint8 (T, H, W, 3), for training an autoencoder; there is no last number."""
         return self.clips[number].video
+
+    @property
+    def epoch(self) -> None:
+        """An autoencoder sees no clip twice."""
+        return None

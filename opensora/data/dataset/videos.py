@@ -72,6 +72,11 @@ class VideoDataset:
         """The file that a clip is cut from, unless it cannot be read."""
         return str(self._segment(number, 0).path)
 
+    @property
+    def epoch(self) -> int:
+        """Clips of an epoch, one of each video."""
+        return len(self.segments)
+
     def _segment(self, number: int, attempt: int) -> Segment:
         epoch, place = divmod(number, len(self.segments))
         order = _order(self.seed, epoch, len(self.segments))

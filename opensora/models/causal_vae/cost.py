@@ -44,6 +44,18 @@ def whole_bytes(config: CausalVAEConfig, size: Size, batch: int = 1, decode: boo
     return (WHOLE_DECODE if decode else WHOLE_ENCODE) * config.hidden_size * batch * prod(size) * FLOAT
 
 
+def training_bytes(config: CausalVAEConfig, size: Size) -> int:
+    """Bytes of a clip's activations in a training step, at least: the inputs of all layers.
+
+    size: (frames, height, width) of the clip.
+    """
+    total = 0
+    for layer in (*encoder_layers(config), *decoder_layers(config)):
+        total += FLOAT * layer.channels_in * prod(size)
+        size = layer.kind.resize(size)
+    return total
+
+
 def chunked_bytes(
     config: CausalVAEConfig, size: Size, batch: int = 1, decode: bool = True
 ) -> tuple[int, int]:

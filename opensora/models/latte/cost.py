@@ -148,6 +148,16 @@ def least_activation_bytes(config: LatteConfig, latent_size: Size, guided: bool)
     return LEAST_ACTIVATIONS * (2 if guided else 1) * _activation(config, latent_size)
 
 
+def training_bytes(config: LatteConfig, latent_size: Size, num_images: int = 0) -> int:
+    """Bytes of a sample's activations in a training step, at least: the inputs of all blocks.
+
+    The backward pass recomputes the rest, block by block.
+    """
+    frames, *side = latent_size
+    blocks = 2 * config.num_layers  # a spatial and a temporal one for each layer
+    return (blocks + LEAST_ACTIVATIONS) * _activation(config, (frames + num_images, side[0], side[1]))
+
+
 def _activation(config: LatteConfig, latent_size: Size) -> int:
     """Bytes of one float32 value for each token and channel."""
     return FLOAT * config.width * (prod(latent_size) // config.patch_size**2)

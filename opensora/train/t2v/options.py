@@ -118,7 +118,7 @@ class TrainOptions(
 ):
     """Options of `opensora train`. Raises ValueError for values out of range or that exclude each other."""
 
-    ALIASES: ClassVar[dict[str, str]] = COMMON_NAMES
+    ALIASES: ClassVar[dict[str, str]] = COMMON_NAMES | {"pretrained_model_name_or_path": "model_path"}
     FIXED: ClassVar[tuple[str, ...]] = ("optim", "train_text_encoder")
     DATA: ClassVar[tuple[str, ...]] = ("video_data", "image_data", "vae_latent_folder", "image_latent_folder")
     INITIAL: ClassVar[str] = "pretrained"

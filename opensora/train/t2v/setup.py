@@ -26,6 +26,7 @@ from opensora.train.t2v.task import T2VTask
 from opensora.train.t2v.validation import Preview
 from opensora.weights import WeightsError, load_config, trained_text_encoder
 from opensora.weights.folder import find_autoencoder, find_model
+from opensora.weights.sources import folder_files
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,16 @@ def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
         options = replace(options, model_max_length=options.model_max_length or spec.text_length)
         source = _source(options, spec)
         options = with_clip_of(options, source)
-        return train(_make_task(options, spec, source, mesh, make_preview, stack), options, mesh)
+        task = _make_task(options, spec, source, mesh, make_preview, stack)
+        return train(task, options, mesh, _weights_not_loaded(options, spec))
+
+
+def _weights_not_loaded(options: TrainOptions, spec: ModelSpec) -> list[Path]:
+    """The folders of the model with weights that training from random ones passes over."""
+    trained = [spec.paths.transformer]
+    if options.train_text_encoder and spec.paths.text_encoder is not None:
+        trained.append(spec.paths.text_encoder)
+    return [folder for folder in trained if folder_files(folder)]
 
 
 def find_spec(options: TrainOptions) -> ModelSpec:
@@ -78,7 +88,8 @@ def _make_task(
                 "made after `opensora convert`",
                 options.pretrained,
             )
-    quarantine = run / ("quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl")
+    name = "quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl"
+    quarantine = None if options.dry_run else run / name
     data = stack.enter_context(
         Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
     )

@@ -1,6 +1,7 @@
 """The text-to-video task of the training loop: the transformer, alone or with its text encoder."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 from opensora.data.loader import Loader
 from opensora.diffusion import GaussianDiffusion
 from opensora.models.causal_vae.model import CausalVAE
-from opensora.models.latte.cost import step_flops
+from opensora.models.geometry import FLOAT
+from opensora.models.latte.cost import step_flops, training_bytes
 from opensora.models.latte.model import LatteT2V
 from opensora.models.t5.model import T5Encoder
 from opensora.nn import Tensor
@@ -23,12 +25,14 @@ from opensora.train.ema import EMA
 from opensora.train.monitor import Stopwatch
 from opensora.train.muon import make_optimizer
 from opensora.train.precision import LossScaler, compute_weights
+from opensora.train.summary import TaskSummary
 from opensora.train.t2v.batches import BatchDrawer, HostBatch, split_batch
 from opensora.train.t2v.encoding import BatchEncoder, SharedEncoder
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.step import Batch, gather_terms, mean_terms, split_frames, step_gradients
 from opensora.train.t2v.validation import HeldOutLoss, Preview
 from opensora.weights import Arrays
+from opensora.weights.folder import find_autoencoder
 
 ms = mindspore()
 
@@ -94,6 +98,38 @@ class T2VTask:
     def config(self) -> dict[str, Any]:
         """The content of the transformer's config.json."""
         return self.model.config.to_dict()
+
+    def summary(self) -> TaskSummary:
+        config, options = self.model.config, self.options
+        parameters = sum(value.size for value in self.weights.values())
+        moments = self.optimizer.num_moments(self.weights)
+        own = (
+            0 if self.optimizer.step else moments // self.optimizer.sharding.ranks
+        )  # else they are there already
+        size = (config.video_length, *config.sample_size)
+        activations = options.batch_size * training_bytes(config, size, options.use_image_num)
+        return TaskSummary(
+            parameters=parameters,
+            samples=len(self.batches.data),
+            memory=FLOAT * (parameters + own) + activations // self.mesh.sequence.size,
+            checkpoint=FLOAT * (2 * parameters + moments),
+        )
+
+    def next_commands(self, run: Path) -> list[str]:
+        options, target = self.options, f"models/{run.name}"
+        base, encoder = ["--base", options.model_path], list[str]()
+        if options.version is not None:
+            base += ["--version", options.version]
+        if options.text_encoder_name is not None:
+            encoder = ["--text_encoder_name", options.text_encoder_name]
+        commands = [
+            ["convert", "--src", str(run), "--target", target, *base],
+            ["generate", "a prompt", "--model_path", target, *encoder],
+        ]
+        if options.ae_path is not None:
+            autoencoder = str(find_autoencoder(options.ae_path))
+            commands.insert(1, ["convert", "--src", autoencoder, "--target", target, "--overwrite"])
+        return [shlex.join(["opensora", *words]) for words in commands]
 
     def batch(self, step: int) -> list[HostBatch]:
         """The batch of a step, in parts for gradient accumulation.

@@ -25,6 +25,7 @@ from opensora.train.vae.options import TrainVAEOptions
 from opensora.train.vae.task import ClipSequence, VAETask
 from opensora.weights import read_config
 from opensora.weights.inflation import collapse_time
+from opensora.weights.sources import folder_files
 
 ms = mindspore()
 log = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ def train_vae(options: TrainVAEOptions) -> int:
     """Run `opensora train-vae`, alone or with the processes that `msrun` started. Returns the exit code."""
     set_jit(options.mode == 0)
     with open_mesh(use_parallel=options.use_parallel) as mesh:
-        return train(make_task(options, mesh), options, mesh)
+        config = Path(options.model_config)
+        initial = [config] if config.is_dir() and folder_files(config) else []
+        return train(make_task(options, mesh), options, mesh, initial)
 
 
 def make_task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:

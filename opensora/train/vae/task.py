@@ -1,6 +1,7 @@
 """The autoencoder task of the training loop: a CausalVAE, and a discriminator beside it."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 
 from opensora.media.pixels import to_pixels
 from opensora.models.causal_vae.config import LATENT_SCALE
+from opensora.models.causal_vae.cost import training_bytes
 from opensora.models.causal_vae.model import CausalVAE
+from opensora.models.geometry import FLOAT
 from opensora.nn import Tensor
 from opensora.nn.flat import square_sum
 from opensora.parallel.collectives import LinearMap
@@ -21,6 +24,7 @@ from opensora.train.checkpoint import ONE_SHARD, check_same_shapes
 from opensora.train.ema import EMA
 from opensora.train.muon import make_optimizer
 from opensora.train.optim import AdamW
+from opensora.train.summary import TaskSummary
 from opensora.train.vae.loss import VAELoss
 from opensora.train.vae.options import TrainVAEOptions
 from opensora.train.vae.step import generator_step
@@ -43,6 +47,10 @@ class ClipSequence(Protocol):
 
     def name(self, number: int) -> str:
         """What the clip was made from, for messages."""
+
+    @property
+    def epoch(self) -> int | None:
+        """Clips until files come again; None if each clip is new."""
 
 
 class VAETask:
@@ -84,6 +92,38 @@ class VAETask:
     def config(self) -> dict[str, Any]:
         """The content of the autoencoder's config.json."""
         return asdict(self.vae.config)
+
+    def summary(self) -> TaskSummary:
+        options, networks = self.options, [(self.optimizer, self.vae.weights)]
+        if self.loss.discriminator is not None:
+            networks.append((self.disc_optimizer, self.loss.discriminator.weights))
+        sizes = [sum(value.size for value in weights.values()) for _, weights in networks]
+        moments = sum(optimizer.num_moments(weights) for optimizer, weights in networks)
+        own = 0 if self.optimizer.step else moments // self.optimizer.sharding.ranks  # else they are there
+        clip = options.video_num_frames, options.resolution, options.resolution
+        activations = options.batch_size * training_bytes(self.vae.config, clip)
+        return TaskSummary(
+            parameters=sum(sizes),
+            samples=self.clips.epoch,
+            memory=FLOAT * (sum(sizes) + own) + activations,
+            checkpoint=FLOAT * (sizes[0] + sum(sizes) + moments),  # of the autoencoder, its average too
+        )
+
+    def next_commands(self, run: Path) -> list[str]:
+        options, model = self.options, f"models/{run.name}"
+        if options.demo_data is not None:
+            words = ["encode-latents", "--demo_data", options.demo_data, "--vae", model]
+            words += ["--output_path", f"latents/{run.name}"]
+        else:
+            place = Path(options.video_path or Path(str(options.data_file_path)).parent)
+            words = ["reconstruct", "--model_path", model]
+            if place.is_file():
+                words += ["--video_path", str(place), "--rec_path", f"reconstructions/{run.name}.mp4"]
+            else:
+                words += ["--real_video_dir", str(place)]
+                words += ["--generated_video_dir", f"reconstructions/{run.name}"]
+        commands = [["convert", "--src", str(run), "--target", model], words]
+        return [shlex.join(["opensora", *words]) for words in commands]
 
     def batch(self, step: int) -> list[np.ndarray]:
         """float32 (B, 3, T, H, W) in [-1, 1], in parts for gradient accumulation."""
