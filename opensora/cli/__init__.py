@@ -21,6 +21,7 @@ from opensora.weights.folder import did_you_mean
 COMMANDS = {
     "generate": "generate videos from text",
     "reconstruct": "reconstruct videos and measure the error",
+    "interpolate": "raise the frame rate of videos",
     "evaluate": "compare two folders of videos (PSNR, SSIM, LPIPS, FVD)",
     "evaluate-demo": "score the demo model against its targets",
     "prepare-data": "prepare a data set for training",

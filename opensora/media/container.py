@@ -191,15 +191,16 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     )
     graph.link_nodes(source, graph.add("bwdif", "send_frame"), graph.add("buffersink")).configure()
     graph.vpush(first)
-    yield from _pulled(graph)
+    yield from pulled(graph)
     for frame in frames:
         graph.vpush(frame)
-        yield from _pulled(graph)
+        yield from pulled(graph)
     graph.vpush(None)
-    yield from _pulled(graph)
+    yield from pulled(graph)
 
 
-def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+def pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+    """The frames that a graph has ready."""
     while True:
         try:
             yield graph.vpull()

@@ -92,6 +92,26 @@ class AMT:
         (top, _), (left, _) = margins
         return frame[:, :, top : top + height, left : left + width]
 
+    def between(self, frame0: np.ndarray, frame1: np.ndarray, factor: int) -> list[np.ndarray]:
+        """The factor - 1 frames between two, evenly spaced; factor: a power of 2.
+
+        Frames are float32 (B, 3, H, W) in 0..1. The frame in the middle is found first, then those between it
+        and the others, as in the reference; they are padded once.
+        """
+        height, width = frame0.shape[2:]
+        (top, bottom), (left, right) = padding(height), padding(width)
+
+        def middles(first: np.ndarray, second: np.ndarray, factor: int) -> list[np.ndarray]:
+            if factor == 1:
+                return []
+            middle = self.engine.output(self.predict(first, second).frame)
+            return [*middles(first, middle, factor // 2), middle, *middles(middle, second, factor // 2)]
+
+        margins = ((0, 0), (0, 0), (top, bottom), (left, right))
+        first, second = (np.pad(frame, margins, mode="edge") for frame in (frame0, frame1))
+        found = middles(first, second, factor)
+        return [frame[:, :, top : top + height, left : left + width] for frame in found]
+
     def predict(
         self, frame0: np.ndarray, frame1: np.ndarray, time: float = 0.5, scale_factor: float = 1.0
     ) -> Prediction:

@@ -75,6 +75,23 @@ def test_the_reference(engine: str) -> None:
     np.testing.assert_allclose(half[..., ::4, ::4], case["half.imgt_pred"], atol=2e-4)
 
 
+@pytest.mark.slow
+def test_frames_between_are_the_reference() -> None:
+    """Two passes, of which the second interpolates results of the first."""
+    case = reference.load("amt_g/outputs")
+    height, width = reference.read_json("amt_g/amt_g")["crop"]
+    first, second = (
+        np.ascontiguousarray(case[name][:height, :width].transpose(2, 0, 1)[None], np.float32)
+        / np.float32(255)
+        for name in ("frame0", "frame1")
+    )
+    found = AMT.from_weights(release_weights(), engine="openvino").between(first, second, 4)
+    for number, frame in enumerate(found[:2], 1):
+        levels = np.clip(frame[0] * 255, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+        expected = case[f"recursion.frame{number}"].astype(int)
+        assert np.abs(levels.astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("size", "scale", "before", "after"),
     [(128, 1, 0, 0), (121, 1, 3, 4), (33, 1, 47, 48), (200, 0.5, 28, 28)],

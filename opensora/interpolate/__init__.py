@@ -1,0 +1,1 @@
+"""`opensora interpolate`: options, plan and run."""

@@ -1,0 +1,57 @@
+"""Frames in overlapping tiles."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from math import ceil
+
+import numpy as np
+
+Span = tuple[int, int]
+
+
+def spans(size: int, largest: int, overlap: int) -> list[Span]:
+    """Equally long parts (start, stop) of `size` pixels, at most `largest`, that overlap by `overlap`."""
+    if size <= largest:
+        return [(0, size)]
+    assert overlap < largest
+    count = ceil((size - overlap) / (largest - overlap))
+    length = ceil((size + (count - 1) * overlap) / count)
+    starts = [number * (size - length) // (count - 1) for number in range(count)]
+    return [(start, start + length) for start in starts]
+
+
+def blended(
+    images: Sequence[np.ndarray],
+    largest: tuple[int, int],
+    overlap: int,
+    compute: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
+) -> list[np.ndarray]:
+    """What `compute` makes of images (N, C, H, W), tile by tile: images of the same size.
+
+    largest: height and width of a tile. In the overlaps one tile fades into the next.
+    """
+    size = images[0].shape[2:]
+    parts = [spans(whole, most, overlap) for whole, most in zip(size, largest, strict=True)]
+    if len(parts[0]) == len(parts[1]) == 1:
+        return list(compute(images))
+    sums: list[np.ndarray] = []
+    weights = np.zeros(size, np.float32)
+    for (top, bottom), (left, right) in product(*parts):
+        weight = np.outer(_fade(top, bottom, size[0], overlap), _fade(left, right, size[1], overlap))
+        results = compute([image[:, :, top:bottom, left:right] for image in images])
+        sums = sums or [np.zeros((*result.shape[:2], *size), np.float32) for result in results]
+        for total, result in zip(sums, results, strict=True):
+            total[:, :, top:bottom, left:right] += weight * result
+        weights[top:bottom, left:right] += weight
+    return [total / weights for total in sums]
+
+
+def _fade(start: int, stop: int, size: int, overlap: int) -> np.ndarray:
+    """The weight of a span's pixels (stop - start,): 1, but it grows over the overlap from an inner end."""
+    places = np.arange(stop - start, dtype=np.float32) + 1
+    weight = np.ones_like(places)
+    if start > 0:
+        weight = np.minimum(weight, places / (overlap + 1))
+    if stop < size:
+        weight = np.minimum(weight, places[::-1] / (overlap + 1))
+    return weight
