@@ -1,9 +1,10 @@
-"""Write .mp4 files frame by frame, with the sound of another file."""
+"""Write video files frame by frame: .mp4 with the sound of another file, .mov, .mkv and .webm."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import av.error
@@ -16,10 +17,27 @@ from opensora.media.formats import file_url
 # With several threads the bytes would depend on the machine. mbtree sums macroblocks in code that reads past
 # the end of small frames: one in about thirty encodings of 32x32 pixels came out different.
 X264 = {"crf": "17", "preset": "medium", "threads": "1", "mbtree": "0", "colorspace": "smpte170m"}
+VP9 = {"crf": "18", "b": "0", "threads": "1", "row-mt": "0", "deadline": "good", "colorspace": "smpte170m"}
+
+
+class Container(NamedTuple):
+    """FFmpeg's names of a file format and its codec, and the codec's options."""
+
+    name: str
+    codec: str
+    options: dict[str, str]
+
+
+CONTAINERS = {
+    ".mp4": Container("mp4", "libx264", X264),
+    ".mov": Container("mov", "libx264", X264),
+    ".mkv": Container("matroska", "libx264", X264),
+    ".webm": Container("webm", "libvpx-vp9", VP9),
+}
 
 
 @contextmanager
-def open_mp4(path: str | Path, fps: float, audio: str | Path | None = None) -> Iterator["Mp4Writer"]:
+def open_mp4(path: str | Path, fps: float, audio: str | Path | None = None) -> Iterator["VideoWriter"]:
     """A writer of one video. The file appears when the block succeeds, complete, or not at all.
 
         with open_mp4("out.mp4", fps=24, audio="in.mp4") as writer:
@@ -29,7 +47,7 @@ def open_mp4(path: str | Path, fps: float, audio: str | Path | None = None) -> I
     """
     path = Path(path)
     with _naming(path), atomic_path(path) as temporary:
-        writer = Mp4Writer(temporary, fps, None if audio is None else Path(audio))
+        writer = VideoWriter(temporary, fps, None if audio is None else Path(audio))
         try:
             yield writer
             writer.finish()
@@ -45,14 +63,20 @@ def _naming(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 
-class Mp4Writer:
-    """H.264 that browsers play. Memory does not grow with the number of frames."""
+class VideoWriter:
+    """Writes what browsers play: H.264, or VP9 in a .webm. Memory does not grow with the number of frames."""
 
     def __init__(self, path: Path, fps: float, audio: Path | None = None) -> None:
-        options = {"movflags": "+faststart", "fflags": "+bitexact"}
-        self._container = av.open(file_url(path), "w", format="mp4", options=options)
+        """path: its ending, one of CONTAINERS, chooses the format."""
+        container = CONTAINERS[path.suffix.lower()]
+        options = {"fflags": "+bitexact"}
+        if container.name in ("mp4", "mov"):
+            options["movflags"] = "+faststart"
+        self._container = av.open(file_url(path), "w", format=container.name, options=options)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options=X264)
+        stream = self._container.add_stream(container.codec, rate=self._rate, options=container.options)
+        assert isinstance(stream, av.VideoStream)
+        self._stream = stream
         self._stream.pix_fmt = "yuv420p"
         self._audio = None if audio is None else open_audio(audio, self._container)
         self._frames = 0

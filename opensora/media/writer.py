@@ -11,9 +11,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from opensora.files import atomic_path
+from opensora.files import atomic_path, scratch_folder, sync_folder
 from opensora.media.formats import STILL_SUFFIXES
-from opensora.media.mp4 import Mp4Writer
+from opensora.media.mp4 import CONTAINERS, VideoWriter
 from opensora.media.pictures import DESCRIPTION_TAG, description
 from opensora.media.timeline import as_rate
 
@@ -23,22 +23,22 @@ FASTEST_GIF = 50  # frames per second: browsers slow down whatever has a delay b
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
-    """Write uint8 frames (T, H, W, 3) as .mp4, .gif or .webp, or a single frame as .png or .jpg.
+    """Write uint8 frames (T, H, W, 3) as a file, by the ending of `path`, one of WRITERS.
 
-    The same frames give the same bytes. mp4 is H.264 that browsers play; an odd height or width grows by one
-    row or column, a copy of the last. gif and webp store a run of identical frames once, with a longer
-    duration; a gif plays at 50 frames per second at most, which is said. The file appears complete or
-    not at all. Raises ValueError that names a path that cannot be written.
+    The same frames give the same bytes. .mp4, .mov, .mkv (H.264) and .webm (VP9) play in browsers; an odd
+    height or width grows by one row or column, a copy of the last. .gif and .webp store a run of identical
+    frames once, with a longer duration; a gif plays at 50 frames per second at most, which is said. .png and
+    .jpg hold a single frame. The file appears complete or not at all. Raises ValueError that names a path
+    that cannot be written.
     """
     path = Path(path)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(
-            f"{path}: frames must be uint8 (T, H, W, 3) with T > 0, got {frames.dtype} {frames.shape}"
-        )
+    _check_frames(path, frames)
     if path.suffix.lower() not in WRITERS:
         raise ValueError(f"{path} cannot be written: choose a name that ends in {', '.join(WRITERS)}")
     if path.suffix.lower() in STILL_SUFFIXES and len(frames) > 1:
-        raise ValueError(f"{path} cannot hold {len(frames)} frames: choose .mp4, .gif or .webp")
+        raise ValueError(
+            f"{path} cannot hold {len(frames)} frames: choose .mp4, .gif or .webp, or a folder of pictures"
+        )
     try:
         with atomic_path(path) as temporary:
             WRITERS[path.suffix.lower()](temporary, frames, fps)
@@ -46,8 +46,34 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 
-def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
-    writer = Mp4Writer(path, fps)
+def write_folder(folder: str | Path, frames: np.ndarray) -> None:
+    """Write uint8 frames (T, H, W, 3) as 00000.png, 00001.png, ... in a new folder.
+
+    The folder appears complete or not at all. Raises ValueError if it has files, or cannot be written.
+    """
+    folder = Path(folder)
+    _check_frames(folder, frames)
+    try:
+        with scratch_folder(folder.parent) as scratch:
+            made = scratch / folder.name
+            made.mkdir()
+            for number, frame in enumerate(frames):
+                _write_still(made / f"{number:05d}.png", frame, "PNG")
+            made.rename(folder)  # replaces an empty folder, and no other
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def _check_frames(path: Path, frames: np.ndarray) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ValueError(
+            f"{path}: frames must be uint8 (T, H, W, 3) with T > 0, got {frames.dtype} {frames.shape}"
+        )
+
+
+def _write_container(path: Path, frames: np.ndarray, fps: float) -> None:
+    writer = VideoWriter(path, fps)
     try:
         for frame in frames:
             writer.write(frame)
@@ -102,7 +128,7 @@ def _write_still(path: Path, frame: np.ndarray, kind: str, **options: Any) -> No
 
 
 WRITERS: dict[str, Callable[[Path, np.ndarray, float], None]] = {
-    ".mp4": _write_mp4,
+    **dict.fromkeys(CONTAINERS, _write_container),
     ".gif": _write_gif,
     ".webp": _write_webp,
     ".png": _write_png,

@@ -7,7 +7,7 @@ from opensora.media.names import safe_name
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.reader import probe, read_video
 from opensora.media.sheets import contact_sheet
-from opensora.media.writer import write_video
+from opensora.media.writer import write_folder, write_video
 
 
 def gradient(length: int = 12, height: int = 32, width: int = 48) -> np.ndarray:
@@ -246,3 +246,22 @@ def test_pixels_and_bytes():
         255,
         255,
     ]
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mkv", ".webm"])
+def test_other_containers_are_close_and_repeat(tmp_path, suffix):
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}{suffix}", gradient(5, 31, 48), fps=8)
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    assert probe(tmp_path / f"a{suffix}") == (5, 8.0, 32, 48)
+    difference = read_video(tmp_path / f"a{suffix}")[:, :31].astype(int) - gradient(5, 31, 48)
+    assert np.abs(difference).mean() < 2
+
+
+def test_a_folder_of_pictures_is_new(tmp_path):
+    write_folder(tmp_path / "frames", gradient(3))
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == [f"0000{n}.png" for n in range(3)]
+    assert (read_video(tmp_path / "frames" / "00002.png")[0] == gradient(3)[2]).all()
+    with pytest.raises(ValueError, match="frames cannot be written: Directory not empty"):
+        write_folder(tmp_path / "frames", gradient(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
