@@ -106,15 +106,7 @@ def _log_decoding(job: GenerateJob, free: int, seconds: float | None) -> None:
 
 
 def _what(job: GenerateJob, videos: Sequence[PlannedVideo]) -> str:
-    sampling = job.sampling
-    kind = "image" if sampling.num_frames == 1 else f"video of {sampling.num_frames} frames"
-    if len(videos) > 1:
-        kind = kind.replace("image", "images").replace("video", "videos")
-    count = f"{len(videos)} {kind}"
-    steps = f", {sampling.num_sampling_steps} x {sampling.sample_method}"
-    if job.options.decode_latents:
-        steps = ""
-    return f"{count}, {sampling.height}x{sampling.width}{steps}"
+    return job.sampling.described(len(videos), sampled=not job.options.decode_latents)
 
 
 def _remedy(job: GenerateJob) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from opensora.generate.options import GenerateJob
 from opensora.generate.sidecar import (
     Recipe,
-    hash_model,
     read_recipe,
     sampling_recipe,
     saved_recipe,
@@ -15,6 +14,7 @@ from opensora.generate.sidecar import (
 )
 from opensora.media.formats import SHEET
 from opensora.media.names import safe_name
+from opensora.pipeline.recipe import hash_model
 
 
 @dataclass(frozen=True)

@@ -135,13 +135,15 @@ class ModelSpec:
         stages: Collection[str] = STAGES,
         weights_dtype: str = "fp32",
         guided: bool = True,
+        loaded: Collection[str] = (),
     ) -> Memory:
         """Memory for one video with latents (T, h, w).
 
         policy: how it is decoded. weights_dtype: how the transformer's weights are kept. guided: whether each
-        step computes both halves of the guidance. Only the stage with most activations counts for them.
+        step computes both halves of the guidance. loaded: stages whose models are in memory already. Only the
+        stage with most activations counts for them.
         """
-        held = dict(self.weight_bytes)
+        held = {name: 0 if name in loaded else size for name, size in self.weight_bytes.items()}
         held["denoise"] = held["denoise"] * WEIGHT_BYTES[weights_dtype] // FLOAT
         staged = dict(held)
         if self.text_encoder is not None:

@@ -2,72 +2,40 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Unpack, overload
 
 import numpy as np
 
 from opensora.console import shortened
 from opensora.data.text import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
-from opensora.diffusion import make_sampler
+from opensora.diffusion import Sampler, make_sampler
 from opensora.diffusion.guidance import is_guided
 from opensora.engine import choose_engine, open_engine
 from opensora.engine.block import as_array
-from opensora.media.writer import write_video
-from opensora.models import CausalVAE, LatteT2V, T5Encoder
+from opensora.models import LatteT2V, T5Encoder
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
-from opensora.models.t5.model import T5Config
 from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedWorkSharing
-from opensora.pipeline.sampling import draw, sample, upstream_text
-from opensora.pipeline.settings import Sampling, complete_sampling
+from opensora.pipeline.arguments import ArrayLike, CallOptions, Text, read_request, refuse
+from opensora.pipeline.call import Call, Callback
+from opensora.pipeline.memory import check_memory
+from opensora.pipeline.models import LazyModel, Loader
+from opensora.pipeline.sampling import draw, sample, stack, stack_masks, upstream_text
+from opensora.pipeline.settings import Sampling
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
+from opensora.pipeline.values import boolean, function, numbers, texts, whole
+from opensora.pipeline.video import Video
 from opensora.runtime import free_memory, on_cpu
-from opensora.weights import WeightsError, load_config, trained_text_encoder
 
 log = logging.getLogger(__name__)
 
 BESIDE_THE_MODEL = "<model_path>/text_encoder"
-ArrayLike = Tensor | np.ndarray
 AfterStep = Callable[[np.ndarray], None]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Video:
-    """A generated video: frames uint8 (T, H, W, 3), frames per second, and what it was made from."""
-
-    frames: np.ndarray
-    fps: float
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    def save(self, path: str | Path) -> None:
-        """Write an mp4, gif or webp, or a png of a single frame, by the ending of `path`.
-
-        Raises ValueError for a path that cannot be written.
-        """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, self.frames, self.fps)
-
-
-class LazyModel(Generic[T]):
-    """A model that is loaded when it is first needed and can be let go again."""
-
-    def __init__(self, load: Callable[[], T]) -> None:
-        self._load = load
-        self._value: T | None = None
-
-    def get(self) -> T:
-        if self._value is None:
-            self._value = self._load()
-        return self._value
-
-    def release(self) -> None:
-        self._value = None
 
 
 class Pipeline:
@@ -108,6 +76,8 @@ class Pipeline:
         """
         self.spec = spec
         self.resident = resident
+        self.pretrained_ckpt = pretrained_ckpt
+        self.weights_dtype = weights_dtype
         self.mesh = mesh or Mesh()
         self.share_decoding = share_decoding
         if self.mesh.size > 1 and engine == "openvino":
@@ -120,13 +90,11 @@ class Pipeline:
         self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
         self._compiled: set[tuple[Any, ...]] = set()
         self._reported: set[str] = set()
-        self.text = LazyModel(lambda: self._load_text(text_encoder, pretrained_ckpt))
-        self.transformer = LazyModel(
-            lambda: (
-                self._load_transformer(pretrained_ckpt, weights_dtype) if transformer is None else transformer
-            )
-        )
-        self.vae = LazyModel(self._load_vae)
+        loader = Loader(spec, self.engine, self._other_engine, pretrained_ckpt, weights_dtype, not resident)
+        sharing = ShardedWorkSharing(self.mesh.team) if share_decoding else None
+        self.text = LazyModel(lambda: loader.text(text_encoder))
+        self.transformer = LazyModel(lambda: transformer or loader.transformer())
+        self.vae = LazyModel(lambda: loader.vae(self.vae_policy, sharing))
 
     @classmethod
     def from_pretrained(
@@ -179,60 +147,108 @@ class Pipeline:
         if not self.resident:
             model.release()
 
+    @overload
+    def __call__(self, prompt: str, **options: Unpack[CallOptions]) -> Video: ...
+
+    @overload
     def __call__(
         self,
-        prompt: str,
+        prompt: list[str] | tuple[str, ...],
         *,
-        negative_prompt: str = "",
-        seed: int | None = None,
+        num_videos_per_prompt: int = ...,
+        **options: Unpack[CallOptions],
+    ) -> list[Video]: ...
+
+    @overload
+    def __call__(
+        self, prompt: str | None = None, *, num_videos_per_prompt: int = ..., **options: Unpack[CallOptions]
+    ) -> Video | list[Video]: ...
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        negative_prompt: str | Sequence[str] = "",
+        num_videos_per_prompt: int = 1,
+        seed: int | Sequence[int] | None = None,
+        batch_size: int = 1,
         steps: int | None = None,
         guidance_scale: float | None = None,
-        sampler: str | None = None,
+        sampler: str | Sampler | None = None,
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
         fps: int | None = None,
         upstream: bool = False,
-        after_step: AfterStep | None = None,
-    ) -> Video:
-        """Generate a video of the prompt. None stands for the model's default.
+        prompt_embeds: ArrayLike | None = None,
+        prompt_mask: ArrayLike | None = None,
+        negative_embeds: ArrayLike | None = None,
+        negative_mask: ArrayLike | None = None,
+        latents: ArrayLike | None = None,
+        memory: int | None = None,
+        progress: bool = False,
+        callback: Callback | None = None,
+        **unknown: Any,
+    ) -> Video | list[Video]:
+        """Generate a `Video` of the prompt, or a list of them. None stands for the model's default.
 
-        seed: of the numpy Generator for the initial noise and for the noise that samplers add.
-        num_frames: 1 makes a picture.
+        prompt: a text, or a list of texts. With one text and one video per prompt the result is a `Video`.
+        negative_prompt: what the videos should not show: one text for all, or one for each prompt.
+        seed: of the numpy Generator for the initial noise and for the noise that samplers add. Video n of a
+            call has seed + n, or the n-th number of a list. It is the video that a call of its own gives.
+        batch_size: videos that are denoised together; on a CPU it does not change the result.
+        steps, guidance_scale: the number of sampling steps, and how strongly the prompt is followed; 1
+            disables guidance.
+        sampler: a name in `opensora.diffusion.SAMPLERS`, or an object like `opensora.diffusion.Sampler`,
+            which determines the steps.
+        num_frames: 1 makes a picture. height, width: in pixels. fps: frames per second of the result.
         upstream: sample as the reference does, see `denoise`.
-        Raises ValueError for values that this model cannot sample.
+        prompt_embeds, prompt_mask: (B, L, D), and (B, L) with 1 for tokens, in place of prompts; likewise
+            negative_embeds and negative_mask, of B rows or one.
+        latents: unit-variance noise (n, C, T, h, w) to start from, for n videos, or one row for all.
+        memory: bytes that may be used, by default what is free.
+        progress: show a bar, or log a line every ten seconds where there is no terminal.
+        callback: called as `callback(step, total, latents, preview)` after each step; `preview()` decodes the
+            latents to frames (B, F, H, W, 3).
+
+        Raises TypeError and ValueError for arguments that this model does not take, and ValueError for a
+        video that cannot fit in memory. Nothing is computed before.
         """
-        chosen = {
-            "num_sampling_steps": steps,
-            "guidance_scale": guidance_scale,
-            "sample_method": sampler,
-            "seed": seed,
-            "fps": fps,
-        }
-        sampling = complete_sampling(self.spec, **chosen, num_frames=num_frames, height=height, width=width)
-        embeds, mask = self.encode([negative_prompt, prompt])
-        self.release(self.text)
-        latents = self.sample(
-            sampling, (embeds[1:], mask[1:]), (embeds[:1], mask[:1]), [sampling.seed], upstream, after_step
+        refuse(unknown, list(CallOptions.__annotations__))
+        request = read_request(
+            self.spec,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            num_videos_per_prompt=num_videos_per_prompt,
+            seed=seed,
+            batch_size=batch_size,
+            settings={
+                "steps": steps,
+                "guidance_scale": guidance_scale,
+                "num_frames": num_frames,
+                "height": height,
+                "width": width,
+                "fps": fps,
+            },
+            sampler=sampler,
+            upstream=upstream,
+            prompt_embeds=prompt_embeds,
+            prompt_mask=prompt_mask,
+            negative_embeds=negative_embeds,
+            negative_mask=negative_mask,
+            latents=latents,
         )
-        self.release(self.transformer)
-        frames = self.decode(latents).asnumpy()[0, : sampling.num_frames]
-        self.release(self.vae)
-        metadata = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            **asdict(sampling),
-            "upstream": upstream,
-            "engine": self.engine.name,
-            "precision": self.engine.precision,
-        }
-        return Video(frames, sampling.fps, {**metadata, "model": str(self.spec.paths.transformer)})
+        call = Call(self, request, boolean("progress", progress), function("callback", callback))
+        check_memory(self, request, None if memory is None else whole("memory", memory, 0, 2**62))
+        videos = call.run()
+        return videos[0] if request.single else videos
 
     def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings (B, L, D) and masks (B, L), 1 for tokens, both float32.
 
         Raises ValueError in a pipeline without text encoder.
         """
+        prompts = texts("prompts", prompts)
         tokenizer, encoder = self.text.get()
         self._report_unread(tokenizer, prompts)
         self._announce("the text encoder", self.spec.text_length)
@@ -241,23 +257,32 @@ class Pipeline:
     def sample(
         self,
         sampling: Sampling,
-        text: tuple[np.ndarray, np.ndarray],
-        negative: tuple[np.ndarray, np.ndarray],
+        text: Text,
+        negative: Text | None,
         seeds: Sequence[int],
         upstream: bool = False,
         after_step: AfterStep | None = None,
+        *,
+        noise: np.ndarray | None = None,
+        sampler: Sampler | None = None,
     ) -> np.ndarray:
         """Latents float32 (B, C, T, h, w) of B videos, one for each seed.
 
-        text, negative: embeddings and masks from `encode`, of B prompts and of B or 1 negative prompts.
+        text, negative: embeddings and masks from `encode`, of B prompts and of B or 1 negative prompts; None
+            without guidance.
+        noise: to start from, by default drawn with the seeds.
+        sampler: instead of the one that `sampling` names.
         """
         generators = [np.random.default_rng(seed) for seed in seeds]
-        noise = draw(generators, self.spec.latent_shape(sampling.size, upstream))
+        if noise is None:
+            noise = draw(generators, self.spec.latent_shape(sampling.size, upstream))
+        negative_embeds, negative_mask = negative or (None, None)
         latents = self.denoise(
             *text,
-            *negative,
+            negative_embeds,
+            negative_mask,
             noise,
-            sampler=sampling.sample_method,
+            sampler=sampler or sampling.sample_method,
             steps=sampling.num_sampling_steps,
             guidance_scale=sampling.guidance_scale,
             temporal=sampling.num_frames > 1,
@@ -274,7 +299,7 @@ class Pipeline:
         negative_embeds: ArrayLike | None,
         negative_mask: ArrayLike | None,
         latents: ArrayLike,
-        sampler: str = "PNDM",
+        sampler: str | Sampler = "PNDM",
         steps: int = 5,
         guidance_scale: float = 7.5,
         temporal: bool = True,
@@ -287,6 +312,7 @@ class Pipeline:
         text_embeds, text_mask: (B, L, D), and (B, L) or None for all tokens.
         negative_embeds, negative_mask: the same with B or 1 rows; read only if guidance_scale is above 1.
         temporal: False skips the blocks that join frames, for pictures.
+        sampler: a name, or an object that determines the steps.
         generators: one for each video, for samplers that add noise; by default seeded with the video's row.
         after_step: gets the latents as an array after each step.
         upstream: as in the reference, samplers have their bare constructors, and texts have no mask: those of
@@ -306,52 +332,27 @@ class Pipeline:
         if upstream:
             embeds, negative = upstream_text(embeds, mask, negative)
             mask = negative_mask = None
-        texts, masks = _stack(negative, embeds), _stack_masks(negative, negative_mask, embeds, mask)
+        both, masks = stack(negative, embeds), stack_masks(negative, negative_mask, embeds, mask)
         transformer = self.transformer.get()
-        self._announce("the transformer", x.shape[2:], texts.shape[2], temporal)
-        network = Denoiser(transformer, texts, masks, temporal, self.mesh)
-        chosen = make_sampler(sampler, steps, upstream)
+        self._announce("the transformer", x.shape[2:], both.shape[2], temporal)
+        network = Denoiser(transformer, both, masks, temporal, self.mesh)
+        chosen = make_sampler(sampler, steps, upstream) if isinstance(sampler, str) else sampler
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
         return self.engine.tensor(
             sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
         )
 
     def decode(self, latents: ArrayLike) -> Tensor:
-        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3)."""
-        vae, x = self.vae.get(), as_array(latents)
+        """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3).
+
+        Raises ValueError for latents that are not finite or of another shape.
+        """
+        x, channels = numbers("latents", latents, "B C T h w"), self.spec.vae.embed_dim
+        if x.shape[1] != channels:
+            raise ValueError(f"latents have {x.shape[1]} channels, this model takes {channels}")
+        vae = self.vae.get()
         self._announce("the decoder", x.shape[2:])
         return self.engine.tensor(decode_frames(vae, x))
-
-    def _load_text(
-        self, encoder: T5Encoder | None, pretrained_ckpt: str | Path | None
-    ) -> tuple[Tokenizer, T5Encoder]:
-        folder = self.spec.paths.text_encoder
-        if folder is None:
-            raise WeightsError(
-                f"{self.spec.paths.path} was opened without a text encoder: "
-                "name the folder of T5 with text_encoder="
-            )
-        trained = None if pretrained_ckpt is None else trained_text_encoder(pretrained_ckpt)
-        if encoder is None and trained is not None:
-            log.info("the text encoder is the one that was trained with the transformer, %s", trained)
-            encoder = T5Encoder(T5Config.from_dict(load_config(folder)), {}, self._other_engine)
-            encoder.load_weights(trained)
-        if encoder is None:
-            load = T5Encoder.from_pretrained if self.resident else T5Encoder.streamed
-            encoder = load(folder, engine=self._other_engine)
-        return Tokenizer.from_folder(folder), encoder
-
-    def _load_transformer(self, pretrained_ckpt: str | Path | None, weights_dtype: str) -> LatteT2V:
-        transformer = LatteT2V(self.spec.transformer, {}, self.engine)
-        transformer.load_weights(pretrained_ckpt or self.spec.paths.transformer, weights_dtype)
-        return transformer
-
-    def _load_vae(self) -> CausalVAE:
-        vae = CausalVAE.from_pretrained(self.spec.paths.vae, engine=self._other_engine)
-        vae.policy = self.vae_policy
-        if self.share_decoding:
-            vae.sharing = ShardedWorkSharing(self.mesh.team)
-        return vae
 
     def _report_unread(self, tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
         """Log once for each prompt which part of it is beyond the model's number of tokens."""
@@ -372,30 +373,3 @@ class Pipeline:
         if (stage, shape) not in self._compiled:
             self._compiled.add((stage, shape))
             log.info("compiling %s", stage)
-
-
-def _stack(negative: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
-    """(R, B, ...): [negative, positive] or [positive]. One negative row serves all videos."""
-    if negative is None:
-        return positive[None]
-    if negative.shape[1:] != positive.shape[1:]:
-        raise ValueError(
-            f"negative_embeds are {negative.shape[1:]} and text_embeds {positive.shape[1:]}: "
-            "pad them to one length"
-        )
-    return np.stack([np.broadcast_to(negative, positive.shape), positive])
-
-
-def _stack_masks(
-    negative: np.ndarray | None,
-    negative_mask: np.ndarray | None,
-    positive: np.ndarray,
-    mask: np.ndarray | None,
-) -> np.ndarray | None:
-    if mask is None and negative_mask is None:
-        return None
-    ones = np.ones(positive.shape[:2], np.float32)
-    return _stack(
-        None if negative is None else (ones if negative_mask is None else negative_mask),
-        ones if mask is None else mask,
-    )

@@ -57,3 +57,30 @@ def upstream_text(
         return embeds * mask[:, :, None].astype(embeds.dtype), negative
     length = int(mask.sum())
     return embeds[:, :length], None if negative is None else negative[:, :length]
+
+
+def stack(negative: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
+    """(R, B, ...): [negative, positive] or [positive]. One negative row serves all videos."""
+    if negative is None:
+        return positive[None]
+    if negative.shape[1:] != positive.shape[1:]:
+        raise ValueError(
+            f"negative_embeds are {negative.shape[1:]} and text_embeds {positive.shape[1:]}: "
+            "pad them to one length"
+        )
+    return np.stack([np.broadcast_to(negative, positive.shape), positive])
+
+
+def stack_masks(
+    negative: np.ndarray | None,
+    negative_mask: np.ndarray | None,
+    positive: np.ndarray,
+    mask: np.ndarray | None,
+) -> np.ndarray | None:
+    if mask is None and negative_mask is None:
+        return None
+    ones = np.ones(positive.shape[:2], np.float32)
+    return stack(
+        None if negative is None else (ones if negative_mask is None else negative_mask),
+        ones if mask is None else mask,
+    )

@@ -33,6 +33,13 @@ class Sampling:
         """Frames, height and width of the video."""
         return self.num_frames, self.height, self.width
 
+    def described(self, videos: int, sampled: bool = True) -> str:
+        """For messages: "2 videos of 17 frames, 64x64, 20 x DPM++2M". sampled: name the sampler."""
+        many = "s" if videos > 1 else ""
+        kind = f"image{many}" if self.num_frames == 1 else f"video{many} of {self.num_frames} frames"
+        steps = f", {self.num_sampling_steps} x {self.sample_method}" if sampled else ""
+        return f"{videos} {kind}, {self.height}x{self.width}{steps}"
+
 
 def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
     """Sampling with the given fields; those absent or None come from the model's preset and configuration.
