@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from opensora.models.discriminator import Discriminator
     from opensora.models.i3d import I3D
     from opensora.models.latte.model import LatteT2V
+    from opensora.models.latte_class.model import Latte
     from opensora.models.lpips import LPIPS
     from opensora.models.t5.model import T5Encoder
 
@@ -23,11 +24,12 @@ HOMES = {
     "Tiling": "causal_vae.tiling",
     "Discriminator": "discriminator",
     "I3D": "i3d",
+    "Latte": "latte_class.model",
     "LatteT2V": "latte.model",
     "LPIPS": "lpips",
     "T5Encoder": "t5.model",
 }
 
-__all__ = ["AMT", "I3D", "LPIPS", "CausalVAE", "Discriminator", "LatteT2V", "T5Encoder", "Tiling"]
+__all__ = ["AMT", "I3D", "LPIPS", "CausalVAE", "Discriminator", "Latte", "LatteT2V", "T5Encoder", "Tiling"]
 
 __getattr__ = lazy(__name__, HOMES)

@@ -43,14 +43,18 @@ def sincos_frames(dim: int, frames: int, video_length: int, scale: float = 1.0) 
     return sincos(dim, np.linspace(0.0, video_length - 1, frames) / scale)
 
 
-def timestep_embedding(timestep: np.ndarray, dim: int = 256) -> np.ndarray:
+def timestep_embedding(timestep: np.ndarray, dim: int = 256, lowest: bool = False) -> np.ndarray:
     """Cosines, then sines, of timesteps (B,), fractional or not, at dim/2 frequencies: float32 (B, dim).
+
+    The frequencies fall from 1 towards 1/10000; lowest: the last one is that, as v1.0.0's class embedding
+    has it.
 
     Exponents, frequencies and angles are rounded to float32, as in the training of the released weights.
     Angles reach 1000, where this rounding matters.
     """
     half = dim // 2
-    exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(BASE)) / np.float32(half)
+    steps = half - 1 if lowest else half
+    exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(BASE)) / np.float32(steps)
     frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
     angles = (timestep.astype(np.float32)[:, None] * frequencies).astype(np.float64)
     return np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(np.float32)

@@ -29,7 +29,8 @@ def spatial(
 ) -> Tensor:
     """Self-attention within each frame, cross-attention to the text, feed-forward: (B, F, S, D) -> same.
 
-    conditioning: (B, 6*D). keys, values: (B, 1+N, heads, L, d). text_bias: (B, 1+N, L) or None.
+    conditioning: (B, 6*D). keys, values: (B, 1+N, heads, L, d), or None for a network without text.
+    text_bias: (B, 1+N, L) or None.
     latent_bias: (B*F, keys) or None. cos, sin: (S, d) or None. sizes: (grid, heads, eps).
     """
     text, rotation = (keys, values, text_bias), (cos, sin)
@@ -37,7 +38,8 @@ def spatial(
     shift, scale, gate, shift_ff, scale_ff, gate_ff = modulation(w["scale_shift_table"], conditioning)
     y = F.modulate(F.layer_norm(x, eps), scale, shift)
     x = F.add_gated(x, gate, frame_attention(w, y, latent_bias, rotation, grid, heads))
-    x = x + cross_attention(w, x, text)
+    if keys is not None:
+        x = x + cross_attention(w, x, text)
     return F.add_gated(x, gate_ff, feed_forward(w, F.modulate(F.layer_norm(x, eps), scale_ff, shift_ff)))
 
 
@@ -157,6 +159,11 @@ def output(
     """Tokens (B, F, S, D) -> latents (B, C, F, H, W) in float32, whatever the weights are in."""
     shift, scale = modulation(w["scale_shift_table"], F.tile(embedded_timestep, (1, 2)))
     y = F.linear(w, "proj_out", F.modulate(F.layer_norm(x, OUTPUT_EPS), scale, shift))  # (B, F, S, p*p*C)
+    return unpatchify(y, grid, patch_size)
+
+
+def unpatchify(y: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
+    """Tokens (B, F, S, p*p*C) -> latents (B, C, F, H, W) in float32."""
     batch, frames, _, width = y.shape
     rows, columns = grid
     size, channels = patch_size, width // patch_size**2
@@ -169,9 +176,13 @@ def output(
 def modulation(table: Tensor, conditioning: Tensor) -> Tensor:
     """A table (n, D) plus conditioning (B, n*D) -> (n, B, 1, 1, D): shifts, scales and gates."""
     parts, width = table.shape
-    batch = conditioning.shape[0]
-    sums = F.expand_dims(table, 0) + F.reshape(conditioning, (batch, -1, width))  # (B, n, D)
-    return F.reshape(F.transpose(sums, (1, 0, 2)), (parts, batch, 1, 1, width))
+    return for_tokens(F.expand_dims(table, 0) + F.reshape(conditioning, (-1, parts, width)))
+
+
+def for_tokens(parts: Tensor) -> Tensor:
+    """n vectors of each sample (B, n, D) -> (n, B, 1, 1, D), for tokens (B, F, S, D)."""
+    batch, count, width = parts.shape
+    return F.reshape(F.transpose(parts, (1, 0, 2)), (count, batch, 1, 1, width))
 
 
 def feed_forward(w: Weights, x: Tensor) -> Tensor:

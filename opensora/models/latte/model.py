@@ -15,6 +15,7 @@ from opensora.engine.block import as_array
 from opensora.models import embeddings
 from opensora.models.latte import blocks
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_specs
+from opensora.models.latte.masks import latent_biases
 from opensora.models.latte.network import Masks, TextKeysValues, denoise, text_keys_values
 from opensora.nn import FrameExchange, Tensor
 from opensora.runtime import mindspore
@@ -177,25 +178,11 @@ class LatteT2V:
 
     def _masks(self, text_mask: Tensor, latent_mask: Tensor, latents: Tensor) -> Masks:
         """The masks of the keys, 1 = keep, as biases of the scores. Raises ValueError for another shape."""
-        call, config = self.engine.call, self.config
-        text = None if text_mask is None else call(blocks.text_bias, {}, text_mask)
+        text = None if text_mask is None else self.engine.call(blocks.text_bias, {}, text_mask)
         if latent_mask is None:
             return Masks(text, None, None)
-        batch, _, frames, height, width = latents.shape
-        of_patches = batch * frames, (height // config.patch_size) * (width // config.patch_size)
-        of_latents = batch, frames, height, width
-        if tuple(latent_mask.shape) == of_patches and config.compress_kv_factor == 1:
-            return Masks(text, call(blocks.key_bias, {}, latent_mask), None)
-        if tuple(latent_mask.shape) != of_latents:
-            raise ValueError(
-                f"latent_mask has the shape {tuple(latent_mask.shape)}: it must be {of_latents}, one number "
-                f"for each latent, or {of_patches}, one for each patch, which compressed keys do not allow"
-            )
-        kept = compressed = call(blocks.latent_bias, {}, latent_mask, config.patch_size)
-        if config.compress_kv_factor != 1:
-            size = config.patch_size * config.compress_kv_factor
-            compressed = call(blocks.latent_bias, {}, latent_mask, size)
-        return Masks(text, kept, compressed)
+        sizes = self.config.patch_size, self.config.compress_kv_factor
+        return Masks(text, *latent_biases(self.engine, latent_mask, latents.shape, *sizes))
 
     def _check_latents(self, latents: Tensor, num_images: int) -> None:
         channels, size = self.config.in_channels, self.config.patch_size
