@@ -11,7 +11,7 @@ from typing import Any
 
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
-from opensora.console import escape_unencodable, printable
+from opensora.console import escape_unencodable, printable, shortened
 from opensora.interrupts import as_interrupts
 from opensora.runtime import UnsupportedVersion, launched
 from opensora.weights.folder import did_you_mean
@@ -108,7 +108,7 @@ def _sentence(error: Exception) -> str:
         disk = f"the disk of {error.filename}" if error.filename else "the disk"
         return f"{disk} is full: free space and start the command again"
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{shortened(str(error.filename), 200)}: {error.strerror}"
     return " ".join(str(error).split())
 
 

@@ -44,9 +44,8 @@ def parse(
     """
     kinds = get_type_hints(options)
     kinds = {item.name: kinds[item.name] for item in fields(options)}  # type: ignore[arg-type]
-    parser = make_parser(options, command, summary, positional, kinds)
     if any(word in ("-h", "--help") for word in words):
-        parser.print_help()
+        make_parser(options, command, summary, positional, kinds).print_help()
         return None
     groups = {group.name: group.names for group in option_groups(options)}
     names = Names(kinds | {"config": str}, groups, getattr(options, "ALIASES", {}), answers or {})
@@ -59,6 +58,7 @@ def parse(
     if missing:
         name = min(missing, key=list(kinds).index)
         raise ValueError(f"option {name} is required: write --{name} VALUE, see {command} --help")
+    parser = make_parser(options, command, summary, positional, kinds)  # takes a second
     try:
         checked = parser.parse_object(deepcopy(values))
     except ArgumentError as error:

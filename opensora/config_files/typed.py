@@ -59,7 +59,10 @@ def typed(kind: type[T], values: Any, where: object, *, strict: bool = False) ->
         if name not in values and item.default is MISSING and item.default_factory is MISSING:
             raise ValueError(f"{where} has no {name!r}: add it, or download or save the file again")
     chosen = {name: checked(hints[name], values[name], where, name) for name in known if name in values}
-    return kind(**chosen)
+    try:
+        return kind(**chosen)
+    except ValueError as error:  # of values that do not fit together
+        raise ValueError(f"{where}: {error}") from error
 
 
 def ranges(kind: type) -> dict[str, Range]:

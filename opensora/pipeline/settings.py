@@ -48,7 +48,19 @@ def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     size = dict(zip(("num_frames", "height", "width"), spec.native_size, strict=True))
-    sampling = Sampling(**(size | _defaults(spec.paths) | chosen))
+    defaults = size | _defaults(spec.paths)
+    if has_own_defaults(spec.paths):
+        try:
+            _check(Sampling(**defaults), spec)
+        except ValueError as error:
+            raise ValueError(f"{spec.paths.path / OWN_DEFAULTS}: {error}") from error
+    sampling = Sampling(**(defaults | chosen))
+    _check(sampling, spec)
+    return sampling
+
+
+def _check(sampling: Sampling, spec: ModelSpec) -> None:
+    """Raise ValueError for values that this model cannot sample."""
     space, patch = spec.strides.space, spec.transformer.patch_size
     multiple = space * patch
     for name in ("height", "width"):
@@ -62,7 +74,6 @@ def complete_sampling(spec: ModelSpec, **given: Any) -> Sampling:
     for name, limits in ranges(Sampling).items():
         within(sampling, limits.low, limits.high, name)
     make_sampler(sampling.sample_method, sampling.num_sampling_steps)
-    return sampling
 
 
 def has_own_defaults(paths: ModelFolder) -> bool:

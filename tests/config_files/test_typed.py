@@ -81,3 +81,17 @@ def test_missing_and_unknown_names() -> None:
         typed(Config, {}, "f.json")
     with pytest.raises(ValueError, match=r"has the unknown name 'lay\\x1b': use one of layers, scale"):
         typed(Config, {"layers": 1, "lay\x1b": 2}, "f.json", strict=True)
+
+
+def test_values_that_do_not_fit_together_name_the_file() -> None:
+    @dataclass(frozen=True)
+    class Pair:
+        low: int
+        high: int
+
+        def __post_init__(self) -> None:
+            if self.low > self.high:
+                raise ValueError("low is above high")
+
+    with pytest.raises(ValueError, match=r"a\.json: low is above high"):
+        typed(Pair, {"low": 2, "high": 1}, "a.json")

@@ -7,6 +7,7 @@ fault is printed with the command that repeats it. The exit code is 1 if there w
 import argparse
 import itertools
 import os
+import re
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from opensora.console import shortened
 from tests.fuzz.cases import make_case, make_seeds, run_case
 from tests.fuzz.pool import run_cases
 from tests.fuzz.readers import READERS
@@ -53,11 +55,11 @@ def _run(seeds: Path, readers: list[str], seed: int, seconds: float) -> int:
         counts[result.reader] += 1
         if result.fault:
             faults += 1
-            kind = result.fault[-120:]
+            kind = re.sub(r"\d+|\S{60,}", "", result.fault)[-120:]
             if kind not in seen:
                 seen.add(kind)
                 only = "" if len(readers) == len(READERS) else f" --only {' '.join(readers)}"
-                print(f"{result.reader} {result.file}: {result.fault}", flush=True)
+                print(f"{result.reader} {result.file}: {shortened(result.fault, 1000)}", flush=True)
                 print(
                     f"  repeat: python -m tests.fuzz --seed {seed} --case {result.number}{only}", flush=True
                 )

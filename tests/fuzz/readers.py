@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.shards import ShardedState, save_shard
 
 TORCH = Path(__file__).parents[1] / "reference" / "torch"
-MOST_FRAMES = 500
+MOST_FRAMES, MOST_CAPTIONS = 500, 1000
 
 
 class Reader(NamedTuple):
@@ -215,8 +216,7 @@ def _make_lists(folder: Path) -> None:
 
 
 def _read_lists(folder: Path) -> None:
-    entries = Entries(read_data_list(folder / "list.txt"))
-    for entry in entries:
+    for entry in islice(Entries(read_data_list(folder / "list.txt")), MOST_CAPTIONS):
         for caption in entry.captions:
             clean_caption(caption)
 

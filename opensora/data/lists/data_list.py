@@ -24,10 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from opensora.console import shortened
 from opensora.data.clips import Segment
 from opensora.data.lists.lines import read_lines
 from opensora.data.lists.records import read, scan
 
+LONGEST_LINE, MOST_CELLS = 3 * 4096, 64
+"""Characters of three paths; and cells, because the ways to join them grow with their square."""
 FORM = "`folder, annotations` or `folder, text embeddings, annotations`"
 
 
@@ -80,12 +83,20 @@ def read_data_list(path: str | Path) -> list[AnnotatedFolder]:
 
 
 def _parse_line(data_list: Path, number: int, line: str) -> AnnotatedFolder:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"{data_list} line {number} has {len(line):,} characters: write {FORM}")
     cells = next(csv.reader([line], skipinitialspace=True)) if '"' in line else line.split(",")
+    if len(cells) > MOST_CELLS:
+        raise ValueError(
+            f"{data_list} line {number} has {len(cells) - 1} commas: "
+            "put paths that hold some in double quotes"
+        )
     splits = [[_resolve(data_list, column) for column in columns] for columns in _splits(cells)]
-    usable = [paths for paths in splits if paths[0].is_dir() and paths[-1].is_file()]
+    usable = [paths for paths in splits if os.path.isdir(paths[0]) and os.path.isfile(paths[-1])]
     if not usable:
         folder, annotations = _resolve(data_list, cells[0]), _resolve(data_list, cells[-1])
-        missing = f"folder {folder}" if not folder.is_dir() else f"annotation file {annotations}"
+        what, place = ("annotation file", annotations) if os.path.isdir(folder) else ("folder", folder)
+        missing = f"{what} {shortened(str(place), 200)}"
         raise ValueError(f"{data_list} line {number}: {missing} does not exist: write {FORM}")
     # Text embeddings that do not exist yet come last, so that a comma in a path is not taken for a third
     # column.
@@ -102,7 +113,7 @@ def _splits(cells: list[str]) -> Iterator[list[str]]:
 
 def _resolve(data_list: Path, text: str) -> Path:
     path = Path(text.strip())
-    return path if path.exists() else data_list.parent / path
+    return path if os.path.exists(path) else data_list.parent / path  # exists() raises for names too long
 
 
 class Digests(NamedTuple):

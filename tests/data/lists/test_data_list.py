@@ -123,3 +123,19 @@ def test_digests_tell_captions_and_clips_apart(tmp_path):
     assert base == same
     assert caption.captions != base.captions and caption.clips == base.clips
     assert clip.captions == base.captions and clip.clips != base.clips
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("x" * 300 + ", a.json", "line 1: folder .*x\\.\\.\\. does not exist"),
+        ("x" * 13000 + ", a.json", "line 1 has 13,008 characters: write `folder, annotations`"),
+        ("films" + ",x" * 4000, "line 1 has 4000 commas: put paths that hold some in double quotes"),
+    ],
+    ids=["a name too long for a file", "a line too long for paths", "more commas than can be tried"],
+)
+def test_lines_that_are_no_paths(tmp_path: Path, line: str, fault: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(line)
+    with pytest.raises(ValueError, match=rf"{path} {fault}"):
+        read_data_list(path)
