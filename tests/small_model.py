@@ -26,9 +26,10 @@ LATTE = LatteConfig(
     model_max_length=12,
 )
 VAE = CausalVAEConfig(
-    hidden_size=32,
+    hidden_size=16,
     hidden_size_mult=(1, 1, 1, 1),
     num_res_blocks=1,
+    norm_num_groups=4,
     decoder_resnet_blocks=("ResnetBlock2D",) * 4,
 )
 T5 = T5Config(vocab_size=32128, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2)

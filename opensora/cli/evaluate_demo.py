@@ -16,7 +16,12 @@ from opensora.files import write_json
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.writer import write_video
 from opensora.models.spec import ModelSpec
-from opensora.pipeline.options import InferenceDeviceOptions, check_device_options
+from opensora.pipeline.options import (
+    InferenceDeviceOptions,
+    PipelineModelOptions,
+    SamplerOptions,
+    check_device_options,
+)
 from opensora.pipeline.settings import complete_sampling
 from opensora.runtime import set_device
 from opensora.weights import find_model, load_config
@@ -25,23 +30,17 @@ POSITIONAL = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateDemoModelOptions:
+class EvaluateDemoModelOptions(PipelineModelOptions):
     """Model."""
 
     GROUP: ClassVar[str] = "model"
-    model_path: str = "demo"
-    """Model folder in the release's layout; "demo" is the packaged model."""
-    version: str | None = None
-    """Subfolder of the transformer; required if there are several."""
-    pretrained_ckpt: str | None = None
-    """Transformer weights to use instead of the model folder's: a .safetensors file or a folder of them."""
     vae: str | None = None
     """Folder of the autoencoder that limits the scores; default: model_path/vae."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateDemoSamplingOptions:
-    """Sampling."""
+class EvaluateDemoSamplingOptions(SamplerOptions):
+    """Sampling (defaults come from the model folder)."""
 
     GROUP: ClassVar[str] = "sampling"
     clips_per_pair: int = 1
@@ -50,12 +49,6 @@ class EvaluateDemoSamplingOptions:
     """Number of frames."""
     size: int = 64
     """Height and width in pixels."""
-    num_sampling_steps: int | None = None
-    """Number of sampling steps; default: the model's."""
-    guidance_scale: float | None = None
-    """Classifier-free guidance scale; default: the model's."""
-    sample_method: str | None = None
-    """Sampler; default: the model's."""
     seed: int = 0
     """Seed of the first clip; clip n has seed + n."""
 
@@ -140,7 +133,15 @@ def _check(options: EvaluateDemoOptions) -> None:
     at_least(options, 0, "clips_per_pair", "real_clips", "seed")
     at_least(options, 1, "stride")
     at_least(options, 2, "num_frames")
-    at_least(options, 8, "size")
+    complete_sampling(
+        ModelSpec.find(options.model_path, options.version, options.text_encoder_name),
+        num_frames=options.num_frames,
+        height=options.size,
+        width=options.size,
+        num_sampling_steps=options.num_sampling_steps,
+        guidance_scale=options.guidance_scale,
+        sample_method=options.sample_method,
+    )
     for name, suffix in (("output", ".json"), ("contact_sheet", ".png")):
         path = getattr(options, name)
         if path is not None and (Path(path).suffix != suffix or not Path(path).absolute().parent.is_dir()):
@@ -151,20 +152,12 @@ def _generator(options: EvaluateDemoOptions) -> Generate | None:
     """A function from caption and seed to frames; None if no clip is to be generated."""
     if not options.clips_per_pair:
         return None
-    complete_sampling(
-        ModelSpec.find(options.model_path, options.version),
-        num_frames=options.num_frames,
-        height=options.size,
-        width=options.size,
-        num_sampling_steps=options.num_sampling_steps,
-        guidance_scale=options.guidance_scale,
-        sample_method=options.sample_method,
-    )
     from opensora.pipeline import Pipeline
 
     pipe = Pipeline.from_pretrained(
         options.model_path,
         options.version,
+        options.text_encoder_name,
         pretrained_ckpt=options.pretrained_ckpt,
         engine=options.engine_here,
         precision=options.precision,

@@ -18,6 +18,7 @@ from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.config import UNUSED_CAPTION
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.config import TIED_EMBEDDING
+from opensora.pipeline.options import SamplerOptions, VideoSizeOptions
 from opensora.pipeline.settings import Sampling, complete_sampling
 from opensora.weights import CONFIG, WeightsError, load_config
 from opensora.weights.folder import DEMO
@@ -59,22 +60,10 @@ class InfoModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoSamplingOptions:
+class InfoSamplingOptions(SamplerOptions, VideoSizeOptions):
     """Sampling (defaults come from the model folder)."""
 
     GROUP: ClassVar[str] = "sampling"
-    num_frames: int | None = None
-    """Number of frames."""
-    height: int | None = None
-    """Height in pixels."""
-    width: int | None = None
-    """Width in pixels."""
-    num_sampling_steps: int | None = None
-    """Number of sampling steps."""
-    guidance_scale: float | None = None
-    """Classifier-free guidance scale; above 1 every step takes two forwards."""
-    sample_method: str | None = None
-    """Sampler, such as PNDM or DPM++2M."""
     weights_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision in which the transformer's weights are kept in memory."""
 

@@ -37,7 +37,7 @@ class ClipOptions:
 
     def __post_init__(self) -> None:
         within(self, 1, 2**16, "num_frames", "sample_rate")
-        within(self, 8, 2**14, "max_image_size")
+        within(self, 1, 2**14, "max_image_size")
         within(self, 0.1, 1000, "fps")
         within(self, 0, 2**12, "use_image_num")
         if self.use_img_from_vid and not 1 <= self.use_image_num <= self.num_frames:

@@ -11,7 +11,10 @@ from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
 from opensora.pipeline.options import (
     InferenceDeviceOptions,
+    PipelineModelOptions,
+    SamplerOptions,
     VAEOptions,
+    VideoSizeOptions,
     check_device_options,
     choose_vae_policy,
 )
@@ -36,41 +39,20 @@ class PromptOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateModelOptions:
+class GenerateModelOptions(PipelineModelOptions):
     """Model."""
 
     GROUP: ClassVar[str] = "model"
-    model_path: str = "demo"
-    """Model folder in the release's layout; "demo" is the packaged model."""
-    version: str | None = None
-    """Subfolder of the transformer, such as 65x512x512; required if there are several."""
-    text_encoder_name: str | None = None
-    """Folder of the T5 encoder; default: model_path/text_encoder."""
-    pretrained_ckpt: str | None = None
-    """Transformer weights to use instead of the model folder's: a training run, a checkpoint, or a
-    .safetensors, .pt, .bin or .ckpt file."""
     weights_dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision in which the transformer's weights are kept in memory; blocks still compute in fp32. 16 bits
     halve the memory and round the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateSamplingOptions:
+class GenerateSamplingOptions(SamplerOptions, VideoSizeOptions):
     """Sampling (defaults come from the model folder)."""
 
     GROUP: ClassVar[str] = "sampling"
-    num_frames: int | None = None
-    """Number of frames."""
-    height: int | None = None
-    """Height in pixels."""
-    width: int | None = None
-    """Width in pixels."""
-    num_sampling_steps: int | None = None
-    """Number of sampling steps."""
-    guidance_scale: float | None = None
-    """Classifier-free guidance scale; 1 disables it."""
-    sample_method: str | None = None
-    """Sampler, such as PNDM, DDIM, EulerDiscrete, DPM++2M, UniPC."""
     seed: int | None = None
     """Seed of the first video; video n of a run has seed + n."""
     num_videos_per_prompt: int = 1

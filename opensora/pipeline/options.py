@@ -1,10 +1,52 @@
-"""Options that several commands share: the autoencoder's memory, and the device."""
+"""Groups of options that several commands share: model, sampling, the autoencoder's memory, device."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from opensora.engine import open_engine, resolve_engine
 from opensora.models.causal_vae.policy import VAEPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineModelOptions:
+    """Model."""
+
+    GROUP: ClassVar[str] = "model"
+    model_path: str = "demo"
+    """Model folder in the release's layout; "demo" is the packaged model."""
+    version: str | None = None
+    """Subfolder of the transformer, such as 65x512x512; required if there are several."""
+    text_encoder_name: str | None = None
+    """Folder of the T5 encoder; default: model_path/text_encoder."""
+    pretrained_ckpt: str | None = None
+    """Transformer weights to use instead of the model folder's: a training run, a checkpoint, or a
+    .safetensors, .pt, .bin or .ckpt file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSizeOptions:
+    """Sampling (defaults come from the model folder)."""
+
+    GROUP: ClassVar[str] = "sampling"
+    num_frames: int | None = None
+    """Number of frames."""
+    height: int | None = None
+    """Height in pixels."""
+    width: int | None = None
+    """Width in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """Sampling (defaults come from the model folder)."""
+
+    GROUP: ClassVar[str] = "sampling"
+    num_sampling_steps: int | None = None
+    """Number of sampling steps."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance scale; 1 disables it, above 1 every step takes two forwards."""
+    sample_method: str | None = None
+    """Sampler, such as PNDM, DDIM, EulerDiscrete, DPM++2M, UniPC."""
 
 
 @dataclass(frozen=True, kw_only=True)

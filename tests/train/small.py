@@ -5,30 +5,9 @@ import shutil
 from pathlib import Path
 
 from opensora.cli import main
-from opensora.models.causal_vae.model import CausalVAEConfig
-from opensora.models.latte.model import LatteConfig
-from opensora.models.t5.model import T5Config
 from opensora.weights.folder import DEMO
 from tests.demo_data.demo_cache import make_cache
-
-VAE = CausalVAEConfig(
-    hidden_size=16,
-    hidden_size_mult=(1, 1, 1, 1),
-    num_res_blocks=1,
-    norm_num_groups=4,
-    decoder_resnet_blocks=("ResnetBlock2D",) * 4,
-)
-LATTE = LatteConfig(
-    num_layers=1,
-    num_attention_heads=2,
-    attention_head_dim=8,
-    cross_attention_dim=16,
-    caption_channels=8,
-    sample_size=(4, 4),
-    video_length=2,
-    model_max_length=12,
-)
-T5 = T5Config(vocab_size=32128, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2)
+from tests.small_model import LATTE, T5, VAE
 
 
 def make_place(place: Path) -> Path:

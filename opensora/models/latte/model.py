@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opensora.engine import Engine, open_engine
+from opensora.engine import Engine, Network, open_engine
 from opensora.engine.block import as_array
+from opensora.engine.tree import Tree, tree_map
 from opensora.models import embeddings
 from opensora.models.latte import blocks
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_specs
@@ -98,6 +99,7 @@ class LatteT2V:
         *,
         text_kv: list[TextKeysValues] | None = None,
         exchange: FrameExchange | None = None,
+        tape: "Tape | None" = None,
     ) -> Tensor:
         """Predict the noise and the logits of its variance, (B, 4, T+N, H, W) -> (B, 8, T+N, H, W).
 
@@ -112,56 +114,46 @@ class LatteT2V:
         temporal: False skips the temporal blocks.
         text_kv: the result of `text_keys_values`; text_embeds is not read then.
         exchange: how temporal blocks reach frames on other devices (`parallel/sequence.py`).
+        tape: records the call for gradients; `forward_with_tape` makes one.
 
         Raises ValueError for shapes that do not fit the model or one another.
         """
         self._check_latents(latents, num_images)
         if text_kv is None:
             self._check_text(text_embeds, num_images)
-            text_kv = self.text_keys_values(text_embeds)
-        masks = self._masks(text_mask, latent_mask, latents)
-        return self.engine.run(
+            text_kv = self._run(tape, text_keys_values, text_embeds)
+        return self._run(
+            tape,
             denoise,
-            self.weights,
-            self.config,
             latents,
             _sinusoids(timestep),
             text_kv,
-            masks,
+            self._masks(text_mask, latent_mask, latents),
             num_images,
             temporal,
             exchange or ALL_FRAMES_HERE,
         )
 
+    def _run(self, tape: "Tape | None", network: Network, *inputs: Tree) -> Tree:
+        if tape is None:
+            return self.engine.run(network, self.weights, self.config, *inputs)
+        tensor = tape.tensor
+        tensors = tree_map(lambda value: tensor(value) if isinstance(value, np.ndarray) else value, inputs)
+        return network(tape, self.config, *tensors)
+
     def forward_with_tape(
-        self,
-        latents: Tensor,
-        timestep: Tensor,
-        text_embeds: Tensor,
-        text_mask: Tensor = None,
-        latent_mask: Tensor = None,
-        num_images: int = 0,
-        temporal: bool = True,
-        *,
-        text_kv: list[TextKeysValues] | None = None,
-        exchange: FrameExchange | None = None,
-        num_no_recompute: int = 0,
+        self, *inputs: Tree, num_no_recompute: int = 0, **options: Tree
     ) -> tuple[Tensor, "Tape"]:
         """Call the model and record a tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`.
 
+        inputs, options: those of a call.
         num_no_recompute: the number of layers, counted from the last, whose activations are saved. The
             backward pass does not compute these layers again.
         """
-        self._check_latents(latents, num_images)
         layers = range(self.config.num_layers)[-num_no_recompute:] if num_no_recompute else ()
         names = [f"transformer_blocks.{layer}" for layer in layers]
         tape = self.engine.tape(self.weights, {*names, *(f"temporal_{name}" for name in names)})
-        if text_kv is None:
-            self._check_text(text_embeds, num_images)
-            text_kv = text_keys_values(tape, self.config, text_embeds)
-        masks, sinusoids = self._masks(text_mask, latent_mask, latents), tape.tensor(_sinusoids(timestep))
-        inputs = latents, sinusoids, text_kv, masks, num_images, temporal, exchange or ALL_FRAMES_HERE
-        return denoise(tape, self.config, *inputs), tape
+        return self(*inputs, tape=tape, **options), tape
 
     def value_and_grad(
         self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Any, **options: Any

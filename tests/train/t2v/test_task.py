@@ -12,14 +12,14 @@ from opensora.data.caches.latents import LatentCache
 from opensora.data.loader import Loader
 from opensora.data.setup import make_source
 from opensora.data.text.tokenizer import Tokenizer
+from opensora.models import LatteT2V, T5Encoder
 from opensora.models.causal_vae.config import LATENT_SCALE
-from opensora.models.latte.model import LatteConfig, LatteT2V
-from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.setup import held_out_source, with_clip_of
 from opensora.train.t2v.task import T2VTask
 from opensora.weights.folder import DEMO
 from tests.data.material import latent_cache
+from tests.small_model import LATTE, T5
 
 CAPTIONS = [
     f"a {animal} on a {colour} background"
@@ -40,29 +40,16 @@ def cache(tmp_path: Path) -> LatentCache:
 
 def task(cache: LatentCache, **changes: object) -> T2VTask:
     rng = np.random.default_rng(0)
-    latte = LatteConfig(
-        num_layers=1,
-        num_attention_heads=1,
-        attention_head_dim=8,
-        cross_attention_dim=8,
-        caption_channels=8,
-        sample_size=(4, 4),
-        video_length=2,
-        model_max_length=10,
-    )
-    text = T5Config(vocab_size=32000, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=1)
     settings = {
         "model_path": "",
         "vae_latent_folder": str(cache.folder),
         "batch_size": 4,
-        "model_max_length": 10,
+        "model_max_length": LATTE.model_max_length,
         **changes,
     }
     options = TrainOptions(**settings)  # type: ignore[arg-type]
     data = Loader(make_source(options, options.seed, DEMO / "text_encoder"))
-    return T2VTask(
-        LatteT2V.initialise(latte, rng), T5Encoder.initialise(text, rng), None, data, data, options
-    )
+    return T2VTask(LatteT2V.initialise(LATTE, rng), T5Encoder.initialise(T5, rng), None, data, data, options)
 
 
 def test_every_clip_comes_once_an_epoch_with_its_caption(cache: LatentCache) -> None:
@@ -72,7 +59,9 @@ def test_every_clip_comes_once_an_epoch_with_its_caption(cache: LatentCache) -> 
         [np.rint(batch["latents"].mean((1, 2, 3, 4)) / LATENT_SCALE).astype(int) for batch in batches]
     )
     assert sorted(clips[:6]) == sorted(clips[6:]) == list(range(6))
-    ids, _ = Tokenizer.from_folder(DEMO / "text_encoder")([CAPTIONS[i] for i in clips], 10)
+    ids, _ = Tokenizer.from_folder(DEMO / "text_encoder")(
+        [CAPTIONS[i] for i in clips], LATTE.model_max_length
+    )
     np.testing.assert_array_equal(np.concatenate([batch["input_ids"] for batch in batches])[:, 0], ids)
 
 
