@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -11,10 +11,15 @@ from opensora.checks import at_least
 from opensora.demo_data.evaluator import Generate, Reconstruct, evaluate
 from opensora.demo_data.render import STRIDE, Renderer
 from opensora.demo_data.report import breakdown, sheet, table
+from opensora.demo_data.timesteps import Restore, by_timestep, timestep_table
+from opensora.diffusion.samplers.ddim import PartialDDIM
+from opensora.diffusion.schedule import TRAIN_STEPS
 from opensora.engine import choose_engine
+from opensora.engine.block import as_array
 from opensora.files import write_json
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.writer import write_video
+from opensora.models.causal_vae.config import LATENT_SCALE
 from opensora.models.spec import ModelSpec
 from opensora.pipeline.options import (
     InferenceDeviceOptions,
@@ -22,11 +27,16 @@ from opensora.pipeline.options import (
     SamplerOptions,
     check_device_options,
 )
-from opensora.pipeline.settings import complete_sampling
+from opensora.pipeline.settings import Sampling, complete_sampling
 from opensora.runtime import set_device
 from opensora.weights import find_model, load_config
 
+if TYPE_CHECKING:
+    from opensora.models import CausalVAE
+    from opensora.pipeline import Pipeline
+
 POSITIONAL = None
+DDIM_STEPS = 30  # from pure noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,8 @@ class EvaluateDemoSamplingOptions(SamplerOptions):
     """Sampling (defaults come from the model folder)."""
 
     GROUP: ClassVar[str] = "sampling"
+    by_timestep: bool = False
+    """Instead of scoring generated clips, noise real ones to eight timesteps and denoise them again."""
     clips_per_pair: int = 1
     """Clips to generate per held-out pair of subject and colour; 0 scores autoencoder and evaluator only."""
     num_frames: int = 17
@@ -100,6 +112,9 @@ def run(options: EvaluateDemoOptions) -> None:
     if options.engine_here == "mindspore":
         set_device(options.device)
     renderer = Renderer(Path(options.demo_data).expanduser())
+    if options.by_timestep:
+        _run_by_timestep(options, renderer)
+        return
     evaluation = evaluate(
         renderer,
         _generator(options),
@@ -127,14 +142,40 @@ def run(options: EvaluateDemoOptions) -> None:
         sys.exit(1)
 
 
+def _run_by_timestep(options: EvaluateDemoOptions, renderer: Renderer) -> None:
+    levels = by_timestep(
+        renderer,
+        _reconstructor(options),
+        _restorer(options),
+        (options.num_frames, options.size),
+        options.real_clips,
+        options.seed,
+        options.stride,
+    )
+    print(timestep_table(levels))
+    if options.output is not None:
+        write_json(
+            options.output, {"options": asdict(options), "levels": [asdict(level) for level in levels]}
+        )
+
+
 def _check(options: EvaluateDemoOptions) -> None:
     """Raises ValueError that names the option."""
     check_device_options(options)
     at_least(options, 0, "clips_per_pair", "real_clips", "seed")
     at_least(options, 1, "stride")
     at_least(options, 2, "num_frames")
-    complete_sampling(
-        ModelSpec.find(options.model_path, options.version, options.text_encoder_name),
+    _sampling(options)
+    for name, suffix in (("output", ".json"), ("contact_sheet", ".png")):
+        path = getattr(options, name)
+        if path is not None and (Path(path).suffix != suffix or not Path(path).absolute().parent.is_dir()):
+            raise ValueError(f"{name} {path} cannot be written: choose a {suffix} file in an existing folder")
+
+
+def _sampling(options: EvaluateDemoOptions) -> Sampling:
+    """Raises ValueError for values that the model cannot sample."""
+    return complete_sampling(
+        ModelSpec.find(options.model_path, options.version),
         num_frames=options.num_frames,
         height=options.size,
         width=options.size,
@@ -142,19 +183,12 @@ def _check(options: EvaluateDemoOptions) -> None:
         guidance_scale=options.guidance_scale,
         sample_method=options.sample_method,
     )
-    for name, suffix in (("output", ".json"), ("contact_sheet", ".png")):
-        path = getattr(options, name)
-        if path is not None and (Path(path).suffix != suffix or not Path(path).absolute().parent.is_dir()):
-            raise ValueError(f"{name} {path} cannot be written: choose a {suffix} file in an existing folder")
 
 
-def _generator(options: EvaluateDemoOptions) -> Generate | None:
-    """A function from caption and seed to frames; None if no clip is to be generated."""
-    if not options.clips_per_pair:
-        return None
+def _pipeline(options: EvaluateDemoOptions) -> "Pipeline":
     from opensora.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(
+    return Pipeline.from_pretrained(
         options.model_path,
         options.version,
         options.text_encoder_name,
@@ -162,6 +196,13 @@ def _generator(options: EvaluateDemoOptions) -> Generate | None:
         engine=options.engine_here,
         precision=options.precision,
     )
+
+
+def _generator(options: EvaluateDemoOptions) -> Generate | None:
+    """A function from caption and seed to frames; None if no clip is to be generated."""
+    if not options.clips_per_pair:
+        return None
+    pipe = _pipeline(options)
 
     def generate(prompt: str, seed: int) -> np.ndarray:
         video = pipe(
@@ -179,18 +220,45 @@ def _generator(options: EvaluateDemoOptions) -> Generate | None:
     return generate
 
 
-def _reconstructor(options: EvaluateDemoOptions) -> Reconstruct:
-    folder = (
-        Path(options.vae) if options.vae is not None else find_model(options.model_path, options.version).vae
-    )
-    load_config(folder)
-    from opensora.models import CausalVAE
+def _restorer(options: EvaluateDemoOptions) -> Restore:
+    """Noises a clip to a timestep and denoises it by DDIM, in 30 steps from 999 and fewer from less."""
+    scale, pipe, vae = _sampling(options).guidance_scale, _pipeline(options), _autoencoder(options)
+    engine = vae.engine
 
-    engine = choose_engine(options.engine_here, options.precision)
-    vae = CausalVAE.from_pretrained(folder, engine=engine)
+    def restore(video: np.ndarray, caption: str, timestep: int, seed: int) -> np.ndarray:
+        moments = vae.encode(engine.input(to_pixels(video[None])))
+        latents = engine.output(moments.mode()) * np.float32(LATENT_SCALE)
+        noise = np.random.default_rng(seed).standard_normal(latents.shape, np.float32)
+        sampler = PartialDDIM(timestep, max(1, round(DDIM_STEPS * timestep / TRAIN_STEPS)))
+        embeds, mask = pipe.encode(["", caption])
+        x = pipe.denoise(
+            *(embeds[1:], mask[1:], embeds[:1], mask[:1]),
+            sampler.noised(latents, noise),
+            sampler=sampler,
+            guidance_scale=scale,
+        )
+        pixels = vae.decode(engine.input(as_array(x) / np.float32(LATENT_SCALE)))
+        return to_bytes(engine.output(pixels))[0, : len(video)]
+
+    return restore
+
+
+def _reconstructor(options: EvaluateDemoOptions) -> Reconstruct:
+    vae = _autoencoder(options)
+    engine = vae.engine
 
     def reconstruct(video: np.ndarray) -> np.ndarray:
         latents = vae.encode(engine.input(to_pixels(video[None]))).mode()
         return to_bytes(engine.output(vae.decode(latents)))[0]
 
     return reconstruct
+
+
+def _autoencoder(options: EvaluateDemoOptions) -> "CausalVAE":
+    folder = (
+        Path(options.vae) if options.vae is not None else find_model(options.model_path, options.version).vae
+    )
+    load_config(folder)
+    from opensora.models import CausalVAE
+
+    return CausalVAE.from_pretrained(folder, engine=choose_engine(options.engine_here, options.precision))
