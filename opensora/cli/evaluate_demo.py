@@ -175,7 +175,7 @@ def _check(options: EvaluateDemoOptions) -> None:
 def _sampling(options: EvaluateDemoOptions) -> Sampling:
     """Raises ValueError for values that the model cannot sample."""
     return complete_sampling(
-        ModelSpec.find(options.model_path, options.version),
+        ModelSpec.find(options.model_path, options.version, options.text_encoder_name),
         num_frames=options.num_frames,
         height=options.size,
         width=options.size,
