@@ -19,9 +19,9 @@ from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import UNBOUNDED, Tiling
 from tests import reference
 
-# The release's layout, whose last level narrows, and that of the reference class's defaults.
+# The release's layout, whose last level narrows, and that of v1.0, the reference class's defaults.
 RELEASE = CausalVAEConfig(hidden_size=32, hidden_size_mult=(1, 2, 1, 1), num_res_blocks=1)
-DEFAULT = CausalVAEConfig.from_dict(reference.read_json("vae_default/config"))
+DEFAULT = CausalVAEConfig.from_dict(reference.read_json("vae_v10/config"))
 
 
 def random_vae(config: CausalVAEConfig, engine: str = "mindspore") -> CausalVAE:
