@@ -1,9 +1,7 @@
-"""`make bench [CASES="demo help"]`: each case in a process of its own, start-up included; one line of JSON a
-case.
+"""`make bench [CASES="demo help"]`: run each case in its own process and print a line of JSON for it.
 
-`seconds` is wall time, `cpu_seconds` that of all processors, `peak_mib` the largest resident memory. Figures
-depend on the machine
-and on what else it does: compare only runs of the same machine.
+`seconds` is wall time, start-up included, `cpu_seconds` that of all processors, `peak_mib` the largest
+resident memory. Figures depend on the machine and its other work: compare only runs of the same machine.
 """
 
 import json

@@ -8,9 +8,11 @@ import time
 
 
 def measure(command: list[str]) -> dict[str, float | int]:
-    """Run a command in an empty folder; wall and processor time, peak resident memory (Linux counts it in
-    KiB), exit code, and what its
-    last line says."""
+    """Run a command in an empty folder, and return its figures.
+
+    They are wall and processor time, peak resident memory (Linux counts it in KiB), the exit code, and the
+    content of the last line.
+    """
     paths = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()

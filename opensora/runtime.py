@@ -31,7 +31,7 @@ _asked: set[str] = set()
 
 
 def flush_denormals() -> bool:
-    """Flush denormals to zero in this thread and those it starts. Returns whether the machine supports it.
+    """Flush denormals to zero in this thread and those it starts. False if the machine does not support it.
 
     MindSpore's worker threads do so, but parts of a kernel run in the calling thread: otherwise equal runs
     would differ by which thread computed which part.
@@ -103,7 +103,7 @@ class LazyMindSpore:
 
 
 def launched() -> bool:
-    """Whether `msrun` started this process as one of several."""
+    """True if `msrun` started this process as one of several."""
     return "MS_ROLE" in os.environ
 
 
@@ -124,8 +124,9 @@ def _target() -> str:
 
 
 def on_cpu() -> bool:
-    """Whether this process computes on a CPU. Without MindSpore, which knows, a machine with an Ascend device
-    does not.
+    """True if this process computes on a CPU.
+
+    MindSpore knows. Until it is imported, a machine with an Ascend device counts as computing on that.
     """
     if "mindspore" in sys.modules:
         return _target() == "CPU"

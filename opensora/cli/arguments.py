@@ -38,7 +38,7 @@ def parse(
     train/vae-9; options on the command line override it, and the later of several files wins.
     opensora/options.py explains groups of options.
 
-    The class may have ALIASES, from a name in the published version to the name here. answers: what became of
+    The class may have ALIASES, from a name in the published version to the name here. answers: the fate of
     the published version's other options (opensora/cli/published.py). Raises ValueError for an unknown
     option, a value of the wrong type, or a file that cannot be read.
     """

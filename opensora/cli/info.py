@@ -32,7 +32,7 @@ NO_PARAMETERS = (UNUSED_CAPTION[0], "loss.", TIED_EMBEDDING)
 
 @dataclass(frozen=True)
 class NetworkName:
-    """Where a config.json says what the network is called."""
+    """The fields of a config.json that name the network."""
 
     _class_name: str | None = None
     architectures: tuple[str, ...] | None = None

@@ -18,7 +18,7 @@ class PrepareInputOptions:
 
     GROUP: ClassVar[str] = "data"
     source: list[str] = field(default_factory=list)
-    """A folder of videos and images; or `demo FOLDER`, to make the demo data set; or `demo-clips FOLDER`, to
+    """A folder of videos and images; or `demo FOLDER` to make the demo data set, or `demo-clips FOLDER` to
     render clips of it."""
     output_path: str = "data_lists"
     """Folder for lists and annotations, and for the clips of demo-clips."""

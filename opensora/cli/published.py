@@ -1,4 +1,4 @@
-"""Flags of the published version that are not options here, by command, and what became of each.
+"""Flags of the published version that are not options here, by command.
 
 A string is the error for a flag that would change the result; `Ignored` is accepted. docs/migration.md lists
 them all.
@@ -40,14 +40,14 @@ COMMON: Answers = {
     "vae_keep_gn_fp32": Ignored("norms always compute their statistics in fp32", bool),
     "cache_dir": Ignored("nothing is downloaded, so there is no cache"),
 }
-"""For every command."""
+"""Flags of every command."""
 COMPILED: Answers = {"mode": Ignored("blocks are always compiled")}
 UNSPLIT: Answers = {
     "use_parallel": Ignored("msrun sets the number of processes", bool),
     "parallel_mode": Ignored("msrun sets the number of processes", only=("data", "optim")),
     "sp_size": Ignored("this command does not split videos across devices", only=("1",)),
 }
-"""For commands whose processes only share the files."""
+"""Flags of commands whose processes only share the files."""
 
 GENERATE: Answers = {
     **COMMON,
@@ -175,4 +175,4 @@ ANSWERS: dict[str, Answers] = {
     "train": TRAIN,
     "train-vae": TRAIN_VAE,
 }
-"""By command."""
+"""Flags by command."""

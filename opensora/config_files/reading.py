@@ -25,7 +25,7 @@ MAX_ITEMS_SHOWN = 8  # of a list in a message
 def read_settings(path: str | Path, *, yaml: bool | None = None) -> dict[str, Any]:
     """The object in a JSON or YAML file; an empty YAML file holds {}.
 
-    yaml: whether it is YAML; by default it is if its name ends in .yaml or .yml. Raises ValueError for a file
+    yaml: True for YAML, False for JSON; by default the suffix decides. Raises ValueError for a file
     that is missing, too large or damaged, or holds something else.
     """
     path = Path(path)

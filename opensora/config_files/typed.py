@@ -26,7 +26,7 @@ TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", s
 
 @dataclass(frozen=True)
 class Range:
-    """Limits of a number, both allowed: `Annotated[int, Range(1, 1000)]`. Of a tuple, those of each item."""
+    """Limits of a number, both allowed: `Annotated[int, Range(1, 1000)]`. For a tuple, those of each item."""
 
     low: float
     high: float

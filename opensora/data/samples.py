@@ -60,7 +60,7 @@ class SampleSource:
 
     @property
     def encoded(self) -> bool:
-        """Whether samples hold latents instead of pixels."""
+        """True if samples hold latents instead of pixels."""
         stream = self.videos or self.images
         assert stream is not None
         return stream.dataset.encoded

@@ -1,4 +1,4 @@
-"""From data options to the samples of a run: index the lists, open and check the caches."""
+"""Set up the samples of a run from its data options: index the lists, open and check the caches."""
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path

@@ -51,7 +51,7 @@ class Criterion:
 
     @property
     def met(self) -> bool | None:
-        """Whether the figure is within its bounds; None if it was not measured."""
+        """True if the figure is within its bounds; None if it was not measured."""
         if self.figure is None:
             return None
         return (self.low is None or self.figure >= self.low) and (

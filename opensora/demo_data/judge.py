@@ -14,7 +14,7 @@ TRAINING_CLIPS = 12  # per subject, to measure its mean motion
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one clip shows that should show `subject` on `colour`.
+    """The findings about one clip that should show `subject` on `colour`.
 
     Changes are from frame to frame, in levels of 0..255.
     """
@@ -111,5 +111,5 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 
 
 def mean(values: Any) -> float:
-    """The mean, 0 of nothing."""
+    """The mean; 0 for no values."""
     return float(np.mean(values)) if len(values) else 0.0

@@ -45,8 +45,9 @@ class _Pictures:
     masks: np.ndarray  # float32 (N, CANVAS*CANVAS), 1 on the subject
 
     def errors(self, other: "_Pictures") -> tuple[np.ndarray, np.ndarray]:
-        """Of every pair: mean squared error over the union of the masks, and intersection over union, (N,
-        other's N) each.
+        """Errors and overlaps of all pairs, (N, other's N) each.
+
+        They are the mean squared error over the union of both masks, and the masks' intersection over union.
         """
         squares = np.square(self.pixels).sum(1)[:, None] + np.square(other.pixels).sum(1)
         error = (squares - 2 * self.pixels @ other.pixels.T) / 3
@@ -105,8 +106,9 @@ class NearestRendering:
 
 
 def moves_forward(matches: Sequence[Match], loop: int) -> bool:
-    """Whether the phases of a clip's frames advance more often than they go back, in a loop of `loop` source
-    frames.
+    """True if the phases of a clip's frames advance more often than they go back.
+
+    loop: source frames of the animation's loop.
     """
     steps = np.diff([match.phase for match in matches]) % loop
     return bool(np.sum((steps > 0) & (steps < loop / 2)) > np.sum(steps >= loop / 2))

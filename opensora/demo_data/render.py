@@ -124,7 +124,7 @@ class StoredFrames:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the cache folder of the demo data set holds."""
+    """The content of the demo data set's cache folder."""
 
     subjects: dict[str, StoredFrames]
     resolution: int = 0

@@ -6,7 +6,7 @@ from opensora.nn import Tensor
 
 
 def is_guided(guidance_scale: float) -> bool:
-    """Whether guidance is on, for a scale above 1 as in the reference; the batch then has a negative half.
+    """True if guidance is on: for a scale above 1, as in the reference. The batch then has a negative half.
 
     Raises ValueError for a scale that is not finite.
     """

@@ -1,5 +1,6 @@
-"""Blocks: what a network is a chain of. A network is a function `network(run, *inputs)` that calls
-`run(block, prefix, *inputs)`.
+"""Blocks, the units that a network is a chain of.
+
+A network is a function `network(run, *inputs)` that calls `run(block, prefix, *inputs)`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,11 +20,11 @@ Prefix = str | tuple[str, ...]
 Gradients = tuple[dict[str, Tensor], list[Tensor | None]]
 """Gradients of a block's weights by name, and of its inputs with None for constants."""
 Pullback = Callable[[Tree], Gradients]
-"""From the gradient of a block's output to those of its weights and inputs."""
+"""Maps the gradient of a block's output to those of its weights and inputs."""
 
 
 class Differentiable(Protocol):
-    """What a tape can record: a `Block`, or a map between devices, which is not compiled."""
+    """A `Block`, or a map between devices, which is not compiled: a tape can record both."""
 
     def __call__(self, weights: Weights, *inputs: Tree) -> Tree:
         """The output: a tensor, or a tuple of tensors."""
@@ -48,9 +49,7 @@ class Block:
     """
 
     def __init__(self, function: Callable[..., Tree], unused: str | None = None) -> None:
-        """unused: what the names of weights begin with that lie among the block's and are not read; they get
-        no gradient.
-        """
+        """unused: prefix of weights that lie among the block's and are not read; they get no gradient."""
         self.function = function
         self._unused = unused
 

@@ -45,7 +45,7 @@ def opset() -> Any:
 
 
 def is_tracing() -> bool:
-    """Whether a function is being traced for OpenVINO in this thread; else tensors are MindSpore's."""
+    """True if a function is being traced for OpenVINO in this thread; else tensors are MindSpore's."""
     return _tracing.get()
 
 

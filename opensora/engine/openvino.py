@@ -23,7 +23,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class Array(np.ndarray):
-    """What a network returns: an array that also has a tensor's `asnumpy`."""
+    """A network's output: an array that also has a tensor's `asnumpy`."""
 
     def asnumpy(self) -> np.ndarray:
         return self.view(np.ndarray)

@@ -1,4 +1,4 @@
-"""How fast an engine computes on this CPU, measured in a moment, for estimates before a run."""
+"""The speed of an engine on this CPU, measured in a moment, for estimates before a run."""
 
 import time
 from collections.abc import Callable
@@ -16,9 +16,9 @@ class Rates(NamedTuple):
     """Floating-point operations per second in float32."""
 
     products: float
-    """Of matrix products."""
+    """Rate of matrix products."""
     convolutions: float
-    """Of 3-D convolutions."""
+    """Rate of 3-D convolutions."""
 
 
 def measure_rates(engine: str) -> Rates:

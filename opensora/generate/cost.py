@@ -36,15 +36,15 @@ class Cost:
     """Sampling steps that call the network; with guidance each takes two forwards."""
     guided: bool
     stage_flops: dict[str, int]
-    """Of the whole run, by stage."""
+    """Operations of the whole run, by stage."""
     disk_bytes: int
-    """Read from the disk."""
+    """Bytes read from the disk."""
     memory_resident: int
-    """With all models loaded."""
+    """Bytes with all models loaded."""
     memory_staged: int
-    """With one model after the other, the text encoder layer by layer."""
+    """Bytes with one model after the other, the text encoder layer by layer."""
     memory_min: int
-    """What no run can do without. Less than `memory_staged`."""
+    """Bytes that every run needs. Less than `memory_staged`."""
 
     def seconds(self, engine: str, rates: Rates) -> float:
         """Estimated time on a CPU. rates: of the engine, see `measure_rates`."""

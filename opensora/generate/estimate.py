@@ -26,8 +26,8 @@ QUICK: dict[str, Any] = {"sample_method": "DPM++2M", "num_sampling_steps": 20}
 def estimate(job: GenerateJob, videos: Sequence[PlannedVideo], free: int) -> Cost:
     """Log the cost of these videos, and a quicker command if they take long.
 
-    free: bytes that may be used. Raises ValueError for what cannot fit on a CPU, even with the free swap
-    space.
+    free: bytes that may be used. Raises ValueError for videos that cannot fit on a CPU, even with the free
+    swap space.
     """
     expected, available = _cost(job, videos), free + free_swap()
     if job.options.device == "CPU" and available < expected.memory_min:
@@ -83,7 +83,7 @@ def _cost(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Cost:
 
 
 def _rates(engine: str) -> Rates:
-    """The rates of the engine; MindSpore's where OpenVINO fails, which it will say when it is to compute."""
+    """The rates of the engine, or MindSpore's if OpenVINO fails: the run will then log the failure."""
     try:
         return measure_rates(engine)
     except EngineError:

@@ -36,5 +36,5 @@ def log_prompt_hints(job: GenerateJob) -> None:
 
 
 def names_a_subject(prompt: str) -> bool:
-    """Whether a cleaned prompt names one of the demo model's subjects."""
+    """True if a cleaned prompt names one of the demo model's subjects."""
     return any(re.search(rf"\b{re.escape(subject)}\b", prompt) for subject in demo_set().subjects)

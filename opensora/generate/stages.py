@@ -108,7 +108,7 @@ class Stages:
             yield video, latents
 
     def _is_own(self, video: PlannedVideo) -> bool:
-        """Whether this process finishes the video: the processes of a team take turns."""
+        """True if this process finishes the video: the processes of a team take turns."""
         team = self.pipe.mesh.team
         return self.index[video.path] % team.size == team.index
 

@@ -36,7 +36,7 @@ class PictureFacts(NamedTuple):
 
 
 def description(frames: int, fps: Fraction) -> str:
-    """What a written animation says of itself: formats that merge equal frames lose their number."""
+    """The number of frames in a written animation's metadata: formats that merge equal frames lose it."""
     return f"{frames} frames at {fps} fps"
 
 

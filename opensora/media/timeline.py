@@ -141,7 +141,7 @@ def _typical_rate(times: np.ndarray, declared: Sequence[Fraction]) -> tuple[Frac
 
 
 def _cost(points: np.ndarray, rate: Fraction, tick: Fraction) -> float:
-    """How badly a rate fits: infinite if frames share a slot or are further than LATE from theirs."""
+    """The error of a rate: infinite if frames share a slot or are further than LATE from theirs."""
     places = points * float(rate)
     slots = np.rint(places)
     steps = np.diff(slots)

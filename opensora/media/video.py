@@ -39,7 +39,7 @@ UNDECODED = 2  # frames that may be missing at the end: packets that hold no pic
 
 
 class VideoFacts(NamedTuple):
-    """What has to be known of a file before it is read.
+    """A video's properties, known before it is read.
 
     height, width: of the stored frames, with square pixels. is_timed is false where frames carry no times, or
     guesses: then they are counted. key_times: presentation times of key frames in ticks, None where the index

@@ -109,7 +109,7 @@ def min_side(metrics: Sequence[str]) -> int:
 
 
 def need_networks(metrics: Sequence[str]) -> bool:
-    """Whether any of these metrics has a network."""
+    """True if any of these metrics has a network."""
     return any(METRICS[name].weights is not None for name in metrics)
 
 

@@ -11,7 +11,7 @@ FLOAT = 4
 
 
 class Strides(NamedTuple):
-    """By how much an autoencoder makes a video smaller. The first frame is a latent frame by itself."""
+    """Factors by which an autoencoder shrinks a video. The first frame is a latent frame by itself."""
 
     time: int
     space: int

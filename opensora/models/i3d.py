@@ -23,9 +23,8 @@ BRANCHES = {"b0": 1, "b1a": 1, "b1b": 3, "b2a": 1, "b2b": 3, "b3b": 1}
 """Kernel sizes in an Inception module."""
 
 Triple = tuple[int, int, int]
-# The layers in order: (kernel, stride) of a convolution, None for an Inception module, or (kernel, stride) of
-# a
-# pooling along three axes.
+# The layers in order. A convolution has (kernel, stride), a pooling the same for three axes, and an Inception
+# module None.
 CHAIN: dict[str, tuple[int, int] | tuple[Triple, Triple] | None] = {
     "Conv3d_1a_7x7": (7, 2),
     "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),

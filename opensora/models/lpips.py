@@ -131,7 +131,7 @@ def _features(run: Forward, image: Tensor) -> list[Tensor]:
 
 
 def _names() -> dict[str, str]:
-    """From the name of every weight in the release to its name in torchvision or the authors' file."""
+    """Names in torchvision or the authors' file, by the release's names of the weights."""
     names = {f"lin{k}.model.1.weight": f"lin{k}.model.1.weight" for k in range(len(SLICES))}
     for k, convolutions in enumerate(SLICES, 1):
         for n in convolutions:

@@ -25,7 +25,7 @@ class OutputFolder:
         return temporary
 
     def has(self, path: Path) -> bool:
-        """Whether `path` exists or will."""
+        """True if `path` exists or will."""
         return self.place(path).exists() or (path.exists() and not self.overwrite)
 
     def refuse(self, path: Path) -> None:

@@ -19,7 +19,7 @@ from opensora.weights import CONFIG, ModelFolder, WeightsError, find_model, load
 from opensora.weights.sources import folder_files
 
 STAGES = ("text", "denoise", "decode")
-"""What generating a video consists of: one model each."""
+"""The stages of generating a video, one model each."""
 FRAMEWORK = 2**30
 """Bytes of the process itself: libraries, compiled code, the allocator's slack."""
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -37,9 +37,9 @@ class Memory(NamedTuple):
     """
 
     resident: int
-    """With all models loaded."""
+    """Bytes with all models loaded."""
     staged: int
-    """With one model after the other, the text encoder layer by layer."""
+    """Bytes with one model after the other, the text encoder layer by layer."""
     min: int
     """The least that any run needs: the largest model's weights and some of its activations. Less than
     `staged`."""
@@ -92,7 +92,7 @@ class ModelSpec:
 
     @property
     def strides(self) -> Strides:
-        """By how much latents are smaller than a video."""
+        """The factors by which latents are smaller than a video."""
         return self.vae.strides
 
     @property

@@ -1,4 +1,4 @@
-"""What models are written in. `F` has functions of tensors, in the form of the engine that runs."""
+"""The functions that models are written in: `F` has them in the form of the running engine."""
 
 from opensora.engine.tensor import Tensor
 from opensora.nn.exchange import FrameExchange, WorkSharing

@@ -68,7 +68,7 @@ def attention(
 
 
 def _suits_flash(query: Tensor, bias: Tensor) -> bool:
-    """Whether flash attention takes these inputs. It takes no bias of positions, such as T5's."""
+    """True if flash attention takes these inputs. It takes no bias of positions, such as T5's."""
     if query.dtype != ms.float16 and query.dtype != ms.bfloat16:
         return False
     if bias is not None and bias.shape[1:3] != (1, 1):

@@ -57,7 +57,7 @@ class Layout:
 
 
 class ParameterSharding:
-    """Which part of a flat vector this device updates: here, all of it.
+    """The part of a flat vector that this device updates: here, all of it.
 
     `parallel/zero.py` has the other forms.
     """

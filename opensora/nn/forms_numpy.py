@@ -1,4 +1,4 @@
-"""The few functions of `F` that are also wanted of arrays."""
+"""The few functions of `F` that are also needed for arrays."""
 
 import numpy as np
 

@@ -1,9 +1,8 @@
 """The control line of a job: its processes exchange small values and report failures.
 
-Rank 0 runs a hub, to which every rank connects by TCP. If a connection closes without a message, its process
-was
-killed: the hub tells all others, which exit at once instead of waiting in a collective. Messages are lines of
-JSON.
+Rank 0 runs a hub, to which every rank connects by TCP. A connection that closes without a message is that of
+a killed process: the hub tells all others, which exit at once instead of waiting in a collective. Messages
+are lines of JSON.
 """
 
 import hmac

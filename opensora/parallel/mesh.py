@@ -57,7 +57,7 @@ class Mesh:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes the files and logs of the job."""
+        """True if this rank writes the files and logs of the job."""
         return self.rank == 0
 
 

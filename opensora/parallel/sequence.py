@@ -71,7 +71,7 @@ def local_batch(batch: Mapping[str, Any], group: ProcessGroup) -> dict[str, Any]
 
 
 def valid_frames(frames: int, images: int, group: ProcessGroup) -> np.ndarray:
-    """Whether each of this rank's frames and images is real, not padding: bool (t+n,)."""
+    """True for each of this rank's frames and images that is real, not padding: bool (t+n,)."""
     return local_frames(np.ones(frames + images, bool), 0, frames, group)
 
 

@@ -77,7 +77,7 @@ def _check(sampling: Sampling, spec: ModelSpec) -> None:
 
 
 def has_own_defaults(paths: ModelFolder) -> bool:
-    """Whether the model folder has a `generate.yaml`."""
+    """True if the model folder has a `generate.yaml`."""
     return (paths.path / OWN_DEFAULTS).is_file()
 
 

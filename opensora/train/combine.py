@@ -98,7 +98,7 @@ def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path
 
 
 def _rank_files(source: Path) -> list[Path]:
-    """For every rank, the newest checkpoint (by name) that all ranks have."""
+    """The newest checkpoint (by name) that all ranks have, for each rank."""
     folders = {int(match[1]): path for path in source.iterdir() if (match := RANK.fullmatch(path.name))}
     missing = next((rank for rank in range(max(folders) + 1) if rank not in folders), None)
     if missing is not None:

@@ -30,7 +30,7 @@ STOPPED_BY_SIGNAL = 75
 
 
 class Task(Protocol[B]):
-    """What is trained. Steps count from 1."""
+    """A training task: what a step does. Steps count from 1."""
 
     @property
     def config(self) -> Mapping[str, Any]:

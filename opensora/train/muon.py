@@ -34,7 +34,7 @@ VALUES_AT_ONCE = 2**24
 """Elements of the matrices that are stacked for one iteration: small matrices take as long to dispatch as to
 compute."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the odd polynomial; its iteration takes singular values above 0.01 into [0.68, 1.13]."""
+"""Coefficients of the odd polynomial. Its iteration takes singular values above 0.01 into [0.68, 1.13]."""
 
 
 def make_optimizer(

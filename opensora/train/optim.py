@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
 
 class UpdateRule(Protocol):
-    """How the weights of a group move. Vectors are this device's parts, (part,)."""
+    """The update of a group's weights. Vectors are this device's parts, (part,)."""
 
     @property
     def name(self) -> str: ...

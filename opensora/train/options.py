@@ -127,7 +127,7 @@ class PrecisionOptions:
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Number format of the transformer; a CPU supports fp32 only."""
     amp_level: Literal["O0", "O1", "O2"] = "O2"
-    """Which part uses that format: O2 all but norms, softmax and loss; O1 linear layers only; O0 nothing."""
+    """The parts in that format: O2 all but norms, softmax and loss; O1 linear layers only; O0 none."""
     global_bf16: bool = False
     """Same as --precision bf16 --amp_level O2."""
     loss_scaler_type: Literal["dynamic", "static"] = "dynamic"
@@ -230,7 +230,7 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions(ScheduleOptions, ValidationOptions, OutputOptions, ParallelOptions, DeviceOptions):
-    """What the training loop needs, whatever is trained."""
+    """Options of the training loop, for every kind of model."""
 
     FIXED: ClassVar[tuple[str, ...]] = ()
     """Options besides those of the network that a run cannot change when it continues."""

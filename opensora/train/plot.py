@@ -50,7 +50,7 @@ def read_curves(run: str | Path) -> Curves:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value can be drawn: larger numbers than these overflow in a plot."""
+    """True if a value can be drawn: larger numbers than these overflow in a plot."""
     return type(value) in (int, float) and not abs(value) > LARGEST_DRAWN  # type: ignore[arg-type]
 
 

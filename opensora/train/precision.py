@@ -43,7 +43,7 @@ class LossScaler:
         self.finite_steps = 0
 
     def update(self, finite: bool) -> None:
-        """Adapt the scale. finite: whether all gradients of the step were."""
+        """Adapt the scale. finite: True if all gradients of the step were."""
         if not self.dynamic:
             return
         self.finite_steps = self.finite_steps + 1 if finite else 0

@@ -1,6 +1,4 @@
-"""What a run folder remembers of its run: `config.yaml`, `config.json`, and a line a start in
-`history.jsonl`.
-"""
+"""The record of a run in its folder: config.yaml, config.json, and a line per start in history.jsonl."""
 
 import json
 import logging
@@ -88,7 +86,7 @@ def check_resumed(run: Path, options: LoopOptions, config: Mapping[str, Any], sa
 
 
 def _description(options: LoopOptions, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What two starts of a run are compared by, as JSON holds it."""
+    """The facts by which two starts of a run are compared, as JSON holds them."""
     values = asdict(options)
     digests = {name: _identify(values[name]) for name in options.DATA if values.get(name) is not None}
     description = {"options": values, "config": dict(config), "data": digests}

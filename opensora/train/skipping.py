@@ -18,7 +18,7 @@ class SkippedSteps:
         return {"total": self.total, "in_a_row": self.in_a_row}
 
     def check(self, step: int, metrics: Mapping[str, float], samples: Callable[[int], list[str]]) -> bool:
-        """Whether all metrics of a step are finite. Raises ValueError at the last permitted step in a row.
+        """True if all metrics of a step are finite. Raises ValueError at the last permitted step in a row.
 
         samples: names of the samples in the batch of a step, for the message.
         """

@@ -70,7 +70,7 @@ class WeightsFile:
         return self.read(name)
 
     def drop_pages(self) -> None:
-        """What of the file was read into memory for `share` leaves it, until it is used again."""
+        """Drop what `share` read from memory; it is read again when it is used."""
 
     def read_rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
         """The rows `numbers` (N,) of a table (R, ...), as from `read`: (N, ...). Other rows are not read."""
@@ -93,7 +93,7 @@ class WeightsFile:
         return np.fromfile(self.path, dtype, prod(entry.shape), offset=entry.offset).reshape(entry.shape)
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """How numpy reads the tensor. Raises WeightsError for a storage type that it cannot read."""
+        """The dtype by which numpy reads the tensor. Raises WeightsError for a storage type that it lacks."""
         stored = self.entries[name].dtype
         if stored not in DTYPES:
             raise WeightsError(
@@ -167,5 +167,5 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 def is_finite(values: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite. Allocates no temporary array."""
+    """True if no value is NaN or infinite. Allocates no temporary array."""
     return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))

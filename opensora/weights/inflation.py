@@ -15,7 +15,7 @@ from opensora.weights.files import Arrays, WeightsError
 HALVING, DOUBLING = ".time_downsample.", ".time_upsample."
 TIME_MIX = (HALVING, DOUBLING)
 MIX_FACTOR = 2.0
-"""As in a fresh model: its sigmoid, 0.88, is the interpolation's share."""
+"""The value of a fresh model: its sigmoid, 0.88, is the interpolation's share."""
 MIX_OF_CLIPS = 0.3
 MOTION_TAPS = 0.4
 """Deviation of the random taps, as a part of that of the kernel's sum."""

@@ -32,7 +32,7 @@ def release_name(stored: str, known: Container[str]) -> str:
 
 
 def lies_beside(stored: str) -> bool:
-    """Whether a tensor of a .pt or .ckpt file is a table of positions or training state, not a weight."""
+    """True if a tensor of a .pt or .ckpt file is a table of positions or training state, not a weight."""
     return any(name in BESIDE or name.startswith(STATE) for name in _unwrapped(stored))
 
 

@@ -99,7 +99,7 @@ class SharedArrays(dict[str, np.ndarray]):
     files: list[WeightsFile]
 
     def drop_pages(self) -> None:
-        """What was read leaves the memory, until it is used again."""
+        """Drop what was read from memory; it is read again when it is used."""
         for file in self.files:
             file.drop_pages()
 

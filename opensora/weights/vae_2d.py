@@ -34,7 +34,7 @@ UP = re.compile(r"^decoder\.up\.(\d+)\.")
 
 
 def is_vae_2d(file: WeightsFile) -> bool:
-    """Whether a file contains an image autoencoder, whose convolutions are two-dimensional."""
+    """True if a file contains an image autoencoder, whose convolutions are two-dimensional."""
     shapes = [
         entry.shape
         for name, entry in file.entries.items()

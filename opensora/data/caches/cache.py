@@ -31,7 +31,7 @@ REMEDY = "make a new cache in another folder"
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a cache was made of.
+    """The identity of a cache: its encoder, settings and captions.
 
     kind: "text" or "latents". encoder: digest of the weights. captions: digest of the texts of a text cache;
     latents do not depend on them. The cache has `count` items in blocks of `block_size`.
@@ -139,11 +139,11 @@ class CacheWriter:
             write_atomic(place, lambda file: file.write(json.dumps(asdict(fingerprint), indent=1).encode()))
 
     def owns(self, block: int) -> bool:
-        """Whether a block is this process's."""
+        """True if a block is this process's."""
         return block % self._world_size == self._rank
 
     def wants(self, block: int) -> bool:
-        """Whether this process has to write a block."""
+        """True if this process has to write a block."""
         return self.owns(block) and not (self.folder / f"{_name(block)}.json").is_file()
 
     def write(self, block: int, items: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:

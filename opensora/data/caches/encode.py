@@ -114,7 +114,7 @@ def _file_facts(path: str) -> dict[str, int]:
 
 
 def _is_current(writer: CacheWriter, block: int, clips: ClipsToEncode, numbers: range) -> bool:
-    """Whether the files of a complete block are those that it was made of; brings its captions up to date."""
+    """True if a complete block's files are still those that it was made of. Updates its captions."""
     items = read_items(writer.folder, block)
     facts = [clips.describe(number) for number in numbers]
     if len(items) != len(facts) or any(map(_is_other_file, items, facts)):
@@ -131,7 +131,7 @@ def _is_current(writer: CacheWriter, block: int, clips: ClipsToEncode, numbers: 
 
 
 def _is_other_file(item: Item, facts: dict[str, Any]) -> bool:
-    """Whether an item was made of another file. Caches of earlier versions and lost files do not tell."""
+    """True if an item was made of another file, as far as its cache and the file tell."""
     if item.size is None or "size" not in facts:
         return item.path != facts["path"]
     return (item.path, item.size, item.time) != (facts["path"], facts["size"], facts["time"])

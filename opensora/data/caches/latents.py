@@ -26,7 +26,7 @@ class LatentCache(Cache):
         if not self.items:
             raise ValueError(f"the cache {folder} has no clip: all {len(self.rejected)} could not be read")
         self.clip = typed(ClipOptions, self.fingerprint.settings.get("clip", {}), f"{self.folder}: clip")
-        """How the clips were cut."""
+        """The settings by which the clips were cut."""
         copies = self.fingerprint.settings.get("clips_per_video", 1)
         self.copies = checked(Annotated[int, Range(1, 2**20)], copies, self.folder, "clips_per_video")
         count = self.fingerprint.count

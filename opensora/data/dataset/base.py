@@ -10,7 +10,7 @@ class Dataset(Protocol):
     """Videos or pictures with captions, as pixels or as cached latents."""
 
     encoded: ClassVar[bool]
-    """Whether `visual` gives latents instead of pixels."""
+    """True if `visual` returns latents instead of pixels."""
 
     def __len__(self) -> int: ...
 

@@ -74,7 +74,7 @@ class OpenedItem(NamedTuple):
 
 @dataclass
 class Findings:
-    """What opening the items of a data set gave."""
+    """The results of opening the items of a data set."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)

@@ -187,7 +187,7 @@ def _read_journal(journal: Path) -> dict[str, Measured]:
 
 
 def _is_current(measured: Measured | None, folder: Path, name: str) -> bool:
-    """Whether a measurement is of the file as it is: its folder, size and time of change."""
+    """True if a measurement is of the present file, by its folder, size and time of change."""
     facts = measured and (measured.folder, measured.size, measured.time)
     return facts == _file_facts(folder, name)
 

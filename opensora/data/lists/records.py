@@ -38,9 +38,9 @@ class Record(NamedTuple):
 def scan(path: Path, plain: str | None = None, texts: Collection[str] = ()) -> Iterator[Record]:
     """Yield every record of an annotation file.
 
-    plain: a text in a list stands for an object with this name. texts: columns of a table
-    whose texts may hold unquoted delimiters, if it is the last one. Raises ValueError that names the file and
-    the place where it cannot be read.
+    plain: a text in a list stands for an object with this name. texts: columns whose texts may hold unquoted
+    delimiters, if the column is the table's last. Raises ValueError, with the file and the place that cannot
+    be read.
     """
     if path.suffix.lower() not in (*SCANNERS, *SUFFIXES):
         known = ", ".join((*SCANNERS, *SUFFIXES))

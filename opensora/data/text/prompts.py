@@ -71,7 +71,7 @@ def read_prompt_file(path: str | Path) -> list[str]:
 
 
 def _names_file(item: str) -> bool:
-    """Whether an item is the path of a file: a single word that ends like one, or what exists as one."""
+    """True if an item is the path of a file: a single word that ends like one, or one that exists."""
     if item[0].isspace() or "\0" in item or max(map(len, os.fsencode(item).split(b"/"))) > LONGEST_NAME:
         return False
     return (len(item.split()) == 1 and FILE_ENDING.search(item) is not None) or os.path.isfile(item)

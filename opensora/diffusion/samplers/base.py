@@ -31,7 +31,7 @@ class Sampler(ABC):
         return x
 
     def needs_noise(self, i: int) -> bool:
-        """Whether step i needs `noise`, standard normal with the shape of x."""
+        """True if step i needs `noise`, standard normal with the shape of x."""
         return False
 
     @abstractmethod
@@ -101,7 +101,7 @@ def rounded_timesteps(steps: int) -> np.ndarray:
 
 
 def quadratic_timesteps(steps: int) -> np.ndarray:
-    """From 999 towards 0 with linearly shrinking strides, fractional, without the 0: (steps,).
+    """Linearly shrinking strides from 999 towards 0, fractional, without the 0: (steps,).
 
     DDIM used this spacing for CIFAR-10 (arXiv:2010.02502, appendix D.2). With 20 steps of a second-order
     solver on mixtures of Gaussians, its error was smaller than with even, trailing, log-sigma and Karras

@@ -27,7 +27,7 @@ def scaled(x: Tensor, numerator: int, denominator: int = 1) -> Tensor:
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """What lies at the end of the flow (B, 2, H, W): (B, C, H, W)."""
+    """The features (B, C, H, W) at the end of the flow (B, 2, H, W)."""
     places = F.pixel_grid(*image.shape[2:]) + flow
     return F.sample(image, places[:, 0], places[:, 1], border=True)
 
@@ -212,7 +212,7 @@ def last_decoder(
 def refine(
     w: Weights, features: Tensor, flow: Tensor, correlation: Tensor, reduction: int
 ) -> tuple[Tensor, Tensor]:
-    """What has to be added to the features (B, C, H, W) and to their flow, after a look at the correlation.
+    """Corrections of the features (B, C, H, W) and of their flow, from the correlation.
 
     flow and correlation have the size (H / reduction, W / reduction), at which the block works.
     """
@@ -251,7 +251,7 @@ def enlarged(w: Weights, x: Tensor, factor: int) -> Tensor:
 def full_size(
     w: Weights, flows0: Tensor, flows1: Tensor, masks: Tensor, colours: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `last_decoder` found in small frames, for frames of this size."""
+    """The result of `last_decoder` in small frames, for frames of this size."""
     factor = height / masks.shape[2]
     sizes = height, width
     return (

@@ -90,7 +90,7 @@ def chunks(x: Frames) -> Iterator[np.ndarray]:
 
 
 class ChunkedRun:
-    """What the layers share: groups of norms, store of activations, division of chunks among devices."""
+    """State of all layers: groups of norms, store of activations, division of chunks among devices."""
 
     def __init__(self, engine: Engine, groups: int, workspace: Workspace, sharing: WorkSharing) -> None:
         self.engine = engine
@@ -281,7 +281,7 @@ CHUNKED: dict[str, Callable[[ChunkedRun, Layer, Weights, Frames], Frames]] = {
     "interpolation": _time_upsample,
     "mixed_interpolation": _mixed_time_upsample,
 }
-"""By the names that `LAYER_KINDS` gives them."""
+"""Functions by the names that `LAYER_KINDS` gives them."""
 
 
 # --- functions of a chunk ---

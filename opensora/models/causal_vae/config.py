@@ -110,7 +110,7 @@ class CausalVAEConfig:
 
     @property
     def strides(self) -> Strides:
-        """By how much a video's latents are smaller than the video."""
+        """The factors by which latents are smaller than the video."""
         steps = [layer.kind.down for layer in encoder_layers(self)]
         return Strides(prod(step.time for step in steps), prod(step.space for step in steps))
 

@@ -30,11 +30,11 @@ class LayerKind:
     kernel: tuple[int, ...] = ()
     """(height, width), or (frames, height, width)."""
     mixed: bool = False
-    """Whether a learned factor mixes the convolution with the average or interpolation of frames."""
+    """True if a learned factor mixes the convolution with the average or interpolation of frames."""
     down: Strides = NO_STRIDES
     up: Strides = NO_STRIDES
     stores: bool = False
-    """Whether the chunked form stores the layer's input and output."""
+    """True if the chunked form stores the layer's input and output."""
 
     @property
     def taps(self) -> int:
@@ -113,4 +113,4 @@ LAYER_KINDS = {
         "convolution", "mixed_time_upsample", "mixed_interpolation", "conv.conv", (3, 3, 3), mixed=True,
         up=FRAMES, stores=True),
 }  # fmt: skip
-"""By the class names of the release, and two of ours ("quant_conv", "norm_silu") for what has none there."""
+"""Kinds by the class names of the release. Two have none there: "quant_conv" and "norm_silu"."""

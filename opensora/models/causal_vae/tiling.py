@@ -42,7 +42,7 @@ class Tiling:
 
     @property
     def step(self) -> int:
-        """From the start of a tile to that of the next."""
+        """The distance from the start of a tile to that of the next."""
         return int(self.size * (1 - self.overlap))
 
     def in_latents(self, strides: Strides) -> "Tiling":
@@ -61,7 +61,7 @@ class Tiling:
         return Tiling(size, frames, self.overlap)
 
     def splits(self, size: Sequence[int]) -> bool:
-        """Whether a video (frames, height, width) is larger than one tile."""
+        """True if a video (frames, height, width) is larger than one tile."""
         return size[0] > self.frames or max(size[1:]) > self.size
 
     def first(self, size: Sequence[int]) -> Size:

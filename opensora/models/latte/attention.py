@@ -126,7 +126,7 @@ def merge_time_heads(x: Tensor, batch: int) -> Tensor:
 
 
 def compresses(w: Weights) -> bool:
-    """Whether this block compresses its keys and values (PixArt-sigma, arXiv:2403.04692, section 3.2)."""
+    """True if this block compresses its keys and values (PixArt-sigma, arXiv:2403.04692, section 3.2)."""
     return "attn1.sr.weight" in w
 
 

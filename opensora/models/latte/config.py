@@ -129,7 +129,7 @@ class LatteConfig:
         return max((self.video_length - self.video_length % 2) // 16, 1)
 
     def compresses(self, layer: int) -> bool:
-        """Whether this layer's self-attention has fewer keys than queries."""
+        """True if this layer's self-attention has fewer keys than queries."""
         return self.compress_kv_factor != 1 and layer >= self.num_layers // 2
 
 

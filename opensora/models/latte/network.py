@@ -17,7 +17,7 @@ TextKeysValues = tuple[Tensor, Tensor]
 
 
 class Masks(NamedTuple):
-    """What is added to the scores of attention; None keeps all keys."""
+    """Biases of the attention scores; None keeps all keys."""
 
     text: Tensor  # (B, 1+N, L)
     latents: Tensor  # (B*F, S)
@@ -75,7 +75,7 @@ def denoise(
 
 
 class Positions(NamedTuple):
-    """Where patches and frames are: what is added to the tokens, and (cos, sin) that rotate the heads."""
+    """Positions of patches and frames: tables added to the tokens, and (cos, sin) that rotate the heads."""
 
     patches: np.ndarray  # (S, D)
     frames: np.ndarray  # (T, D)

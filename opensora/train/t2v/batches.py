@@ -22,7 +22,7 @@ class BatchDrawer:
 
     @property
     def has_videos(self) -> bool:
-        """Whether samples hold a video; otherwise each picture is a sample."""
+        """True if samples hold a video; otherwise each picture is a sample."""
         return self.data.source.videos is not None
 
     def draw(self, numbers: range, step: int, place: tuple[int, int] = (0, 1)) -> tuple[HostBatch, list[str]]:

@@ -1,4 +1,4 @@
-"""From the options of `opensora train` to networks and data, and to the training loop."""
+"""Set up `opensora train`: its options become networks, data and a training loop."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from opensora.weights.sources import folder_files
 log = logging.getLogger(__name__)
 
 MakePreview = Callable[[Sequence[str], ModelSpec], Preview]
-"""From prompts and the model in training to the object that makes videos of them at each validation."""
+"""Makes the object that writes videos of prompts at each validation, from prompts and the model."""
 
 
 def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:

@@ -196,7 +196,7 @@ class T2VTask:
         return self._inputs(self.encoder.latents(batch, step), self.encoder.texts(batch), batch)
 
     def _inputs(self, latents: np.ndarray, texts: Tensor, part: HostBatch) -> Batch:
-        """What `step_gradients` takes."""
+        """The batch that `step_gradients` takes."""
         inputs = Batch(
             latents=latents,
             noise=part["noise"],

@@ -47,7 +47,7 @@ class DiscriminatorTerms:
     log: dict[str, float]
     """disc_loss, and the mean logits_real and logits_fake."""
     gradients: dict[str, Tensor]
-    """By weight name."""
+    """Gradients by weight name."""
 
 
 @dataclass
@@ -191,7 +191,7 @@ PENALTIES: Mapping[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] =
     "hinge": _hinge,
     "vanilla": _vanilla,
 }
-"""From logits that should be large to their penalties and slopes; logits that should be small are negated
+"""Maps logits that should be large to their penalties and slopes; logits that should be small are negated
 before."""
 
 

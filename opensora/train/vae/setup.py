@@ -1,4 +1,4 @@
-"""From the options of `opensora train-vae` to networks, clips and loss, and to the training loop."""
+"""Set up `opensora train-vae`: its options become networks, clips, a loss and a training loop."""
 
 import logging
 from pathlib import Path

@@ -46,7 +46,7 @@ class ClipSequence(Protocol):
         """uint8 (T, H, W, 3)."""
 
     def name(self, number: int) -> str:
-        """What the clip was made from, for messages."""
+        """The clip's source, for messages."""
 
     @property
     def epoch(self) -> int | None:
