@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import opensora.runtime  # noqa: F401  prepares the environment before MindSpore can be imported
 
 if TYPE_CHECKING:
-    from opensora.pipeline import Pipeline
+    from opensora.pipeline import Cancelled, Pipeline, Video
 
-__all__ = ["Pipeline"]
+__all__ = ["Cancelled", "Pipeline", "Video"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Pipeline":
-        from opensora.pipeline import Pipeline
+    if name in __all__:
+        from opensora import pipeline
 
-        return Pipeline
+        return getattr(pipeline, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,3 +50,10 @@ def handled(handler: Any) -> Iterator[None]:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def give_back() -> None:
+    """Give Ctrl-C back to Python's handler: MindSpore puts one of its own in its place when it compiles."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)

@@ -16,7 +16,9 @@ from opensora.engine import Network
 from opensora.engine.block import Block, Differentiable, Gradients, Prefix, Pullback, Weights, subset
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, tree_map
+from opensora.engine.turns import computing
 from opensora.engine.weights import OnDemand
+from opensora.interrupts import give_back
 from opensora.runtime import compute_dtype, device, mindspore
 
 ms = mindspore()
@@ -169,10 +171,18 @@ class MindSpore:
         return OnDemand(arrays, self._cast)
 
     def run(self, network: Network, weights: Weights, *inputs: Tree) -> Tree:
-        return network(Forward(weights), *tree_map(as_tensor, inputs))
+        computing()
+        try:
+            return network(Forward(weights), *tree_map(as_tensor, inputs))
+        finally:
+            give_back()
 
     def call(self, block: Block, weights: Weights, *inputs: Tree) -> Tree:
-        return block(weights, *tree_map(as_tensor, inputs))
+        computing()
+        try:
+            return block(weights, *tree_map(as_tensor, inputs))
+        finally:
+            give_back()
 
     def bind(self, function: Callable[..., Tree], weights: Weights) -> Callable[..., Tree]:
         """Operators run one by one: compiled code would keep its working memory until the process ends."""

@@ -3,12 +3,14 @@
 A network is compiled for its weights and the shapes of its inputs.
 """
 
+import ctypes
 import os
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from threading import Lock
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from opensora.engine.block import Block, Differentiable, Prefix, Weights, as_arr
 from opensora.engine.graph import Node, Operator, Trace, constant, openvino, opset, tracing
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, filled, leaves, tree_map
+from opensora.engine.turns import computing
 from opensora.engine.weights import OnDemand
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -96,6 +99,7 @@ class OpenVINO:
 
         key: what identifies the function among those compiled for the same shapes.
         """
+        computing()
         inputs = tree_map(_host, inputs)
         key = key, _signature(inputs)
         if key not in self._programs:
@@ -151,6 +155,11 @@ class Program:
         self._output = tree_map(lambda item: np.empty(0) if _is_leaf(item) else item, output)
         self._count = len(results)
         self._lock = Lock()
+        _programs.add(self)
+
+    def keep_forever(self) -> None:
+        """Let the library's objects be, even when the process ends."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._request))
 
     def __call__(self, inputs: tuple[Tree, ...]) -> Any:
         with self._lock, _as_engine_error("OpenVINO failed"):
@@ -161,6 +170,20 @@ class Program:
                 np.array(self._request.get_output_tensor(i).data).view(Array) for i in range(self._count)
             ]
         return filled(self._output, iter(arrays), _is_leaf)
+
+
+_programs: WeakSet[Program] = WeakSet()
+
+
+def _keep_programs() -> None:
+    """In a forked child, destructors would wait for threads that are the parent's."""
+    for program in list(_programs):
+        program.keep_forever()
+    if _core.cache_info().currsize:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_core()))
+
+
+os.register_at_fork(after_in_child=_keep_programs)
 
 
 def capabilities() -> list[str]:

@@ -11,6 +11,7 @@ from opensora.engine import Engine, EngineError, Network, open_engine
 from opensora.engine.block import Block, Prefix, Weights, as_array
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree
+from opensora.engine.turns import take_mindspore
 from opensora.engine.weights import OnDemand
 from opensora.runtime import set_device
 
@@ -100,6 +101,7 @@ class WithReserve:
         if self._failed:
             return
         say_reserve(error)
+        take_mindspore()
         if "mindspore" not in sys.modules:
             set_device("CPU")
         self._engine, self._failed = open_engine("mindspore"), True

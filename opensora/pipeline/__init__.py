@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from opensora.lazy import lazy
 
 if TYPE_CHECKING:
+    from opensora.pipeline.call import Cancelled
     from opensora.pipeline.core import Pipeline
+    from opensora.pipeline.video import Video
 
-__all__ = ["Pipeline"]
+__all__ = ["Cancelled", "Pipeline", "Video"]
 
-__getattr__ = lazy(__name__, {"Pipeline": "core"})
+__getattr__ = lazy(__name__, {"Cancelled": "call", "Pipeline": "core", "Video": "video"})

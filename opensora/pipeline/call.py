@@ -1,7 +1,7 @@
 """One call of a pipeline: its texts, batch after batch of latents, and their frames."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -24,28 +24,47 @@ Callback = Callable[[int, int, np.ndarray, Preview], Any]
 """`callback(step, total, latents, preview)` after each step, counted from 1; latents are (B, C, T, h, w)."""
 
 
-@dataclass
+class Cancelled(Exception):
+    """A call was ended by `Pipeline.cancel`."""
+
+    def __init__(self, latents: np.ndarray | None) -> None:
+        """latents: (B, C, T, h, w) of the videos that were denoised, the last ones in part; or None."""
+        super().__init__("the call was cancelled")
+        self.latents = latents
+
+
+@dataclass(eq=False)
 class Call:
-    """A call that is under way."""
+    """A call that waits for its turn, or is under way."""
 
     pipe: "Pipeline"
     request: Request
     progress: bool = False
     callback: Callback | None = None
+    cancelled: bool = False
+    latents: list[np.ndarray] = field(default_factory=list)
+    """Of the batches that were begun, (B, C, T, h, w) each."""
+
+    def check(self) -> None:
+        """Raise Cancelled if the call is to end."""
+        if self.cancelled:
+            raise Cancelled(np.concatenate(self.latents) if self.latents else None)
 
     def run(self) -> list[Video]:
         """The videos, prompt after prompt."""
         pipe, request = self.pipe, self.request
         text, negative = self._texts()
         pipe.release(pipe.text)
-        latents: list[np.ndarray] = []
         for number, rows in enumerate(request.batches):
-            latents += list(self._denoise(number, rows, text, negative))
+            self.check()
+            self.latents[number:] = [self._denoise(number, rows, text, negative)]
         pipe.release(pipe.transformer)
         videos = []
-        for n, value in enumerate(latents):
+        for n, value in enumerate(latents for batch in self.latents for latents in batch):
+            self.check()
             frames = pipe.decode(value[None]).asnumpy()[0, : request.sampling.num_frames]
             videos.append(Video(frames, request.sampling.fps, self._metadata(n), self._origin()))
+        self.check()
         pipe.release(pipe.vae)
         return videos
 
@@ -93,10 +112,12 @@ class Call:
 
         def observe(latents: np.ndarray) -> None:
             step = next(numbers)
+            self.latents[number:] = [latents]
             if bar is not None:
                 bar.step()
             if self.callback is not None:
                 self.callback(step, steps * len(request.batches), latents, lambda: self._preview(latents))
+            self.check()
 
         return observe
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -15,6 +16,7 @@ from opensora.diffusion import Sampler, make_sampler
 from opensora.diffusion.guidance import is_guided
 from opensora.engine import choose_engine, open_engine
 from opensora.engine.block import as_array
+from opensora.engine.turns import Turns, taking_turns
 from opensora.models import LatteT2V, T5Encoder
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
@@ -90,6 +92,8 @@ class Pipeline:
         self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
         self._compiled: set[tuple[Any, ...]] = set()
         self._reported: set[str] = set()
+        self._turns = Turns()
+        self._calls: set[Call] = set()
         loader = Loader(spec, self.engine, self._other_engine, pretrained_ckpt, weights_dtype, not resident)
         sharing = ShardedWorkSharing(self.mesh.team) if share_decoding else None
         self.text = LazyModel(lambda: loader.text(text_encoder))
@@ -212,7 +216,9 @@ class Pipeline:
             latents to frames (B, F, H, W, 3).
 
         Raises TypeError and ValueError for arguments that this model does not take, and ValueError for a
-        video that cannot fit in memory. Nothing is computed before.
+        video that cannot fit in memory. Nothing is computed before. Raises Cancelled after `cancel`.
+
+        Threads may share a pipeline: their calls take turns, in order.
         """
         refuse(unknown, list(CallOptions.__annotations__))
         request = read_request(
@@ -239,9 +245,23 @@ class Pipeline:
             latents=latents,
         )
         call = Call(self, request, boolean("progress", progress), function("callback", callback))
-        check_memory(self, request, None if memory is None else whole("memory", memory, 0, 2**62))
-        videos = call.run()
+        limit = None if memory is None else whole("memory", memory, 0, 2**62)
+        self._calls.add(call)
+        try:
+            with self._turn(call.check):
+                check_memory(self, request, limit)
+                videos = call.run()
+        finally:
+            self._calls.discard(call)
         return videos[0] if request.single else videos
+
+    def cancel(self) -> None:
+        """End the calls that are under way or wait for their turn: they raise `Cancelled` between two steps.
+
+        For another thread, the callback or a signal handler. Later calls are not affected.
+        """
+        for call in list(self._calls):
+            call.cancelled = True
 
     def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings (B, L, D) and masks (B, L), 1 for tokens, both float32.
@@ -249,10 +269,11 @@ class Pipeline:
         Raises ValueError in a pipeline without text encoder.
         """
         prompts = texts("prompts", prompts)
-        tokenizer, encoder = self.text.get()
-        self._report_unread(tokenizer, prompts)
-        self._announce("the text encoder", self.spec.text_length)
-        return encode_text(tokenizer, encoder, prompts, self.spec.text_length)
+        with self._turn():
+            tokenizer, encoder = self.text.get()
+            self._report_unread(tokenizer, prompts)
+            self._announce("the text encoder", self.spec.text_length)
+            return encode_text(tokenizer, encoder, prompts, self.spec.text_length)
 
     def sample(
         self,
@@ -333,14 +354,14 @@ class Pipeline:
             embeds, negative = upstream_text(embeds, mask, negative)
             mask = negative_mask = None
         both, masks = stack(negative, embeds), stack_masks(negative, negative_mask, embeds, mask)
-        transformer = self.transformer.get()
-        self._announce("the transformer", x.shape[2:], both.shape[2], temporal)
-        network = Denoiser(transformer, both, masks, temporal, self.mesh)
         chosen = make_sampler(sampler, steps, upstream) if isinstance(sampler, str) else sampler
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
-        return self.engine.tensor(
-            sample(network, chosen, x, guidance_scale, generators, after_step or (lambda _: None))
-        )
+        with self._turn():
+            transformer = self.transformer.get()
+            self._announce("the transformer", x.shape[2:], both.shape[2], temporal)
+            network = Denoiser(transformer, both, masks, temporal, self.mesh)
+            watch = after_step or (lambda _: None)
+            return self.engine.tensor(sample(network, chosen, x, guidance_scale, generators, watch))
 
     def decode(self, latents: ArrayLike) -> Tensor:
         """Frames of latents (B, C, T, h, w): a uint8 tensor (B, F, H, W, 3).
@@ -350,9 +371,14 @@ class Pipeline:
         x, channels = numbers("latents", latents, "B C T h w"), self.spec.vae.embed_dim
         if x.shape[1] != channels:
             raise ValueError(f"latents have {x.shape[1]} channels, this model takes {channels}")
-        vae = self.vae.get()
-        self._announce("the decoder", x.shape[2:])
-        return self.engine.tensor(decode_frames(vae, x))
+        with self._turn():
+            vae = self.vae.get()
+            self._announce("the decoder", x.shape[2:])
+            return self.engine.tensor(decode_frames(vae, x))
+
+    def _turn(self, check: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        """This thread's turn to compute. check: called while it waits; what it raises ends the waiting."""
+        return taking_turns(self._turns, {self.engine.name, self._other_engine.name}, check)
 
     def _report_unread(self, tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
         """Log once for each prompt which part of it is beyond the model's number of tokens."""
