@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
@@ -140,7 +140,12 @@ class Progress:
 
 def track(items: Sequence[T], label: str) -> Iterator[T]:
     """Yield the items and show the progress of the work `label` on them."""
-    progress = Progress(label, len(items))
+    return counted(items, label, len(items))
+
+
+def counted(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """`track` for items whose number is known beforehand."""
+    progress = Progress(label, total)
     for item in items:
         yield item
         progress.step()

@@ -50,6 +50,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name, *words in commands():
         assert main([name, *words, *SHORT.get(name, [])]) == 0, words
     assert [probe(path).frames for path in sorted(Path("rebuilt").glob("*.mp4"))] == [17, 17]
+    assert [probe(path).height for path in sorted(Path("large").glob("*.mp4"))] == [256, 256]
     assert [probe(path).frames for path in sorted(Path("smooth").glob("*.mp4"))] == [34, 34]
     assert len(list(Path("gifs").glob("*.gif"))) == 2 and len(list(Path("images").glob("*.png"))) == 1
     assert len(list(Path("release").glob("*.mp4"))) == 1

@@ -22,6 +22,7 @@ COMMANDS = {
     "generate": "generate videos from text",
     "reconstruct": "reconstruct videos and measure the error",
     "interpolate": "raise the frame rate of videos",
+    "upscale": "enlarge videos and pictures",
     "evaluate": "compare two folders of videos (PSNR, SSIM, LPIPS, FVD)",
     "evaluate-demo": "score the demo model against its targets",
     "prepare-data": "prepare a data set for training",

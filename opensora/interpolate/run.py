@@ -1,12 +1,11 @@
 """`opensora interpolate`, top to bottom: find the cuts, read frames, write them with others between them."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from opensora.console import Progress, say
+from opensora.console import counted, say
 from opensora.data.lists.scenes import find_scenes
 from opensora.interpolate.frames import Method, interpolated
 from opensora.interpolate.motion import NAME, motion_compensated
@@ -31,7 +30,7 @@ def interpolate(work: InterpolatePlan) -> int:
     def make(file: PlannedFile) -> None:
         info, factor = probe(file.source), work.options.factor
         cuts = find_cuts(file.source)
-        frames = _counted(iter_frames(file.source), file.name, info.frames)
+        frames = counted(iter_frames(file.source), file.name, info.frames)
         write_result(file, COMMAND, interpolated(frames, factor, method, cuts), info.fps * factor)
 
     return make_files(work.files, work.folder, make)
@@ -55,14 +54,6 @@ def find_cuts(path: Path) -> list[int]:
     return [scene.start for scene in find_scenes(path)[1:]]
 
 
-def _counted(frames: Iterator[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
-    """The frames, with their progress."""
-    progress = Progress(label, total)
-    for frame in frames:
-        yield frame
-        progress.step()
-
-
 def _check(sources: list[Path], method: Method) -> int:
     """Print how close interpolated frames come to those of each file that are left out."""
     for source in sources:
@@ -80,7 +71,7 @@ def _scores(source: Path, method: Method) -> list[float]:
     """The PSNR of every second frame, interpolated from its neighbours. Those at cuts are left out."""
     total, cuts = probe(source).frames, find_cuts(source)
     kept_cuts = sorted({(cut + 1) // 2 for cut in cuts})  # by number among the frames that are kept
-    kept = _counted(iter_frames(source, sample_rate=2), source.name, (total + 1) // 2)
+    kept = counted(iter_frames(source, sample_rate=2), source.name, (total + 1) // 2)
     found = interpolated(kept, 2, method, kept_cuts)
     at_cuts = {2 * cut - 1 for cut in kept_cuts}
     pairs = enumerate(zip(found, iter_frames(source), strict=False))

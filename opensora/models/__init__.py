@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opensora.models.latte.model import LatteT2V
     from opensora.models.latte_class.model import Latte
     from opensora.models.lpips import LPIPS
+    from opensora.models.srvgg.model import SRVGG
     from opensora.models.t5.model import T5Encoder
 
 HOMES = {
@@ -27,9 +28,21 @@ HOMES = {
     "Latte": "latte_class.model",
     "LatteT2V": "latte.model",
     "LPIPS": "lpips",
+    "SRVGG": "srvgg.model",
     "T5Encoder": "t5.model",
 }
 
-__all__ = ["AMT", "I3D", "LPIPS", "CausalVAE", "Discriminator", "Latte", "LatteT2V", "T5Encoder", "Tiling"]
+__all__ = [
+    "AMT",
+    "I3D",
+    "LPIPS",
+    "SRVGG",
+    "CausalVAE",
+    "Discriminator",
+    "Latte",
+    "LatteT2V",
+    "T5Encoder",
+    "Tiling",
+]
 
 __getattr__ = lazy(__name__, HOMES)

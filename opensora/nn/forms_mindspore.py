@@ -13,7 +13,15 @@ from opensora.nn.convolution import (
     time_tap,
     to_frames,
 )
-from opensora.nn.images import halve, pixel_grid, resize, sample, upconv2d
+from opensora.nn.images import (
+    halve,
+    pixel_grid,
+    pixel_shuffle,
+    resize,
+    resize_bicubic,
+    sample,
+    upconv2d,
+)
 from opensora.nn.linear import linear
 from opensora.nn.modulation import add_gated, modulate
 from opensora.nn.normalisation import group_norm, layer_norm, normalise_channels, rms_norm
@@ -43,9 +51,11 @@ __all__ = [
     "normalise_channels",
     "permute",
     "pixel_grid",
+    "pixel_shuffle",
     "prelu",
     "repeat_first_frame",
     "resize",
+    "resize_bicubic",
     "rms_norm",
     "sample",
     "sigmoid",

@@ -9,10 +9,18 @@ import numpy as np
 
 from opensora.engine.graph import Node, Operator, Output, integers, openvino, opset
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
-from opensora.nn.images_openvino import halve, pixel_grid, resize, sample, upconv2d
+from opensora.nn.images_openvino import (
+    halve,
+    pixel_grid,
+    pixel_shuffle,
+    resize,
+    resize_bicubic,
+    sample,
+    upconv2d,
+)
 from opensora.nn.padding import SAME, Padding
 
-__all__ = ["halve", "pixel_grid", "resize", "sample", "upconv2d"]
+__all__ = ["halve", "pixel_grid", "pixel_shuffle", "resize", "resize_bicubic", "sample", "upconv2d"]
 
 o = opset()
 float32 = openvino().Type.f32

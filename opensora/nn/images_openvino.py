@@ -1,5 +1,7 @@
 """The functions of `images.py` as nodes of an OpenVINO graph."""
 
+from typing import Any
+
 import numpy as np
 
 from opensora.engine.graph import Node, constant, integers, opset
@@ -22,6 +24,19 @@ def pixel_grid(height: int, width: int) -> Node:
 def resize(image: Node, height: int, width: int) -> Node:
     sizes, axes = integers([height, width]), integers([2, 3])
     return image.map(lambda x: o.interpolate(x, sizes, "linear_onnx", "sizes", axes=axes))
+
+
+def resize_bicubic(image: Node, height: int, width: int) -> Node:
+    def resized(x: Any) -> Any:
+        sizes, axes = integers([height, width]), integers([2, 3])
+        mode = {"coordinate_transformation_mode": "half_pixel", "cube_coeff": -0.75}
+        return o.interpolate(x, sizes, "cubic", "sizes", axes=axes, **mode)
+
+    return image.map(resized)
+
+
+def pixel_shuffle(x: Node, factor: int) -> Node:
+    return x.map(lambda value: o.depth_to_space(value, "depth_first", factor))
 
 
 def halve(image: Node) -> Node:

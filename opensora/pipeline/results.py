@@ -90,7 +90,7 @@ def plan_videos(
     video_path: str,
     rec_path: str,
     settings: dict[str, Any],
-    skipped: Sequence[str],
+    skipped: Sequence[str] = (),
     stills: Sequence[str] = (),
 ) -> list[PlannedFile]:
     """The files of a run on a video, or on all videos of a folder.

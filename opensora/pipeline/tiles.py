@@ -1,7 +1,7 @@
 """Frames in overlapping tiles."""
 
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import pairwise, product
 from math import ceil
 
 import numpy as np
@@ -55,3 +55,40 @@ def _fade(start: int, stop: int, size: int, overlap: int) -> np.ndarray:
     if stop < size:
         weight = np.minimum(weight, places[::-1] / (overlap + 1))
     return weight
+
+
+def joined(
+    images: np.ndarray,
+    largest: int,
+    margin: int,
+    factor: int,
+    compute: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """What `compute` makes of images (N, C, H, W), tile by tile: (N, C', factor * H, factor * W).
+
+    A result's pixel may depend on the `margin` pixels around its place, and is taken from a tile that has
+    them: then it is the same as that of the whole image.
+    """
+    height, width = images.shape[2:]
+    rows, columns = (_kept(spans(size, largest, 2 * margin)) for size in (height, width))
+    if len(rows) == len(columns) == 1:
+        return compute(images)
+    result = np.empty(0, np.float32)
+    for ((top, bottom), kept_rows), ((left, right), kept_columns) in product(rows, columns):
+        found = compute(images[:, :, top:bottom, left:right])
+        if not result.size:
+            result = np.empty((*found.shape[:2], factor * height, factor * width), found.dtype)
+        here = found[:, :, _scaled(kept_rows, top, factor), _scaled(kept_columns, left, factor)]
+        result[:, :, _scaled(kept_rows, 0, factor), _scaled(kept_columns, 0, factor)] = here
+    return result
+
+
+def _kept(parts: list[Span]) -> list[tuple[Span, Span]]:
+    """Overlapping parts, each with the part of it that is kept: up to the middle of each overlap."""
+    edges = [(after[0] + before[1]) // 2 for before, after in pairwise(parts)]
+    kept = pairwise([parts[0][0], *edges, parts[-1][1]])
+    return list(zip(parts, kept, strict=True))
+
+
+def _scaled(part: Span, origin: int, factor: int) -> slice:
+    return slice(factor * (part[0] - origin), factor * (part[1] - origin))

@@ -20,7 +20,7 @@ LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 """A pickled number with which files of the older format begin."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 # Keys under which trainers nest the weights. The moving average comes first: it is for sampling.
-WRAPPERS = ("ema", "state_dict", "model", "model_state_dict", "module")
+WRAPPERS = ("ema", "params_ema", "params", "state_dict", "model", "model_state_dict", "module")
 Extents = dict[str, tuple[int, int]]
 """Offset and length in bytes of every storage, by its key."""
 

@@ -1,0 +1,1 @@
+"""`opensora upscale`: options, plan and run."""
