@@ -2,11 +2,11 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
+Handler = Callable[[int, FrameType | None], object]
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -35,7 +35,7 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
-def handled(handler: Any) -> Iterator[None]:
+def handled(handler: Handler) -> Iterator[None]:
     """Handle them in the block. A SIGHUP that is ignored, by nohup, stays so; other threads handle none."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,6 +1,7 @@
 """Latents of a batch of samples, cached or encoded now."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -11,8 +12,14 @@ from opensora.runtime import mindspore
 ms = mindspore()
 
 
+class NoiseSource(Protocol):
+    """Draws noise, such as a `numpy.random.Generator`."""
+
+    def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32]) -> np.ndarray: ...
+
+
 def batch_latents(
-    batch: Mapping[str, np.ndarray], num_images: int, vae: CausalVAE | None, rng: np.random.Generator | None
+    batch: Mapping[str, np.ndarray], num_images: int, vae: CausalVAE | None, rng: NoiseSource | None
 ) -> np.ndarray:
     """Latents of unit variance, float32 (B, C, t+N, h, w): the batch's own, or its pixels encoded by `vae`.
 

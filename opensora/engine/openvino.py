@@ -161,7 +161,7 @@ class Program:
         """Let the library's objects be, even when the process ends."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._request))
 
-    def __call__(self, inputs: tuple[Tree, ...]) -> Any:
+    def __call__(self, inputs: tuple[Tree, ...]) -> Tree:
         with self._lock, _as_engine_error("OpenVINO failed"):
             for place, array in enumerate(leaves(inputs, _is_leaf)):
                 self._request.set_input_tensor(place, openvino().Tensor(array, shared_memory=True))

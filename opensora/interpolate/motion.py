@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain, repeat
-from typing import Any
 
 import av
 import numpy as np
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
-from opensora.media.container import pulled
+from opensora.media.container import frame_time, pulled
 
 NAME, SETTINGS = "minterpolate", "mi_mode=mci:me_mode=bidir:me=epzs:search_param=64:scd=none"
 BLOCK = 16  # pixels of the side of a block whose motion is estimated
@@ -37,7 +36,7 @@ def motion_compensated(scene: Iterator[np.ndarray], factor: int) -> Iterator[lis
     between: list[np.ndarray] = []
     reformatter = VideoReformatter()
     for found in _filtered(frames(), height, width, factor):
-        place = round(found.pts * found.time_base * factor) - BEFORE * factor
+        place = round(frame_time(found) * factor) - BEFORE * factor
         if place % factor and 0 < place < (read - 1) * factor:
             pixels = reformatter.reformat(found, format="rgb24").to_ndarray()
             between.append(np.ascontiguousarray(pixels[:height, :width]))
@@ -46,7 +45,7 @@ def motion_compensated(scene: Iterator[np.ndarray], factor: int) -> Iterator[lis
             between = []
 
 
-def _filtered(frames: Iterator[np.ndarray], height: int, width: int, factor: int) -> Iterator[Any]:
+def _filtered(frames: Iterator[np.ndarray], height: int, width: int, factor: int) -> Iterator[av.VideoFrame]:
     """The filter's frames at `factor` times the rate; those of the input come each second."""
     below, right = -height % BLOCK, -width % BLOCK
     graph, tick, reformatter = Graph(), Fraction(1), VideoReformatter()

@@ -13,6 +13,7 @@ import numpy as np
 
 from opensora import runtime
 from opensora.engine.block import Differentiable, Gradients, Pullback, Weights
+from opensora.engine.tree import Tree
 from opensora.nn import FrameExchange, Tensor, WorkSharing
 from opensora.parallel.collectives import ProcessGroup
 
@@ -167,17 +168,17 @@ class ShardedTemporalBlock:
     def __init__(self, block: Differentiable, exchange: ShardedFrameExchange) -> None:
         self._block, self._exchange = block, exchange
 
-    def __call__(self, weights: Weights, *inputs: Any) -> Tensor:
+    def __call__(self, weights: Weights, *inputs: Tree) -> Tensor:
         x, *rest = inputs
         return self._to_space(self._block(weights, self._exchange.to_time(x), *rest), x)
 
-    def gradient(self, weights: Weights, inputs: tuple[Any, ...], output_gradient: Tensor) -> Gradients:
+    def gradient(self, weights: Weights, inputs: tuple[Tree, ...], output_gradient: Tensor) -> Gradients:
         x, *rest = inputs
         video, video_gradient = self._exchange.to_time(x), self._exchange.to_time(output_gradient)
         by_weight, (by_video, *by_rest) = self._block.gradient(weights, (video, *rest), video_gradient)
         return by_weight, [self._to_space(by_video, output_gradient), *by_rest]
 
-    def with_saved_activations(self, weights: Weights, *inputs: Any) -> tuple[Tensor, Pullback]:
+    def with_saved_activations(self, weights: Weights, *inputs: Tree) -> tuple[Tensor, Pullback]:
         x, *rest = inputs
         video, pull = self._block.with_saved_activations(weights, self._exchange.to_time(x), *rest)
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.engine import Engine
@@ -69,7 +69,7 @@ class Loader:
             encoder = T5Encoder(T5Config.from_dict(load_config(folder)), {}, self.other_engine)
             encoder.load_weights(trained)
         if encoder is None:
-            load: Any = T5Encoder.streamed if self.streamed else T5Encoder.from_pretrained
+            load = T5Encoder.streamed if self.streamed else T5Encoder.from_pretrained
             encoder = load(folder, engine=self.other_engine)
         return Tokenizer.from_folder(folder), encoder
 

@@ -10,7 +10,6 @@ Operators run one by one: compiled code would keep working memory for every shap
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -102,7 +101,7 @@ class ChunkedRun:
         """A function of (weights, rows (n*B, C, H, W), ...) as one of frames (n, B, C, H, W)."""
         compute = self.engine.bind(function, weights)
 
-        def on_frames(frames: np.ndarray, *constants: Any) -> np.ndarray:
+        def on_frames(frames: np.ndarray, *constants: np.ndarray) -> np.ndarray:
             rows: np.ndarray = as_array(compute(frames.reshape(-1, *frames.shape[2:]), *constants))
             return rows.reshape(-1, frames.shape[1], *rows.shape[1:])
 

@@ -156,7 +156,7 @@ class LatteT2V:
         return self(*inputs, tape=tape, **options), tape
 
     def value_and_grad(
-        self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Any, **options: Any
+        self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Tree, **options: Tree
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss_of_output(output), and its gradients by the names of the weights used."""
         output, tape = self.forward_with_tape(*inputs, **options)

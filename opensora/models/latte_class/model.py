@@ -8,6 +8,7 @@ import numpy as np
 
 from opensora.engine import Engine, open_engine
 from opensora.engine.block import as_array
+from opensora.engine.tree import Tree
 from opensora.models import embeddings
 from opensora.models.latte.config import TIMESTEP_CHANNELS
 from opensora.models.latte.masks import latent_biases
@@ -143,7 +144,7 @@ class Latte:
         return network(tape, self.config, latents, tape.tensor(sinusoids), labels, *rest), tape
 
     def value_and_grad(
-        self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Any, **options: Any
+        self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Tree, **options: Tree
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss_of_output(output), and its gradients by the names of the weights used."""
         output, tape = self.forward_with_tape(*inputs, **options)
@@ -161,8 +162,8 @@ class Latte:
 
     def _inputs(
         self, latents: Tensor, timestep: Tensor, labels: Tensor, latent_mask: Tensor, num_images: int
-    ) -> tuple[Any, ...]:
-        """What the networks take, checked. Raises ValueError."""
+    ) -> tuple[Tree, ...]:
+        """The inputs of the networks, checked. Raises ValueError."""
         config = self.config
         self._check_latents(latents, num_images)
         steps = np.asarray(as_array(timestep))

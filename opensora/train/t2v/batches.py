@@ -1,7 +1,5 @@
 """Batches of samples with timesteps and noise, which depend on the seed and the step only."""
 
-from typing import Any
-
 import numpy as np
 
 from opensora.data.loader import Loader
@@ -63,9 +61,9 @@ class RowNoise:
     def __init__(self, seed: int, step: int, rows: np.ndarray, stream: int) -> None:
         self._generators = [np.random.default_rng([seed, step, int(row), stream]) for row in rows]
 
-    def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32] = np.float32) -> np.ndarray:
         """(rows, ...), as `numpy.random.Generator.standard_normal`."""
-        return np.stack([rng.standard_normal(shape[1:], dtype) for rng in self._generators])
+        return np.stack([rng.standard_normal(size[1:], dtype) for rng in self._generators])
 
 
 def _split_pictures(name: str, value: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Latents and text embeddings of a batch, cached or encoded now."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class BatchEncoder:
 
     def latents(self, batch: HostBatch, step: int) -> np.ndarray:
         """Latents of unit variance (B, C, T+N, h, w); the posterior's noise is that of `step`."""
-        noise: Any = RowNoise(self.seed, step, batch["row"], POSTERIOR) if self.sample_posterior else None
+        noise = RowNoise(self.seed, step, batch["row"], POSTERIOR) if self.sample_posterior else None
         return batch_latents(batch, batch["text_mask"].shape[1] - 1, self.vae, noise)
 
     def texts(self, batch: HostBatch) -> Tensor:

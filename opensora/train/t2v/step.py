@@ -155,7 +155,7 @@ def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[st
     }
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: Tensor | np.ndarray | None) -> Tensor:
     return ms.Tensor(value) if isinstance(value, np.ndarray) else value
 
 
