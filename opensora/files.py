@@ -4,6 +4,7 @@ A temporary file or folder is called `.opensora-<random><suffix>`. Its process h
 next process in the folder can tell what a dead one left behind.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,8 @@ import numpy as np
 from opensora.config_files import read_settings
 
 BLOCK = 2**22
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The errors of a disk, or of a user's share of it, that is full."""
 LOCK = ".lock"
 SCRATCH = re.compile(r"\.opensora-[0-9a-f]{16}(\..*)?", re.DOTALL)
 
@@ -59,7 +62,9 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None and (not error.filename or SCRATCH.fullmatch(Path(error.filename).name)):
-            error.filename = str(path)
+            raise OSError(
+                error.errno, os.strerror(error.errno), str(path)
+            ) from error  # FFmpeg's are read-only
         raise
 
 

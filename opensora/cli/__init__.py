@@ -1,6 +1,5 @@
 """The command line: `opensora <command> ...`. One file per command, imported only when it is called."""
 
-import errno
 import importlib
 import logging
 import os
@@ -12,6 +11,7 @@ from typing import Any
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
 from opensora.console import escape_unencodable, printable, shortened
+from opensora.files import DISK_FULL
 from opensora.interrupts import as_interrupts
 from opensora.runtime import UnsupportedVersion, launched
 from opensora.weights.folder import did_you_mean
@@ -105,7 +105,7 @@ def _overview() -> str:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         disk = f"the disk of {error.filename}" if error.filename else "the disk"
         return f"{disk} is full: free space and start the command again"
     if isinstance(error, OSError) and error.filename:

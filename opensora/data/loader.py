@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from opensora.data.samples import SampleSource
-from opensora.files import read_json_lines
+from opensora.files import naming, read_json_lines
 
 MIN_READS = 100
 """The rate of failures is taken of at least this many reads, so that early failures do not stop a run."""
@@ -97,7 +97,7 @@ class Loader:
         if self._quarantine is not None and path not in self._known:
             self._known.add(path)
             self._quarantine.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._quarantine, "a", encoding="utf-8") as file:
+            with naming(self._quarantine), open(self._quarantine, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"path": path, "reason": reason}) + "\n")
 
     def close(self) -> None:

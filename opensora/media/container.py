@@ -19,6 +19,7 @@ from opensora.media.formats import DEMUXERS, MAX_PIXELS, file_url
 log = logging.getLogger(__name__)
 
 FAR_BACK = (0, 1, 4, 16)  # seconds before a wanted frame, one after the other, to look for a key frame
+TRANSPORT_SUFFIXES = (".ts", ".mts", ".m2ts")
 HIDDEN = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the default ones leave the alpha channel out
 
@@ -47,8 +48,19 @@ def open_container(path: Path) -> Iterator[av.container.InputContainer]:
             file_url(path).encode()
         except UnicodeEncodeError:  # PyAV takes UTF-8 names only
             file = closing.enter_context(open(path, "rb"))
-        container = av.open(file, "r", options=options, metadata_errors="replace", buffer_size=2**18)
+        try:
+            container = _open(file, options)
+        except av.error.EOFError:
+            if path.suffix.lower() not in TRANSPORT_SUFFIXES:
+                raise
+            container = _open(file, options, "mpegts")  # a few packets are too short to be recognised
         yield closing.enter_context(container)
+
+
+def _open(
+    file: str | BinaryIO, options: dict[str, str], container: str | None = None
+) -> av.container.InputContainer:
+    return av.open(file, "r", format=container, options=options, metadata_errors="replace", buffer_size=2**18)
 
 
 @contextmanager

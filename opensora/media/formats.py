@@ -59,6 +59,11 @@ def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     return sorted(found)
 
 
+def is_picture(name: str | Path, frames: int) -> bool:
+    """Whether a file is a picture, by its ending: an .mp4 or .gif of one frame is a short video."""
+    return frames == 1 and Path(name).suffix.lower() in (*STILL_SUFFIXES, ".webp")
+
+
 def file_url(path: str | Path) -> str:
     """A path for FFmpeg, which would take what precedes a colon for a protocol."""
     return f"file:{path}"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-import av.error
 import numpy as np
 
 from opensora.files import atomic_path
 from opensora.media.audio import open_audio
+from opensora.media.errors import writing
 from opensora.media.formats import file_url
 
 # With several threads the bytes would depend on the machine. mbtree sums macroblocks in code that reads past
@@ -43,24 +43,17 @@ def open_mp4(path: str | Path, fps: float, audio: str | Path | None = None) -> I
         with open_mp4("out.mp4", fps=24, audio="in.mp4") as writer:
             writer.write(frame)
 
-    audio: a video whose sound is kept. Raises ValueError for a path that cannot be written.
+    audio: a video whose sound is kept. Raises ValueError for a path that cannot be written, OSError for a
+    full disk.
     """
     path = Path(path)
-    with _naming(path), atomic_path(path) as temporary:
+    with writing(path), atomic_path(path) as temporary:
         writer = VideoWriter(temporary, fps, None if audio is None else Path(audio))
         try:
             yield writer
             writer.finish()
         finally:
             writer.close()
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, av.error.FFmpegError) as error:
-        raise ValueError(f"{path} cannot be written: {error}") from error
 
 
 class VideoWriter:

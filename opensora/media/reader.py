@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from opensora.media import pictures, video
+from opensora.media.errors import reading_fault
 from opensora.media.formats import PICTURE_SUFFIXES
 
 FrameSize = tuple[int, int]  # height, width
@@ -117,7 +118,7 @@ def _frames(path: Path, facts: Facts, slots: Iterator[int], size: FrameSize | No
 
 def _facts(path: Path) -> Facts:
     if not path.is_file():
-        raise ValueError(f"{path} does not exist")
+        raise ValueError(f"{path} is no file" if path.exists() else f"{path} does not exist")
     status = path.stat()
     if time.time_ns() - status.st_mtime_ns < SETTLED:
         return _describe(path)
@@ -146,4 +147,4 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # of damaged files: IndexError and struct.error included
         kind = "picture" if _is_picture(path) else "video"
-        raise ValueError(f"{path} cannot be read as a {kind}: {error}") from error
+        raise ValueError(f"{path} cannot be read as a {kind}: {reading_fault(path, error)}") from error

@@ -28,11 +28,13 @@ log = logging.getLogger(__name__)
 
 # The scaler's default arithmetic darkens decoded pixels by one or two levels.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+HDR = {16: "PQ", 18: "HLG"}  # by the transfer characteristics of ISO/IEC 23091-2
 UNSPECIFIED = 2  # the matrix coefficients of ISO/IEC 23091-2
 SD_WIDTH, SD_HEIGHT = 1279, 576  # the largest picture that players take for standard definition
 STRETCH = 8  # largest ratio of a pixel's sides that is believed
 PACKETS_CHECKED = 32  # of a file whose index is regular
 REORDERED = 17  # intervals by which a frame may follow a later one; codecs allow 16 frames
+RAW = ("h264", "hevc", "mpegvideo", "m4v", "obu")  # streams of a codec without a container
 RESTARTING = ("mpegts", "mpeg")  # formats whose clock may start again, as after cutting
 NEAR = 8  # frames that are decoded from the start rather than sought
 UNDECODED = 2  # frames that may be missing at the end: packets that hold no picture of their own
@@ -53,6 +55,7 @@ class VideoFacts(NamedTuple):
     is_timed: bool
     is_interlaced: bool
     is_hd_untagged: bool
+    has_palette: bool
     key_times: frozenset[int] | None
 
     @property
@@ -177,7 +180,9 @@ def _counted(source: VideoStream, packets: list[PacketInfo]) -> Timeline:
 
 def _declared(source: VideoStream) -> list[Fraction]:
     stream = source.stream
-    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
+    if source.format in RAW:  # whose average is FFmpeg's assumption; the codec's headers may tell the rate
+        rates = rates[1:]
     return [Fraction(rate) for rate in rates if rate and 0 < rate <= 1000]
 
 
@@ -196,6 +201,10 @@ def _facts(
         say_once("names no colour matrix: read as BT.709, as players read HD", path)
     if first.interlaced_frame:
         say_once("is interlaced: deinterlaced", path)
+    if first.color_trc in HDR:
+        say_once(
+            f"is HDR ({HDR[first.color_trc]}): its colours look pale, convert it with tone mapping", path
+        )
     aspect = source.stream.sample_aspect_ratio or 1
     if 1 / STRETCH <= aspect <= STRETCH:
         width = max(1, round(width * aspect))
@@ -205,7 +214,15 @@ def _facts(
     orientation = UPRIGHT if matrix is None else of_display_matrix(np.frombuffer(bytes(matrix), np.int32))
     is_interlaced = bool(first.interlaced_frame)
     return VideoFacts(
-        timeline, height, width, orientation, is_timed, is_interlaced, is_hd_untagged, key_times
+        timeline,
+        height,
+        width,
+        orientation,
+        is_timed,
+        is_interlaced,
+        is_hd_untagged,
+        first.format.has_palette,
+        key_times,
     )
 
 
@@ -230,7 +247,8 @@ def _decoded(source: VideoStream, facts: VideoFacts, first: int) -> Iterator[av.
     """Decoded frames from before slot `first`."""
     timeline = facts.timeline
     before = first - 1 if facts.is_interlaced else first  # deinterlacing takes the frame before, too
-    if before < NEAR or not facts.is_timed:
+    # A palette comes with the first packet, and others may follow.
+    if before < NEAR or not facts.is_timed or facts.has_palette:
         return source.frames()
     latest = timeline.origin + (before + Fraction(LATE)) / timeline.rate
     return source.frames_before(math.floor(latest / source.tick), facts.key_times)

@@ -7,11 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
 from opensora.files import atomic_path, scratch_folder, sync_folder
+from opensora.media.errors import writing
 from opensora.media.formats import STILL_SUFFIXES
 from opensora.media.mp4 import CONTAINERS, VideoWriter
 from opensora.media.pictures import DESCRIPTION_TAG, description
@@ -29,7 +29,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
     height or width grows by one row or column, a copy of the last. .gif and .webp store a run of identical
     frames once, with a longer duration; a gif plays at 50 frames per second at most, which is said. .png and
     .jpg hold a single frame. The file appears complete or not at all. Raises ValueError that names a path
-    that cannot be written.
+    that cannot be written, OSError for a full disk.
     """
     path = Path(path)
     _check_frames(path, frames)
@@ -39,11 +39,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
         raise ValueError(
             f"{path} cannot hold {len(frames)} frames: choose .mp4, .gif or .webp, or a folder of pictures"
         )
-    try:
-        with atomic_path(path) as temporary:
-            WRITERS[path.suffix.lower()](temporary, frames, fps)
-    except (OSError, av.error.FFmpegError) as error:
-        raise ValueError(f"{path} cannot be written: {error}") from error
+    with writing(path), atomic_path(path) as temporary:
+        WRITERS[path.suffix.lower()](temporary, frames, fps)
 
 
 def write_folder(folder: str | Path, frames: np.ndarray) -> None:
@@ -53,7 +50,7 @@ def write_folder(folder: str | Path, frames: np.ndarray) -> None:
     """
     folder = Path(folder)
     _check_frames(folder, frames)
-    try:
+    with writing(folder):
         with scratch_folder(folder.parent) as scratch:
             made = scratch / folder.name
             made.mkdir()
@@ -61,8 +58,6 @@ def write_folder(folder: str | Path, frames: np.ndarray) -> None:
                 _write_still(made / f"{number:05d}.png", frame, "PNG")
             made.rename(folder)  # replaces an empty folder, and no other
         sync_folder(folder.parent)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def _check_frames(path: Path, frames: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from opensora.config_files import checked
 from opensora.data.clips import ClipShape
 from opensora.data.lists.files import listed_files
 from opensora.files import check_writable, hash_file, read_sidecar
-from opensora.media.formats import PICTURE_SUFFIXES, media_files
+from opensora.media.formats import PICTURE_SUFFIXES, is_picture, media_files
 from opensora.media.reader import probe
 from opensora.media.writer import WRITERS
 from opensora.metrics.scores import check_metrics
@@ -120,11 +120,11 @@ def _sources(options: ReconstructOptions) -> list[tuple[str, Path, Path]]:
 
 
 def _suffix(source: Path) -> str:
-    """.png for a still image, .mp4 for everything else; unreadable files are reported later."""
+    """.png for a picture, .mp4 for everything else; unreadable files are reported later."""
     if source.suffix.lower() not in PICTURE_SUFFIXES:
         return ".mp4"
     try:
-        return ".png" if probe(source).frames == 1 else ".mp4"
+        return ".png" if is_picture(source, probe(source).frames) else ".mp4"
     except ValueError:
         return ".mp4"
 

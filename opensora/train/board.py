@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import scalar
 
+from opensora.files import naming
 from opensora.media.reader import iter_frames, probe
 
 LONGEST_SIDE, MOST_FRAMES = 256, 64
@@ -27,25 +28,32 @@ class Board:
     def __init__(self, folder: Path, first_step: int) -> None:
         """Hides events of earlier processes from `first_step` on."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = EventsWriter(str(folder / "events"))
-        self._file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+        self._folder = folder
+        with naming(folder):
+            self._file = EventsWriter(str(folder / "events"))
+        self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write numbers of a step."""
-        for name, value in values.items():
-            self._file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-        self._file.flush()
+        summaries = [scalar(name, value) for name, value in values.items()]
+        self._write(*(Event(wall_time=time.time(), step=step, summary=summary) for summary in summaries))
 
     def show(self, step: int, name: str, path: Path) -> None:
         """Show a picture or video of a step."""
         content, height, width = _as_gif(path) if path.suffix == ".mp4" else _as_it_is(path)
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
         summary = Summary(value=[Summary.Value(tag=name, image=image)])
-        self._file.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-        self._file.flush()
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write(self, *events: Event) -> None:
+        with naming(self._folder):
+            for event in events:
+                self._file.write_event(event)
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with naming(self._folder):
+            self._file.close()
 
 
 def _as_it_is(path: Path) -> tuple[bytes, int, int]:

@@ -6,7 +6,6 @@
 <run>/checkpoints/LATEST                        name of the newest complete folder
 """
 
-import errno
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from opensora.files import hash_file, sync_folder, write_atomic
+from opensora.files import DISK_FULL, hash_file, sync_folder, write_atomic
 from opensora.parallel.collectives import ProcessGroup
 from opensora.weights import Arrays, WeightsError, latest_checkpoint
 from opensora.weights.checkpoints import (
@@ -79,7 +78,7 @@ def save_checkpoint(
     except OSError as error:
         if world.index == 0:
             shutil.rmtree(building, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise WeightsError(_disk_full(run, step)) from error
         raise
     if keep and world.index == 0:

@@ -60,6 +60,21 @@ def test_a_guessed_matrix_is_said_once(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
+@pytest.mark.parametrize(("transfer", "kind"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_said_once(transfer: int, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    container._said.clear()
+
+    def prepare(stream) -> None:
+        stream.codec_context.color_trc = transfer
+
+    for name in ("a.mp4", "b.mp4"):
+        write(name, 3, prepare=prepare)
+        probe(name)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"a.mp4 is HDR ({kind}): its colours look pale, convert it with tone mapping")
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "pixels"),
     [

@@ -151,3 +151,10 @@ def test_the_clock_of_a_container_may_be_coarse() -> None:
     times = [round(number * 1000 / 24) for number in range(60)]
     write("coarse.mp4", 60, rate=1000, times=times, tick=MILLISECOND)
     assert probe("coarse.mp4")[:2] == (60, 24) and numbers(read_video("coarse.mp4")) == list(range(60))
+
+
+@pytest.mark.parametrize("container", ["h264", "hevc"])
+def test_a_raw_stream_has_the_rate_of_its_headers(container: str) -> None:
+    codec = {"h264": "libx264", "hevc": "libx265"}[container]
+    write(f"a.{container}", 20, codec=codec, rate=10, container=container)
+    assert probe(f"a.{container}").fps == 10

@@ -34,6 +34,9 @@ FILES: dict[str, dict[str, Any]] = {
     "vp8.webm": {"codec": "libvpx", "options": FAST_VP9 | {"g": "25"}},
     "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VP9 | {"g": "25", "lag-in-frames": "16"}},
     "wmv2.wmv": {"codec": "wmv2", "options": {"g": "15"}},
+    "bit.avi": {"codec": "rawvideo", "pixels": "monow"},  # their palette comes with the first packet
+    "bit.mov": {"codec": "rawvideo", "pixels": "monow"},
+    "grey.avi": {"codec": "rawvideo", "pixels": "gray"},
     "interlaced.ts": {
         "codec": "mpeg2video",
         "options": {"flags": "+ildct+ilme"},

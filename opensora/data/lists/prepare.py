@@ -20,8 +20,8 @@ from opensora.checks import at_least
 from opensora.config_files import typed
 from opensora.data.lists.beside import CaptionFinder
 from opensora.data.lists.scenes import Scene, find_scenes
-from opensora.files import read_json_lines, write_atomic, write_json
-from opensora.media.formats import media_files
+from opensora.files import naming, read_json_lines, write_atomic, write_json
+from opensora.media.formats import is_picture, media_files
 from opensora.media.reader import probe
 
 OUTPUTS = ("videos.json", "images.json", "video_data.txt", "image_data.txt", "rejected.jsonl")
@@ -165,7 +165,11 @@ def _measure_all(folder: Path, names: list[str], journal: Path, workers: int) ->
     """The measurements of all files, in order; new ones are appended to the journal."""
     known = _read_journal(journal)
     missing = [name for name in names if not _is_current(known.get(name), folder, name)]
-    with open(journal, "a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
+    with (
+        naming(journal),
+        open(journal, "a", encoding="utf-8") as file,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         file.write("\n" if file.tell() else "")  # a stopped command left half a line
         for number, measured in enumerate(pool.map(lambda name: _measure(folder, name), missing), 1):
             known[measured.path] = measured
@@ -207,7 +211,7 @@ def _measure(folder: Path, name: str) -> Measured:
     try:
         info = probe(folder / name)
         measured = replace(measured, height=info.height, width=info.width)
-        if info.frames == 1:
+        if is_picture(name, info.frames):
             return measured
         scenes = tuple(find_scenes(folder / name))
         return replace(measured, fps=round(info.fps, 3), scenes=scenes)

@@ -217,3 +217,14 @@ def test_a_truncated_video_is_named(tmp_path, caplog):
     with caplog.at_level("WARNING", "opensora"):
         prepare(tmp_path / "films", tmp_path / "lists", Filters(default_caption="x", min_frames=5))
     assert re.search(r"a\.mp4 is cut off: it has \d+ of its 40 frames", caplog.text)
+
+
+def test_files_of_one_frame_are_sorted_by_their_ending(tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in ("a.mp4", "b.gif", "c.webp", "d.png"):
+        write_video(films / name, pan(0, 1))
+    summary = prepare(films, tmp_path / "lists", Filters(min_frames=1, default_caption="one frame"))
+    assert summary.startswith("4 files: 2 scenes of videos, 2 pictures, 0 left out")
+    names = [record["path"] for record in json.loads((tmp_path / "lists" / "images.json").read_text())]
+    assert names == ["c.webp", "d.png"]
