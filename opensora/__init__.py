@@ -6,12 +6,17 @@ import os
 import sys
 
 # `python -m opensora` puts the working directory before the standard library and all packages, so that a
-# numpy.py
-# of the user would be imported for NumPy. While Python looks for the module to run, sys.argv[0] is "-m".
+# numpy.py of the user would be imported for NumPy. While Python looks for the module to run, sys.argv[0] is
+# "-m".
 if sys.argv[:1] == ["-m"] and "opensora" in sys.orig_argv and not sys.flags.safe_path:
     here = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     if os.path.realpath(sys.path[0]) != here:  # in a checkout the package itself comes from there
         del sys.path[0]
+
+from opensora.interrupts import exit_while_importing, is_command
+
+if is_command():
+    exit_while_importing()  # before the imports that take time
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,13 +1,44 @@
 """Signals that end a command: Ctrl-C (SIGINT), SIGTERM, and SIGHUP of a terminal that closes."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object]
+PROGRAMS = ("opensora", "-m")
+"""The installed script, and `python -m` until it has found the module."""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def is_command() -> bool:
+    """Whether this process runs a command of the package, and not a program that imports it."""
+    program = sys.argv[0] if sys.argv else ""
+    return os.path.basename(program) in PROGRAMS or os.path.dirname(__file__) in program
+
+
+def exit_while_importing() -> None:
+    """Let Ctrl-C end a command without a traceback while it imports: there is nothing to clean up yet."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, b"opensora: interrupted\n")
+    os._exit(128 + number)
+
+
+@contextmanager
+def as_python_does() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, and leave the other signals alone."""
+    if signal.getsignal(signal.SIGINT) is _exit:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
 
 
 @contextmanager

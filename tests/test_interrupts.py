@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from opensora.interrupts import ENDING, as_interrupts, deferred
+import opensora
+from opensora import interrupts
+from opensora.interrupts import ENDING, as_interrupts, as_python_does, deferred
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -36,3 +41,37 @@ def test_other_threads_handle_no_signals() -> None:
     thread.start()
     thread.join()
     assert entered == [True]
+
+
+def interrupted_import(program: str) -> subprocess.CompletedProcess[str]:
+    """Runs `program`, whose import of NumPy receives Ctrl-C."""
+    Path("numpy.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    Path(program).write_text("import opensora.cli\n")
+    place = {"PYTHONPATH": os.pathsep.join([os.getcwd(), str(Path(opensora.__file__).parents[1])])}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        return subprocess.run(
+            [sys.executable, program], capture_output=True, text=True, env=os.environ | place, timeout=60
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_during_the_imports_of_a_command_is_no_traceback() -> None:
+    result = interrupted_import("opensora")
+    assert (result.returncode, result.stderr) == (130, "opensora: interrupted\n")
+
+
+def test_a_program_that_imports_the_package_keeps_its_handler() -> None:
+    assert "KeyboardInterrupt" in interrupted_import("mine.py").stderr
+
+
+def test_processes_of_a_launcher_raise_as_python_does() -> None:
+    before = signal.signal(signal.SIGINT, interrupts._exit)
+    try:
+        with pytest.raises(KeyboardInterrupt), as_python_does():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

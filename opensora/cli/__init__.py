@@ -5,14 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
 from opensora.console import escape_unencodable, printable, shortened
 from opensora.files import DISK_FULL
-from opensora.interrupts import as_interrupts
+from opensora.interrupts import as_interrupts, as_python_does
 from opensora.runtime import UnsupportedVersion, launched
 from opensora.weights.folder import did_you_mean
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
     escape_unencodable()
     # msrun ends its processes by SIGTERM while they wait in a library, where Python handles no signal.
-    with nullcontext() if launched() else as_interrupts():
+    with as_python_does() if launched() else as_interrupts():
         return _main(list(sys.argv[1:] if argv is None else argv))
 
 
