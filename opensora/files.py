@@ -36,8 +36,11 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path with the same suffix, which is renamed to `path` if the block succeeds."""
+def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary path with the same suffix, which is renamed to `path` if the block succeeds.
+
+    durable: survive a power cut. A cache, which checks what it reads, need not wait for the disk.
+    """
     path = Path(path)
     temporary = path.with_name(f".opensora-{secrets.token_hex(8)}{path.suffix[:16]}")
     with naming(path):
@@ -46,13 +49,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         try:
             _try_lock(descriptor)
             yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
             os.close(descriptor)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import opensora.runtime  # noqa: F401  sets the environment before any test impo
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test in its own folder; MindSpore writes dump folders to the working directory."""
+    """Run each test in its own folder, where MindSpore writes dump folders, and without the user's cache."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENSORA_GRAPH_CACHE", "off")
 
 
 @pytest.fixture

@@ -167,7 +167,9 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     spec = ModelSpec.find(folder, version, options.text_encoder_name)
     given = {item.name: getattr(options, item.name, None) for item in fields(Sampling)}
     sampling = complete_sampling(spec, **given)
-    expected = cost(spec, sampling, VAEPolicy.choose(options.device), weights_dtype=options.weights_dtype)
+    engine = resolve_engine(options.engine) if options.device == "CPU" else "mindspore"
+    policy = VAEPolicy.choose(options.device, engine=engine)
+    expected = cost(spec, sampling, policy, weights_dtype=options.weights_dtype)
     step = training_cost(
         spec,
         sampling,
@@ -176,7 +178,6 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
         num_no_recompute=options.num_no_recompute,
         tiling=Tiling(overlap=options.tile_overlap_factor) if options.enable_tiling else None,
     )
-    engine = resolve_engine(options.engine)
     rates = measure_rates(engine) if options.device == "CPU" else None
     return {
         "version": version,

@@ -4,6 +4,8 @@ A network is compiled for its weights and the shapes of its inputs.
 """
 
 import ctypes
+import io
+import logging
 import os
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +18,15 @@ import numpy as np
 
 from opensora.engine import EngineError, Network
 from opensora.engine.block import Block, Differentiable, Prefix, Weights, as_array, subset
+from opensora.engine.cache import GraphCache, open_cache
+from opensora.engine.digest import graph_digest
 from opensora.engine.graph import Node, Operator, Trace, constant, openvino, opset, tracing
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, filled, leaves, tree_map
 from opensora.engine.turns import computing
 from opensora.engine.weights import OnDemand
+
+log = logging.getLogger(__name__)
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -52,6 +58,7 @@ class OpenVINO:
         _core()
         self.precision = precision
         self._programs: dict[Hashable, Program] = {}
+        self._cache = open_cache()
 
     def tensor(self, array: np.ndarray) -> Array:
         return array.view(Array)
@@ -86,6 +93,7 @@ class OpenVINO:
 
     def bind(self, function: Callable[..., Tree], weights: Weights) -> Callable[..., Tree]:
         alone = OpenVINO(self.precision)
+        alone._cache = None  # its graphs are quickly compiled, and hold the largest part of a model's weights
         return lambda *inputs: alone._program((), partial(_with_weights, function, weights), inputs)
 
     def _program(
@@ -104,7 +112,7 @@ class OpenVINO:
         key = key, _signature(inputs)
         if key not in self._programs:
             with _as_engine_error("OpenVINO does not take this graph"):
-                self._programs[key] = Program(function, inputs, self.precision)
+                self._programs[key] = Program(function, inputs, self.precision, self._cache)
             if weights is not None and hasattr(weights, "drop_pages"):
                 weights.drop_pages()  # the program has its own copies in the order that its operators want
         return self._programs[key](inputs)
@@ -142,7 +150,13 @@ def _with_inputs(block: Block, names: tuple[str, ...], weights: tuple[Node, ...]
 class Program:
     """A compiled graph."""
 
-    def __init__(self, function: Callable[..., Tree], inputs: tuple[Tree, ...], precision: str) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Tree],
+        inputs: tuple[Tree, ...],
+        precision: str,
+        cache: GraphCache | None = None,
+    ) -> None:
         self.function = function
         with tracing():
             parameters = [opset().parameter(array.shape, array.dtype) for array in leaves(inputs, _is_leaf)]
@@ -150,7 +164,8 @@ class Program:
             output = function(*filled(inputs, nodes, _is_leaf))
         results = [node.output for node in leaves(output, _is_leaf)]
         model = openvino().Model(results, parameters)
-        self._request = _core().compile_model(model, "CPU", _settings(precision)).create_infer_request()
+        compiled, self._content = _compiled(model, _settings(precision), cache)
+        self._request = compiled.create_infer_request()
         # Nodes hold on to the graph and its constants: only their places are kept.
         self._output = tree_map(lambda item: np.empty(0) if _is_leaf(item) else item, output)
         self._count = len(results)
@@ -184,6 +199,39 @@ def _keep_programs() -> None:
 
 
 os.register_at_fork(after_in_child=_keep_programs)
+
+
+def _compiled(model: Any, settings: dict[str, Any], cache: GraphCache | None) -> tuple[Any, Any]:
+    """The graph compiled, or read from the cache: both compute the same bytes.
+
+    Also the content of the cache's file, whose memory a graph shares that was read.
+    """
+    digest = None if cache is None else graph_digest(model, _environment(), settings)
+    if cache is None or digest is None:
+        return _core().compile_model(model, "CPU", settings), None
+    kept = cache.read(digest)
+    if kept is not None:
+        try:
+            content = openvino().Tensor(np.frombuffer(kept, np.uint8), shared_memory=True)
+            return _core().import_model(content, "CPU", settings), content
+        except RuntimeError as error:
+            log.debug("the library does not take the graph from the cache: %s", error)
+    compiled = _core().compile_model(model, "CPU", settings)
+    stream = io.BytesIO()
+    compiled.export_model(stream)
+    cache.write(digest, stream.getvalue())
+    return compiled, None
+
+
+@lru_cache(maxsize=1)
+def _environment() -> dict[str, Any]:
+    """What compiled code depends on beside its graph."""
+    return {
+        "library": openvino().get_version(),
+        "processor": _core().get_property("CPU", "FULL_DEVICE_NAME"),
+        "capabilities": capabilities(),
+        "limit": os.environ.get("DNNL_MAX_CPU_ISA", ""),
+    }
 
 
 def capabilities() -> list[str]:

@@ -98,7 +98,7 @@ def _log_decoding(job: GenerateJob, free: int, seconds: float | None) -> None:
     fits = "fits" if at_once <= free else "does not fit"
     whole = f"the whole video at once takes about {memory_text(at_once)}, which {fits} in {memory_text(free)}"
     in_all = "" if seconds is None else f", about {time_text(seconds)} in all"
-    if not job.vae_policy.chunked:
+    if not job.vae_policy.in_chunks(at_once):
         log.info("decoding: exact; %s%s", whole, in_all)
         return
     taken = memory_text(decode_bytes(spec.vae, size, job.vae_policy))

@@ -129,7 +129,7 @@ class GenerateJob:
 def prepare(options: GenerateOptions) -> GenerateJob:
     """Check the options and complete them from the model folder. ValueError names option and remedy."""
     _check(options)
-    policy = choose_vae_policy(options, options.device)
+    policy = choose_vae_policy(options, options.device, options.engine_here)
     prompts = read_prompts(options.text_prompt)
     if not prompts:
         raise ValueError(

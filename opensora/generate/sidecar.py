@@ -61,7 +61,7 @@ def saved_recipe(latents: Path, prompt: str) -> Recipe:
 
 def video_recipe(job: GenerateJob, latents: Recipe, weights: dict[str, Any]) -> Recipe:
     """The recipe of a video from that of its latents."""
-    recipe = recipes.video_recipe(latents, job.vae_policy, weights)
+    recipe = recipes.video_recipe(latents, job.spec.vae, job.vae_policy, weights)
     return recipe if job.options.fps is None else {**recipe, "fps": job.options.fps}
 
 

@@ -14,7 +14,7 @@ from opensora.data.text import clean_caption
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.diffusion import Sampler, make_sampler
 from opensora.diffusion.guidance import is_guided
-from opensora.engine import choose_engine, open_engine
+from opensora.engine import choose_engine, open_engine, resolve_engine
 from opensora.engine.block import as_array
 from opensora.engine.turns import Turns, taking_turns
 from opensora.models import LatteT2V, T5Encoder
@@ -88,8 +88,10 @@ class Pipeline:
         """Computes with the transformer."""
         alike = precision == "fp32" or self.engine.name == "openvino"
         self._other_engine = self.engine if alike else open_engine("mindspore")
-        policy = vae_policy or VAEPolicy.choose(self.engine.device)
-        self.vae_policy = replace(policy, chunked=True) if share_decoding else policy
+        policy = vae_policy or VAEPolicy.choose(self.engine.device, engine=self.engine.name)
+        if self.mesh.size > 1:  # processes share chunks
+            policy = replace(policy, chunked=policy.chunked or share_decoding, small=0)
+        self.vae_policy = policy
         self._compiled: set[tuple[Any, ...]] = set()
         self._reported: set[str] = set()
         self._turns = Turns()
@@ -125,7 +127,9 @@ class Pipeline:
         spec = ModelSpec.find(model_path, version, named)
         if text_encoder is None:
             spec = replace(spec, paths=replace(spec.paths, text_encoder=None), text_encoder=None)
-        policy = vae_policy or VAEPolicy.choose("CPU" if on_cpu() else "Ascend")
+        policy = vae_policy or VAEPolicy.choose(
+            "CPU" if on_cpu() else "Ascend", engine=resolve_engine(engine)
+        )
         needed = spec.memory(spec.latent_size(spec.native_size), policy, weights_dtype=weights_dtype).resident
         pipe = cls(
             spec,

@@ -56,7 +56,7 @@ class VAEOptions:
     GROUP: ClassVar[str] = "vae"
     vae_memory: Literal["auto", "exact", "chunked", "tiled"] = "auto"
     """exact: the whole video at once; chunked: the same result up to rounding, in less memory; tiled: same as
-    --enable_tiling; auto: chunked on a CPU, exact elsewhere."""
+    --enable_tiling; auto: chunked on a CPU, but exact for small videos with OpenVINO; exact elsewhere."""
     enable_tiling: bool = False
     """Use the reference's tiles of 256 pixels and chunks of 65 frames: less memory, maybe visible seams."""
     enable_time_chunk: bool = False
@@ -83,11 +83,12 @@ class InferenceDeviceOptions:
         return "mindspore" if self.device != "CPU" else resolve_engine(self.engine)
 
 
-def choose_vae_policy(options: VAEOptions, device: str) -> VAEPolicy:
+def choose_vae_policy(options: VAEOptions, device: str, engine: str = "mindspore") -> VAEPolicy:
     """Raises ValueError for values that are out of range or exclude each other."""
     return VAEPolicy.choose(
         device,
         options.vae_memory,
+        engine=engine,
         enable_tiling=options.enable_tiling,
         enable_time_chunk=options.enable_time_chunk,
         overlap=options.tile_overlap_factor,

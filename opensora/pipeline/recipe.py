@@ -11,6 +11,8 @@ from typing import Any
 
 from opensora.data.text.prompts import as_prompt
 from opensora.files import hash_file
+from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.cost import whole_bytes
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.pipeline.settings import Sampling
 from opensora.runtime import versions
@@ -48,11 +50,12 @@ def latents_recipe(settings: Recipe, weights: Recipe) -> Recipe:
     return {**settings, "weights": {part: value for part, value in weights.items() if part != "vae"}}
 
 
-def video_recipe(latents: Recipe, policy: VAEPolicy, weights: Recipe) -> Recipe:
+def video_recipe(latents: Recipe, vae: CausalVAEConfig, policy: VAEPolicy, weights: Recipe) -> Recipe:
     """The recipe of a video from that of its latents. policy: how they are decoded."""
+    activations = whole_bytes(vae, (latents["num_frames"], latents["height"], latents["width"]))
     return {
         **latents,
-        "decoding": policy.recipe(),
+        "decoding": policy.recipe(activations),
         "weights": {**latents["weights"], "vae": weights["vae"]},
     }
 

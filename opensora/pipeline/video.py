@@ -109,7 +109,7 @@ class Video:
         settings = {name: value for name, value in self.metadata.items() if name not in METADATA_ONLY}
         weights = recipes.hash_model(paths, origin.pretrained_ckpt)
         recipe = recipes.latents_recipe(settings, weights)
-        recipe = recipes.video_recipe(recipe, origin.policy, weights)
+        recipe = recipes.video_recipe(recipe, origin.spec.vae, origin.policy, weights)
         if self.metadata.get("inputs"):  # arrays or a sampler that the command line cannot name
             recipe, command = {**recipe, "inputs": self.metadata["inputs"]}, None
         else:

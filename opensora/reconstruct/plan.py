@@ -76,7 +76,7 @@ class ReconstructPlan:
 def plan(options: ReconstructOptions) -> ReconstructPlan:
     """Check the options and find the files. ValueError names the option or file and the remedy."""
     check_options(options)
-    policy = choose_vae_policy(options, options.device)
+    policy = choose_vae_policy(options, options.device, options.engine_here)
     folder = find_autoencoder(options.ae_path or options.model_path)
     shape = ClipShape(
         num_frames=options.num_frames,

@@ -21,7 +21,7 @@ from opensora.media.writer import write_video
 from opensora.metrics.report import table
 from opensora.metrics.scores import Scores, mean_of_files, min_side
 from opensora.models import CausalVAE
-from opensora.models.causal_vae.cost import decode_bytes
+from opensora.models.causal_vae.cost import decode_bytes, whole_bytes
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.parallel.mesh import Mesh
 from opensora.reconstruct.options import ReconstructOptions
@@ -118,7 +118,7 @@ def log_memory(vae: CausalVAE, shape: tuple[int, ...]) -> None:
     latent_size = strides.latent_size((frames, height, width))
     if policy.tiling is not None and policy.tiling.splits(strides.pixel_size(latent_size)):
         how = "in tiles"
-    elif policy.chunked:
+    elif policy.in_chunks(whole_bytes(vae.config, strides.pixel_size(latent_size))):
         how = "in chunks, exact up to rounding"
     else:
         how = "the whole video at once"

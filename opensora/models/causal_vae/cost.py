@@ -33,8 +33,9 @@ def decode_bytes(config: CausalVAEConfig, latent_size: Size, policy: VAEPolicy, 
     tiles = None if policy.tiling is None else policy.tiling.in_latents(config.strides)
     if tiles is not None and tiles.splits(latent_size):
         return whole_bytes(config, config.strides.pixel_size(tiles.first(latent_size)), batch)
-    if not policy.chunked:
-        return whole_bytes(config, config.strides.pixel_size(latent_size), batch)
+    whole = whole_bytes(config, config.strides.pixel_size(latent_size), batch)
+    if not policy.in_chunks(whole):
+        return whole
     stored, working = chunked_bytes(config, latent_size, batch)
     return working + min(stored, policy.storage)
 

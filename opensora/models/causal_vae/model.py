@@ -22,6 +22,7 @@ from opensora.models.causal_vae.config import (
     open_causal_vae,
     weight_shapes,
 )
+from opensora.models.causal_vae.cost import whole_bytes
 from opensora.models.causal_vae.frames import Workspace
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.posterior import Posterior, sample
@@ -82,7 +83,7 @@ class CausalVAE:
         self.config = config
         self.weights = weights
         self.engine = engine or open_engine()
-        self.policy = VAEPolicy.choose(self.engine.device)
+        self.policy = VAEPolicy.choose(self.engine.device, engine=self.engine.name)
         """How `encode` and `decode` bound their memory."""
         self.sharing = WorkSharing()
         """How several devices share the chunks of a video, where the policy is chunked."""
@@ -215,7 +216,9 @@ class CausalVAE:
 
     def _apply(self, layers: tuple[Layer, ...], x: Tensor) -> Tensor:
         groups = self.config.norm_num_groups
-        if not self.policy.chunked:
+        decode = layers is self._decoder
+        size = self.config.strides.pixel_size(x.shape[2:]) if decode else x.shape[2:]
+        if not self.policy.in_chunks(whole_bytes(self.config, size, x.shape[0], decode)):
             return self.engine.run(chain, self.weights, layers, groups, x)
         with Workspace(self.policy.storage) as workspace:
             video = run_chunked(
