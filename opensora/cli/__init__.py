@@ -32,6 +32,7 @@ COMMANDS = {
     "inflate-vae": "initialise a video autoencoder from an image autoencoder",
     "encode-latents": "precompute autoencoder latents for training",
     "train": "train the transformer",
+    "train-class": "train a class-conditional or unconditional transformer",
     "plot": "plot the curves of training runs",
     "convert": "convert checkpoints between PyTorch, MindSpore and training runs",
     "combine": "merge the checkpoint shards of a parallel run",

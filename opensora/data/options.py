@@ -64,7 +64,7 @@ class ListOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(ListOptions, ClipOptions):
+class SampleOptions(ListOptions, ClipOptions):
     """Data.
 
     Raises ValueError for options that exclude each other.
@@ -78,14 +78,8 @@ class DataOptions(ListOptions, ClipOptions):
     """Cache of `opensora encode-latents` to read instead of the pixels of image_data."""
     sample_posterior: bool = True
     """Draw latents from the autoencoder's posterior; false takes its mean, which has no noise to imitate."""
-    text_embed_cache: bool = False
-    """Read the caches of `opensora embed-text` that the data lists name in their second column."""
-    model_max_length: int | None = None
-    """Maximum tokens of a caption, longer ones are cut off; default: the model's, or 300."""
     filter_nonexistent: bool = False
     """Leave out records whose file is missing at the start, instead of replacing them when they are drawn."""
-    caption_dropout: float = 0.1
-    """Fraction of captions that are left empty, for classifier-free guidance."""
     max_bad_rate: float = 0.1
     """Stop if more than this fraction of the files could not be read."""
     max_rowsize: int = 0
@@ -95,11 +89,9 @@ class DataOptions(ListOptions, ClipOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, 0, 1, "caption_dropout", "max_bad_rate")
-        at_least(self, 1, "model_max_length")
+        within(self, 0, 1, "max_bad_rate")
         at_least(self, 0, "max_rowsize", "dataloader_num_workers")
-        has_list = self.video_data is not None or self.image_data is not None
-        if not has_list and self.vae_latent_folder is None:
+        if not self.has_list and self.vae_latent_folder is None:
             raise ValueError(
                 "there is no data: name a list with --video_data or --image_data, "
                 "or a cache with --vae_latent_folder"
@@ -110,7 +102,33 @@ class DataOptions(ListOptions, ClipOptions):
                 "use_image_num needs pictures: name them with --image_data, "
                 "or take them from the videos with --use_img_from_vid"
             )
-        if self.text_embed_cache and not has_list:
+
+    @property
+    def has_list(self) -> bool:
+        return self.video_data is not None or self.image_data is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(SampleOptions):
+    """Data.
+
+    Raises ValueError for options that exclude each other.
+    """
+
+    GROUP: ClassVar[str] = "data"
+
+    text_embed_cache: bool = False
+    """Read the caches of `opensora embed-text` that the data lists name in their second column."""
+    model_max_length: int | None = None
+    """Maximum tokens of a caption, longer ones are cut off; default: the model's, or 300."""
+    caption_dropout: float = 0.1
+    """Fraction of captions that are left empty, for classifier-free guidance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 0, 1, "caption_dropout")
+        at_least(self, 1, "model_max_length")
+        if self.text_embed_cache and not self.has_list:
             raise ValueError(
                 "text_embed_cache needs a data list with three columns: "
                 "name it with --video_data or --image_data"
@@ -195,6 +213,8 @@ class DemoDataOptions:
     """Clips to render and encode."""
     resolution: int = 64
     """Height and width of a clip in pixels."""
+    demo_captions: Literal["sentence", "subject"] = "sentence"
+    """What the captions say: subject and colour, or the subject alone, as the class of `train-class`."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_clips", "resolution")

@@ -1,7 +1,8 @@
 """The samples of a run: draw n is a function of the seed, n and the files.
 
     source = make_source(options, seed, text_encoder_folder)
-    source.draw(17)["video_data"]   # {"video" or "latents", "input_ids" or "text_embeds", "text_mask"}
+    source.draw(17)["video_data"]   # {"video" or "latents", "input_ids", "text_embeds" or "labels",
+                                    #  "text_mask"}
     source.join([source.draw(n) for n in range(4)])
 
 A draw that cannot be read is replaced by another one, which seed and n determine as well; "rejected" holds
@@ -94,7 +95,7 @@ class SampleSource:
         return sample
 
     def join(self, samples: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """A batch: "pixels" or "latents", "latent_mask", "input_ids" or "text_embeds", "text_mask"."""
+        """A batch: "pixels" or "latents", "latent_mask", a form of the text (see `join`), "text_mask"."""
         sizes = batch_sizes(self.clip.max_image_size, self.clip.num_frames, self.strides)
         return join(samples, sizes, self.videos is not None, self._num_pictures > 0, self.strides)
 
@@ -115,7 +116,8 @@ class SampleSource:
             sample["paths"].append(dataset.name(index))
             captions, source = dataset.captions(index)
             caption_rng = np.random.default_rng([self.seed, number, CAPTION, key])
-            return visual, stream.text([draw_caption(captions, self.caption_dropout, caption_rng)], source)
+            caption = draw_caption(captions, self.caption_dropout, caption_rng, stream.text.clean)
+            return visual, stream.text([caption], source)
         path, reason = sample["rejected"][-1]
         raise ValueError(
             f"{ATTEMPTS} samples in a row could not be read, the last was {path} ({reason}): "

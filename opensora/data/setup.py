@@ -1,18 +1,30 @@
 """Set up the samples of a run from its data options: index the lists, open and check the caches."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from opensora.data.caches.cache import REMEDY, encoder_digest
 from opensora.data.caches.latents import LatentCache
 from opensora.data.dataset import Dataset, FileDataset, LatentDataset
 from opensora.data.dataset.collate import PUBLISHED
 from opensora.data.lists.data_list import Entries, read_data_list
-from opensora.data.options import DEFAULT_TEXT_LENGTH, ClipOptions, DataOptions, ListOptions
+from opensora.data.options import DEFAULT_TEXT_LENGTH, ClipOptions, DataOptions, ListOptions, SampleOptions
 from opensora.data.samples import SampleSource, Stream
 from opensora.data.text.captions import CaptionFeatures, TextEmbeddings, TokenIds
 from opensora.models.geometry import Strides
+
+
+class Opened(NamedTuple):
+    """A data set, and its list if it has one."""
+
+    dataset: Dataset
+    entries: Entries | None
+
+
+MakeFeatures = Callable[[Sequence[Opened]], Sequence[CaptionFeatures]]
+"""The form in which the captions of each of a run's data sets reach the model."""
 
 
 def make_source(
@@ -22,18 +34,38 @@ def make_source(
     vae: str | Path | None = None,
     strides: Strides = PUBLISHED,
 ) -> SampleSource:
+    """Open the data that the options name, with captions as token ids or cached embeddings.
+
+    text_encoder: its folder, for the tokenizer and to check cached text embeddings. None accepts any cache.
+    The others are those of `open_source`. Raises ValueError for lists and caches that cannot be used.
+    """
+
+    def features(opened: Sequence[Opened]) -> Sequence[CaptionFeatures]:
+        return [_text(options, text_encoder, entries) for _, entries in opened]
+
+    return open_source(options, seed, features, options.caption_dropout, vae, strides)
+
+
+def open_source(
+    options: SampleOptions,
+    seed: int,
+    features: MakeFeatures,
+    dropout: float,
+    vae: str | Path | None = None,
+    strides: Strides = PUBLISHED,
+) -> SampleSource:
     """Open the data that the options name.
 
-    text_encoder: its folder, for the tokenizer and to check cached text embeddings. vae: the autoencoder's
-    folder, to check cached latents. None accepts any cache. strides: the autoencoder's. Raises ValueError for
-    lists and caches that cannot be used.
+    dropout: fraction of captions that are left empty. vae: the autoencoder's folder, to check cached latents;
+    None accepts any cache. strides: the autoencoder's. Raises ValueError for lists and caches that cannot be
+    used.
     """
     clip = clip_options(options)
     if options.video_data is None and options.vae_latent_folder is not None:
         # The cache is the data set and knows how its clips were cut.
         cached = LatentCache(options.vae_latent_folder).clip
         clip = cached if cached.use_img_from_vid else replace(cached, use_image_num=options.use_image_num)
-    opener = _Opener(options, text_encoder, vae)
+    opener = _Opener(options, vae)
     pictures = picture_options(clip)
     videos = images = None
     if clip.num_frames == 1 and options.image_data is None:
@@ -47,16 +79,20 @@ def make_source(
             "videos and pictures must both be cached or both be files: "
             "name both caches, vae_latent_folder and image_latent_folder"
         )
-    return SampleSource(videos, images, clip, options.caption_dropout, seed, options.max_rowsize, strides)
+    forms = iter(features([opened for opened in (videos, images) if opened is not None]))
+    moving, still = (
+        None if opened is None else Stream(opened.dataset, next(forms)) for opened in (videos, images)
+    )
+    return SampleSource(moving, still, clip, dropout, seed, options.max_rowsize, strides)
 
 
 class _Opener:
     """Opens the videos and the pictures of one run."""
 
-    def __init__(self, options: DataOptions, text_encoder: str | Path | None, vae: str | Path | None) -> None:
-        self._options, self._text_encoder, self._vae = options, text_encoder, vae
+    def __init__(self, options: SampleOptions, vae: str | Path | None) -> None:
+        self._options, self._vae = options, vae
 
-    def open(self, data_list: str | None, cache: str | None, clip: ClipOptions) -> Stream:
+    def open(self, data_list: str | None, cache: str | None, clip: ClipOptions) -> Opened:
         if data_list is None and cache is None:
             kind, option = ("pictures", "image_data") if clip.num_frames == 1 else ("videos", "video_data")
             raise ValueError(f"there are no {kind}: name them with --{option}, or train on cached latents")
@@ -65,11 +101,10 @@ class _Opener:
             # With a cache the files themselves are no longer needed.
             only_existing = self._options.filter_nonexistent and cache is None
             entries = open_list(data_list, self._options, only_existing)
-        text = self._text(entries)
         if cache is not None:
-            return Stream(self._open_cache(cache, clip, entries), text)
+            return Opened(self._open_cache(cache, clip, entries), entries)
         assert entries is not None
-        return Stream(FileDataset(entries, clip), text)
+        return Opened(FileDataset(entries, clip), entries)
 
     def _open_cache(self, folder: str, clip: ClipOptions, entries: Entries | None) -> Dataset:
         latents = LatentCache(folder)
@@ -83,19 +118,20 @@ class _Opener:
                 raise ValueError(f"the cache {folder} has another number of clips than its list: {REMEDY}")
         return LatentDataset(latents, self._options.sample_posterior, entries)
 
-    def _text(self, entries: Entries | None) -> CaptionFeatures:
-        length = self._options.model_max_length or DEFAULT_TEXT_LENGTH
-        if self._options.text_embed_cache and entries is not None:
-            encoder = None if self._text_encoder is None else encoder_digest(self._text_encoder)
-            folders = [source.text_folder for source in entries.sources]
-            digests = [digest.captions for digest in entries.digests]
-            return TextEmbeddings(folders, digests, length, encoder)
-        if self._text_encoder is None:
-            raise ValueError(
-                "captions need the tokenizer of a text encoder: name its folder, "
-                "or use cached embeddings with --text_embed_cache"
-            )
-        return TokenIds(self._text_encoder, length)
+
+def _text(options: DataOptions, text_encoder: str | Path | None, entries: Entries | None) -> CaptionFeatures:
+    length = options.model_max_length or DEFAULT_TEXT_LENGTH
+    if options.text_embed_cache and entries is not None:
+        encoder = None if text_encoder is None else encoder_digest(text_encoder)
+        folders = [source.text_folder for source in entries.sources]
+        digests = [digest.captions for digest in entries.digests]
+        return TextEmbeddings(folders, digests, length, encoder)
+    if text_encoder is None:
+        raise ValueError(
+            "captions need the tokenizer of a text encoder: name its folder, "
+            "or use cached embeddings with --text_embed_cache"
+        )
+    return TokenIds(text_encoder, length)
 
 
 def clip_options(options: ClipOptions) -> ClipOptions:

@@ -1,7 +1,7 @@
 """Strict loading of a model: config.json, and weights that are checked by name and shape."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -112,6 +112,7 @@ def open_weights(
     ignore: Iterable[str] = (),
     aliases: Mapping[str, str] = EMPTY,
     unused: Iterable[str] = (),
+    computed: Container[str] = (),
 ) -> TensorSource:
     """Open the tensors of a model, in the order of `expected`. Each is read on access.
 
@@ -136,7 +137,7 @@ def open_weights(
         name: aliases[name] if name not in held and aliases.get(name) in held else name for name in expected
     }
     found = {name: held[chosen[name]] for name in expected if chosen[name] in held}
-    left = sorted(set(held) - set(chosen.values()))
+    left = sorted(name for name in set(held) - set(chosen.values()) if name not in computed)
     ignored = [
         name
         for name in left

@@ -101,7 +101,8 @@ def _demo_clips(options: EncodeLatentsOptions) -> ClipsToEncode:
     renderer, seed = Renderer(options.demo_data), options.seed
     clips = DemoClips(renderer, seed, options.split, options.num_frames, options.resolution)
     settings = {"demo": True, "split": options.split, "seed": seed}
-    return ClipsToEncode(DemoDataset(clips, options.num_clips), clip, seed, 1, settings)
+    dataset = DemoDataset(clips, options.num_clips, subjects=options.demo_captions == "subject")
+    return ClipsToEncode(dataset, clip, seed, 1, settings)
 
 
 def _file_facts(path: str) -> dict[str, int]:

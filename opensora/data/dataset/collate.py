@@ -11,6 +11,8 @@ from opensora.models.geometry import Size, Strides
 
 PUBLISHED = CausalVAEConfig().strides
 PATCH = Strides(1, 2)
+TEXTS = ("text_embeds", "labels", "input_ids")
+"""What a sample may have of its text, one of them."""
 
 
 class PixelBatch(NamedTuple):
@@ -69,8 +71,8 @@ def join(
 ) -> dict[str, np.ndarray]:
     """`collate` for every form of sample, with "text_mask" and "latent_mask" as names of the masks.
 
-    A sample may have "latents" (C, t, h, w) for its pixels, and "text_embeds" (N, L, D) for its input_ids.
-    The batch then has these keys for "pixels" and "input_ids".
+    A sample may have "latents" (C, t, h, w) for its pixels, and "text_embeds" (N, L, D) or the "labels" of
+    classes (N, 1) for its input_ids. The batch then has these keys for "pixels" and "input_ids".
     """
     parts = []
     if videos:
@@ -84,7 +86,7 @@ def join(
 
 def _join_part(data: list[dict[str, Any]], kind: str, sizes: Size, strides: Strides) -> dict[str, np.ndarray]:
     name = "latents" if "latents" in data[0] else "pixels"
-    text = "text_embeds" if "text_embeds" in data[0] else "input_ids"
+    text = next(key for key in TEXTS if key in data[0])
     # In a batch of latents the mask has an element for each of them.
     target, per_latent = sizes, strides
     if name == "latents":

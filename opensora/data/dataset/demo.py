@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from opensora.demo_data.render import DemoClips
+from opensora.demo_data.render import DemoClips, caption
 from opensora.media.pixels import to_pixels
 
 
@@ -14,11 +14,12 @@ from opensora.media.pixels import to_pixels
 class DemoDataset:
     """The first `num_clips` clips of an endless sequence.
 
-    Clip n depends on the sequence's own seed and n only.
+    Clip n depends on the sequence's own seed and n only. subjects: captions are the subjects alone.
     """
 
     clips: DemoClips
     num_clips: int = 4096
+    subjects: bool = False
     encoded: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -28,7 +29,8 @@ class DemoDataset:
         return f"demo clip {index}"
 
     def captions(self, index: int) -> tuple[Sequence[str], int]:
-        return [self.clips[index].caption], 0
+        subject, colour = self.clips.pair(index)
+        return [subject if self.subjects else caption(subject, colour)], 0
 
     def visual(self, index: int, rng: np.random.Generator) -> np.ndarray:
         return to_pixels(self.clip(index)[None])[0]

@@ -1,9 +1,10 @@
 """Captions of a sample: choose one, clean or drop it, and give it as token ids or cached embeddings."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,10 +15,31 @@ from opensora.data.text.tokenizer import Tokenizer
 EMPTY = "empty after cleaning"
 
 
-def draw_caption(captions: Sequence[str], dropout: float, rng: np.random.Generator) -> str:
+class CaptionFeatures(Protocol):
+    """The form in which captions reach a model."""
+
+    def clean(self, caption: str) -> str:
+        """The caption as it is read."""
+
+    def __call__(self, captions: Sequence[str], source: int) -> dict[str, np.ndarray]:
+        """Arrays of N cleaned captions by name, one of them text_mask (N, L).
+
+        source: number of the data set in its list.
+        """
+
+    def fault(self, caption: str, source: int) -> str:
+        """What is wrong with a cleaned caption for training, or ""."""
+
+
+def draw_caption(
+    captions: Sequence[str],
+    dropout: float,
+    rng: np.random.Generator,
+    clean: Callable[[str], str] = clean_caption,
+) -> str:
     """Choose one of the captions and clean it; with the probability `dropout` return the empty caption."""
     dropped, index = rng.random() < dropout, int(rng.integers(len(captions)))
-    return "" if dropped else clean_caption(captions[index])
+    return "" if dropped else clean(captions[index])
 
 
 def caption_key(caption: str) -> str:
@@ -36,6 +58,9 @@ class TokenIds:
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.folder)
+
+    def clean(self, caption: str) -> str:
+        return clean_caption(caption)
 
     def __getstate__(self) -> dict[str, object]:
         return {"folder": self.folder, "length": self.length}
@@ -75,6 +100,9 @@ class TextEmbeddings:
             cache.fingerprint.require(folder, encoder, {"model_max_length": length}, digest)
             self._caches.append(cache)
 
+    def clean(self, caption: str) -> str:
+        return clean_caption(caption)
+
     def fault(self, caption: str, source: int) -> str:
         """What is wrong with a cleaned caption for training, or ""."""
         if not caption:
@@ -100,6 +128,3 @@ class TextEmbeddings:
             embeds[number, : len(row)] = row
             mask[number, : len(row)] = 1
         return {"text_embeds": embeds, "text_mask": mask}
-
-
-CaptionFeatures = TokenIds | TextEmbeddings

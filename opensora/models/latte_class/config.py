@@ -56,6 +56,8 @@ class LatteClassConfig:
     """0: unconditional."""
     class_dropout_prob: Annotated[float, Range(0, 1)] = 0.1
     """Fraction of labels that training replaces with the null label."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes by label, where they are known; the published files have none."""
     # Latents
     in_channels: Annotated[int, Range(1, 1024)] = 4
     out_channels: Annotated[int, Range(1, 2048)] = 8
@@ -99,13 +101,20 @@ class LatteClassConfig:
             )
         if self.variant == "single" and self.num_classes:
             raise ValueError(f"{where}: Latte-XL/122 of v1.0.0 has no classes: choose another variant")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"{where} names {len(self.class_names)} classes, but the model has {self.num_classes}: "
+                "name all of them, or none"
+            )
         if self.variant == "zero" and not self.num_classes:
             raise ValueError(f"{where}: LatteClass-XL/122 has classes: give their number, num_classes")
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json with the published names of this variant."""
-        shared = {"_class_name": CLASS_NAME[self.variant], "patch_size": self.patch_size}
+        shared: dict[str, Any] = {"_class_name": CLASS_NAME[self.variant], "patch_size": self.patch_size}
+        if self.class_names:
+            shared["class_names"] = self.class_names
         if self.variant == "dit":
             return {
                 **shared,
@@ -172,6 +181,7 @@ class _DiTSettings:
     input_size: Annotated[tuple[int, int], Range(1, 4096)] | Annotated[int, Range(1, 4096)] = 32
     num_frames: Annotated[int, Range(1, 2**16)] = 16
     num_classes: Annotated[int, Range(1, 2**20)] = CLASSES_OF_UCF101
+    class_names: tuple[str, ...] = ()
     class_dropout_prob: Annotated[float, Range(0, 1)] = 0.1
     in_channels: Annotated[int, Range(1, 1024)] = 4
     patch_size: Annotated[int, Range(1, 64)] = 2
@@ -202,6 +212,7 @@ class _DiTSettings:
             attention_head_dim=self.hidden_size // self.num_heads,
             num_classes=self.num_classes if self.extras == CLASSES else 0,
             class_dropout_prob=self.class_dropout_prob,
+            class_names=self.class_names,
             in_channels=self.in_channels,
             out_channels=2 * self.in_channels,
             patch_size=self.patch_size,

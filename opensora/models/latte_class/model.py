@@ -14,7 +14,14 @@ from opensora.models.latte.config import TIMESTEP_CHANNELS
 from opensora.models.latte.masks import latent_biases
 from opensora.models.latte_class.config import LatteClassConfig
 from opensora.models.latte_class.network import NETWORKS
-from opensora.models.latte_class.weights import find_config, open_latte_class, require_all, weight_specs
+from opensora.models.latte_class.weights import (
+    find_config,
+    open_latte_class,
+    position_tables,
+    require_all,
+    weight_shapes,
+    weight_specs,
+)
 from opensora.nn import Tensor
 from opensora.runtime import mindspore
 from opensora.weights import save_weights
@@ -62,9 +69,7 @@ class Latte:
         chosen, opened = LatteClassConfig.from_dict(config), open_engine(engine, precision)
         require_all(weights, chosen)
         arrays = {
-            name: np.ascontiguousarray(as_array(value), np.float32)
-            for name, value in weights.items()
-            if name in weight_specs(chosen)
+            name: np.ascontiguousarray(as_array(weights[name]), np.float32) for name in weight_shapes(chosen)
         }
         return cls(chosen, opened.weights(arrays), opened)
 
@@ -82,9 +87,9 @@ class Latte:
         return cls(config, open_engine().weights({name: spec.draw(rng) for name, spec in specs.items()}))
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write a folder that `from_pretrained` loads; the original reads its weights."""
+        """Write a folder that `from_pretrained` loads; the original reads its file of weights."""
         arrays = {name: as_array(value) for name, value in self.weights.items()}
-        save_weights(folder, self.config.to_dict(), arrays, dtype=dtype)
+        save_weights(folder, self.config.to_dict(), {**position_tables(self.config), **arrays}, dtype=dtype)
 
     def __call__(
         self,

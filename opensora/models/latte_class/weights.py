@@ -16,7 +16,7 @@ from opensora.weights import CONFIG, TensorSource, WeightsError, load_config, op
 from opensora.weights.sources import open_file
 
 POSITIONS = ("pos_embed", "temp_embed")
-"""Tables of positions in files of the variant "dit". They are computed; these are there for the original."""
+"""Tables of positions in files of the variant "dit". They are computed here; the original reads them."""
 
 Specs = dict[str, WeightSpec]
 
@@ -66,11 +66,7 @@ def _linear(
 
 
 def _dit_specs(config: LatteClassConfig) -> Iterator[tuple[str, WeightSpec]]:
-    width, patch, (rows, columns) = config.width, config.patch_size, config.grid
-    space = embeddings.sincos_2d(width, (rows, columns), rows)
-    time = embeddings.sincos_1d(width, config.video_length)
-    for name, table in zip(POSITIONS, (space, time), strict=True):
-        yield name, WeightSpec((1, *table.shape), _always(table[None]))
+    width, patch = config.width, config.patch_size
     conditioning = normally(0.02)
     yield from _linear("x_embedder.proj", width, (config.in_channels, patch, patch))
     yield from _linear("t_embedder.mlp.0", width, (TIMESTEP_CHANNELS,), conditioning)
@@ -114,8 +110,13 @@ def _zero_specs(config: LatteClassConfig) -> Iterator[tuple[str, WeightSpec]]:
     yield from _linear("proj_out_2", config.out_channels * patch * patch, (width,), zeros)
 
 
-def _always(array: np.ndarray) -> Initialiser:
-    return lambda rng, shape: array.astype(np.float32)
+def position_tables(config: LatteClassConfig) -> dict[str, np.ndarray]:
+    """The tables that a file of the variant "dit" holds besides the weights; none for the others."""
+    if config.variant != "dit":
+        return {}
+    space = embeddings.sincos_2d(config.width, config.grid, config.grid[0])
+    time = embeddings.sincos_1d(config.width, config.video_length)
+    return {name: table[None] for name, table in zip(POSITIONS, (space, time), strict=True)}
 
 
 def find_config(source: str | Path) -> LatteClassConfig:
@@ -135,17 +136,14 @@ def find_config(source: str | Path) -> LatteClassConfig:
 
 def open_latte_class(source: str | Path, config: LatteClassConfig) -> TensorSource:
     """The weights in a model folder, a file, or one of our checkpoints. Raises WeightsError."""
-    unused = POSITIONS if config.variant == "dit" else ()
-    return open_weights(source, expected=weight_shapes(config), unused=unused)
+    return open_weights(source, expected=weight_shapes(config), computed=POSITIONS)
 
 
 def require_all(weights: Mapping[str, Any], config: LatteClassConfig) -> None:
     """Raise WeightsError unless `weights` has every tensor of the model in its shape."""
     shapes = weight_shapes(config)
     wrong = [
-        name
-        for name, shape in shapes.items()
-        if name not in POSITIONS and tuple(getattr(weights.get(name), "shape", ())) != shape
+        name for name, shape in shapes.items() if tuple(getattr(weights.get(name), "shape", ())) != shape
     ]
     if wrong:
         raise WeightsError(

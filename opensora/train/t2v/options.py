@@ -77,6 +77,18 @@ class ScaledOptimizerOptions(OptimizerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransformerOptions(DiffusionOptions, ScaledOptimizerOptions, PrecisionOptions, LoopOptions):
+    """What training a transformer on latents needs, whatever it is told about them."""
+
+    def __post_init__(self) -> None:
+        DiffusionOptions.__post_init__(self)
+        ScaledOptimizerOptions.__post_init__(self)
+        PrecisionOptions.__post_init__(self)
+        LoopOptions.__post_init__(self)
+        check_warmup(self, self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptValidationOptions:
     """Validation."""
 
@@ -109,12 +121,9 @@ class TrainOptions(
     ModelOptions,
     DataOptions,
     TilingOptions,
-    DiffusionOptions,
-    ScaledOptimizerOptions,
-    PrecisionOptions,
     PromptValidationOptions,
     SequenceParallelOptions,
-    LoopOptions,
+    TransformerOptions,
 ):
     """Options of `opensora train`. Raises ValueError for values out of range or that exclude each other."""
 
@@ -127,13 +136,9 @@ class TrainOptions(
         ModelOptions.__post_init__(self)
         DataOptions.__post_init__(self)
         TilingOptions.__post_init__(self)
-        DiffusionOptions.__post_init__(self)
-        ScaledOptimizerOptions.__post_init__(self)
-        PrecisionOptions.__post_init__(self)
         PromptValidationOptions.__post_init__(self)
         SequenceParallelOptions.__post_init__(self)
-        LoopOptions.__post_init__(self)
-        check_warmup(self, self)
+        TransformerOptions.__post_init__(self)
         self._refuse_options_without_effect()
         if self.train_text_encoder and self.text_embed_cache:
             raise ValueError(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from opensora.models.spec import ModelSpec
 from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
+from opensora.train.latte_class.options import TrainClassOptions
 from opensora.train.loop import train
-from opensora.train.t2v.options import TrainOptions
+from opensora.train.t2v.options import TilingOptions, TrainOptions
 from opensora.train.t2v.task import T2VTask
 from opensora.train.t2v.validation import Preview
 from opensora.weights import WeightsError, load_config, trained_text_encoder
@@ -30,6 +32,7 @@ from opensora.weights.sources import folder_files
 
 log = logging.getLogger(__name__)
 
+Options = TypeVar("Options", TrainClassOptions, TrainOptions)
 MakePreview = Callable[[Sequence[str], ModelSpec], Preview]
 """Makes the object that writes videos of prompts at each validation, from prompts and the model."""
 
@@ -39,9 +42,7 @@ def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # raises now, and not after everything is loaded
     with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh, ExitStack() as stack:
-        if options.scale_lr:
-            samples = options.samples_per_step * mesh.data[1]
-            options = replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
+        options = with_scaled_rate(options, mesh)
         if options.pretrained == "demo":
             options = replace(options, pretrained=str(find_model("demo").transformer))
         spec = find_spec(options)
@@ -50,6 +51,14 @@ def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
         options = with_clip_of(options, source)
         task = _make_task(options, spec, source, mesh, make_preview, stack)
         return train(task, options, mesh, _weights_not_loaded(options, spec))
+
+
+def with_scaled_rate(options: Options, mesh: Mesh) -> Options:
+    """The options with the learning rate of a step, if it is given for a sample."""
+    if not options.scale_lr:
+        return options
+    samples = options.samples_per_step * mesh.data[1]
+    return replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
 
 
 def _weights_not_loaded(options: TrainOptions, spec: ModelSpec) -> list[Path]:
@@ -75,7 +84,7 @@ def _make_task(
     stack: ExitStack,
 ) -> T2VTask:
     """The task. stack: ends the processes that read samples."""
-    paths, run = spec.paths, Path(options.output_dir)
+    paths = spec.paths
     config = _config(options, spec, source)
     rng = np.random.default_rng(options.seed)
     model = LatteT2V.initialise(config, rng)
@@ -88,16 +97,14 @@ def _make_task(
                 "made after `opensora convert`",
                 options.pretrained,
             )
-    name = "quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl"
-    quarantine = None if options.dry_run else run / name
-    data = stack.enter_context(
-        Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
-    )
+    data = stack.enter_context(open_data(source, options, mesh))
     held_out = None if options.validation_latent_folder is None else Loader(held_out_source(options, spec))
-    vae = None if source.encoded else _vae(options, paths.vae)
+    vae = None if source.encoded else load_vae(paths.vae, options)
     preview = None
     if mesh.is_first and options.validation_prompts:
-        in_training = replace(spec, paths=replace(paths, transformer=run), transformer=config)
+        in_training = replace(
+            spec, paths=replace(paths, transformer=Path(options.output_dir)), transformer=config
+        )
         preview = make_preview(options.validation_prompts, in_training)
     return T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview)
 
@@ -110,7 +117,13 @@ def _source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
 
 def held_out_source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
     """The samples of the validation loss; no caption is left out."""
-    validation = replace(
+    validation = replace(without_training_data(options), text_embed_cache=False, caption_dropout=0.0)
+    return _source(validation, spec)
+
+
+def without_training_data(options: Options) -> Options:
+    """The options with the latents of the validation as the data."""
+    return replace(
         options,
         vae_latent_folder=options.validation_latent_folder,
         video_data=None,
@@ -119,13 +132,17 @@ def held_out_source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
         use_image_num=0,  # the loss is that of the videos
         use_img_from_vid=False,
         enable_tiling=False,
-        text_embed_cache=False,
-        caption_dropout=0.0,
     )
-    return _source(validation, spec)
 
 
-def with_clip_of(options: TrainOptions, source: SampleSource) -> TrainOptions:
+def open_data(source: SampleSource, options: Options, mesh: Mesh) -> Loader:
+    """The loader of a run's samples, which notes what cannot be read in the run folder."""
+    name = "quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl"
+    quarantine = None if options.dry_run else Path(options.output_dir) / name
+    return Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
+
+
+def with_clip_of(options: Options, source: SampleSource) -> Options:
     """The options with the clips as they are: a cache that is the data set knows how its clips were cut.
 
     Raises ValueError for an option that asks for other clips.
@@ -172,7 +189,8 @@ def _text_encoder(options: TrainOptions, folder: Path | None, rng: np.random.Gen
     return encoder
 
 
-def _vae(options: TrainOptions, folder: Path) -> CausalVAE:
+def load_vae(folder: Path, options: TilingOptions) -> CausalVAE:
+    """The autoencoder, with the tiles that the options ask for."""
     vae = CausalVAE.from_pretrained(folder)
     if options.enable_tiling:
         vae.tiling = Tiling(overlap=options.tile_overlap_factor)

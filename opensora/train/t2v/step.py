@@ -22,12 +22,13 @@ ops = ms.ops
 
 
 class Batch(TypedDict, total=False):
-    """Inputs of a step, arrays of the host or the device. From text_mask on they may be absent."""
+    """Inputs of a step, arrays of the host or the device. From text_embeds on they may be absent."""
 
     latents: Tensor  # (B, C, T+N, H, W), unit variance
     timestep: Tensor  # (B,) whole numbers below 1000
     noise: Tensor  # as latents
     text_embeds: Tensor  # (B, L, D) or (B, 1+N, L, D)
+    labels: np.ndarray  # (B,) of classes, in place of a text
     text_mask: Tensor  # (B, L) or (B, 1+N, L), 1 = keep
     latent_mask: Tensor  # (B, T+N, H, W), 1 = keep
     num_images: int  # N, the images after the video on the time axis
@@ -51,14 +52,14 @@ def step_gradients(
     last layers that keep their activations: faster, but more memory.
     """
     diffusion = GaussianDiffusion()
-    latents, noise = _tensor(batch["latents"]), _tensor(batch["noise"])  # (B, C, T+N, H, W)
-    text_embeds, latent_mask = _tensor(batch["text_embeds"]), _tensor(batch.get("latent_mask"))
+    latents, noise = on_device(batch["latents"]), on_device(batch["noise"])  # (B, C, T+N, H, W)
+    text_embeds, latent_mask = on_device(batch["text_embeds"]), on_device(batch.get("latent_mask"))
     timestep = _array(batch["timestep"])
     output, tape = model.forward_with_tape(  # output: (B, 2C, T+N, H, W)
         diffusion.q_sample(latents, timestep, noise),
         timestep,
         text_embeds,
-        _tensor(batch.get("text_mask")),
+        on_device(batch.get("text_mask")),
         latent_mask,
         num_images=batch.get("num_images", 0),
         temporal=batch.get("temporal", True),
@@ -66,8 +67,8 @@ def step_gradients(
         num_no_recompute=num_no_recompute,
     )
     coefficients = diffusion.loss_coefficients(timestep)
-    inputs = (output, latents, noise, coefficients, latent_mask, _tensor(batch.get("share")))
-    terms, by_output = _loss_gradient(inputs, batch.get("weight"), loss_scale)
+    inputs = (output, latents, noise, coefficients, latent_mask, on_device(batch.get("share")))
+    terms, by_output = loss_gradient(inputs, batch.get("weight"), loss_scale)
     gradients, (by_text,) = tape.gradients([(output, by_output)], wanted=[text_embeds])
     return terms, gradients, by_text
 
@@ -102,7 +103,7 @@ def _loss(
 _LOSS = Block(_loss)
 
 
-def _loss_gradient(
+def loss_gradient(
     inputs: tuple[Tensor, ...], weight: np.ndarray | None, loss_scale: float
 ) -> tuple[dict[str, Tensor], Tensor]:
     """(loss terms, gradient of the scaled mean loss by the model's output, the first of `inputs`)."""
@@ -155,7 +156,8 @@ def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[st
     }
 
 
-def _tensor(value: Tensor | np.ndarray | None) -> Tensor:
+def on_device(value: Tensor | np.ndarray | None) -> Tensor:
+    """Arrays as tensors; everything else as it is."""
     return ms.Tensor(value) if isinstance(value, np.ndarray) else value
 
 

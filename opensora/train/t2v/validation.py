@@ -1,13 +1,15 @@
 """Validation of a text-to-video run: the loss on held-out samples, and videos of a few prompts."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from opensora.diffusion import GaussianDiffusion
 from opensora.models.latte.model import LatteT2V
+from opensora.models.latte_class.model import Latte
 from opensora.models.t5.model import T5Encoder
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import valid_frames
@@ -16,6 +18,8 @@ from opensora.train.t2v.batches import BatchDrawer, HostBatch
 from opensora.train.t2v.step import Batch, split_frames
 
 ms = mindspore()
+
+M = TypeVar("M", Latte, LatteT2V)
 
 
 class Preview(Protocol):
@@ -26,7 +30,7 @@ class Preview(Protocol):
     ) -> None: ...
 
 
-class HeldOutLoss:
+class HeldOutLoss(ABC, Generic[M]):
     """The mean squared error of the predicted noise on held-out samples.
 
     Noise and timesteps are the same at every validation.
@@ -44,18 +48,26 @@ class HeldOutLoss:
         self._batches, self._encode, self._mesh = batches, encode, mesh
         self._count, self._size = min(len(batches.data), num_samples), batch_size
 
-    def __call__(self, model: LatteT2V) -> float:
+    @abstractmethod
+    def error(self, model: M, batch: Batch) -> float:
+        """The mean squared error of a batch, or the part of it in this process's frames."""
+
+    def __call__(self, model: M) -> float:
         """The mean over batches, which the teams of processes share out."""
         team, teams = self._mesh.data
         starts = range(0, max(self._count - self._size, 0) + 1, self._size)
         error = 0.0
         for first in starts[team::teams]:
             batch, _ = self._batches.draw(range(first, first + self._size), first)
-            error += self._error(model, self._encode(batch, first))
+            error += self.error(model, self._encode(batch, first))
         return float(sum(self._mesh.world.agree(error))) / len(starts)
 
-    def _error(self, model: LatteT2V, whole: Batch) -> float:
-        """The mean squared error of a batch, or the part of it in this process's frames."""
+
+class CaptionedHeldOutLoss(HeldOutLoss[LatteT2V]):
+    """The mean squared error of the predicted noise on held-out samples with captions."""
+
+    def error(self, model: LatteT2V, batch: Batch) -> float:
+        whole = batch
         batch, exchange = split_frames(whole, self._mesh.sequence)
         latents, mask = ms.Tensor(batch["latents"]), batch.get("latent_mask")
         output = model(

@@ -23,7 +23,7 @@ def settings(variant: str, **changes: object) -> dict[str, object]:
 def arrays(variant: str, **changes: object) -> dict[str, np.ndarray]:
     """The weights of a variant's small model."""
     if variant == "dit":
-        weights = reference.load(f"{FOLDER}/hist_weights")
+        weights = reference.load(f"{FOLDER}/hist_weights")  # with tables of positions
         if changes.get("extras") == 1:
             del weights["y_embedder.embedding_table.weight"]
         return weights

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from opensora.diffusion import GaussianDiffusion
 from opensora.models import Latte
 from opensora.models.latte_class.config import LatteClassConfig
-from opensora.models.latte_class.weights import weight_shapes
+from opensora.models.latte_class.weights import POSITIONS, position_tables, weight_shapes
 from opensora.runtime import mindspore
 from opensora.weights import WeightsError
 from tests import reference
@@ -86,7 +86,7 @@ def test_dit_training_step() -> None:
     expected = {name[11:]: value for name, value in found.items() if name.startswith("train.grad.")}
     for name, value in expected.items():
         assert np.abs(gradients[name].asnumpy() - value).max() <= 1e-4 * np.abs(value).max(), name
-    assert len(expected) == 8 and not {"pos_embed", "temp_embed"} & set(gradients)
+    assert len(expected) == 8 and set(gradients) == set(weight_shapes(model.config))
 
 
 @ENGINES
@@ -180,7 +180,8 @@ def test_sizes_of_vchitect(size: str) -> None:
     assert (config.num_layers * 2, config.width) == (sizes["depth"], sizes["hidden_size"])
     assert LatteClassConfig.from_dict(config.to_dict()) == config
     if size == "S":
-        shapes = {name: list(shape) for name, shape in weight_shapes(config).items()}
+        tables = {name: table.shape for name, table in position_tables(config).items()}
+        shapes = {name: list(shape) for name, shape in {**tables, **weight_shapes(config)}.items()}
         first = {
             name: value
             for name, value in shapes.items()
@@ -196,7 +197,8 @@ def test_a_file_without_a_config(extras: int, tmp_path: Path) -> None:
         sample_size=(8, 8), video_length=5, patch_size=4,
     )  # fmt: skip
     model = Latte.initialise(config, np.random.default_rng(0))
-    save_file({name: value.asnumpy() for name, value in model.weights.items()}, tmp_path / "sky.safetensors")
+    weights = {name: value.asnumpy() for name, value in model.weights.items()}
+    save_file({**position_tables(config), **weights}, tmp_path / "sky.safetensors")
     opened = Latte.from_pretrained(tmp_path / "sky.safetensors", engine="openvino")
     assert opened.config == config
 
@@ -208,9 +210,10 @@ def test_folders_and_dicts(variant: str, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     opened = Latte.from_pretrained(tmp_path, engine="openvino")
     assert opened.config == model.config
+    saved = {**opened.weights, **position_tables(opened.config)}
     for name in weights:
-        np.testing.assert_array_equal(opened.weights[name], weights[name])
-    name = max(weights)
+        np.testing.assert_array_equal(saved[name], weights[name])
+    name = max(set(weights) - set(POSITIONS))
     with pytest.raises(WeightsError, match="lack 1 tensors"):
         Latte.from_weights({key: weights[key] for key in weights if key != name}, **settings(variant))
 
@@ -224,6 +227,8 @@ def test_bad_settings_and_labels(tmp_path: Path) -> None:
         LatteClassConfig.from_dict(settings("single", caption_channels=4096))
     with pytest.raises(ValueError, match="depth 3 must be even"):
         LatteClassConfig.from_dict(settings("dit", depth=3))
+    with pytest.raises(ValueError, match="names 2 classes, but the model has 11"):
+        LatteClassConfig.from_dict(settings("dit", class_names=["a", "b"]))
     latents, model = np.zeros((1, 4, 3, 8, 8), np.float32), build("dit")
     with pytest.raises(ValueError, match="the label 12 is unknown: this model has 11 classes"):
         model(latents, np.array([1]), np.array([12]))
