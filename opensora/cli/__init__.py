@@ -20,6 +20,7 @@ from opensora.weights.folder import did_you_mean
 # run(options).
 COMMANDS = {
     "generate": "generate videos from text",
+    "generate-class": "generate videos of classes",
     "reconstruct": "reconstruct videos and measure the error",
     "interpolate": "raise the frame rate of videos",
     "upscale": "enlarge videos and pictures",

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.console import printable
-from opensora.diffusion import make_sampler
-from opensora.diffusion.guidance import is_guided
+from opensora.diffusion import GaussianDiffusion, make_sampler
+from opensora.diffusion.guidance import guide, is_guided
 from opensora.engine import choose_engine, open_engine
 from opensora.engine.block import as_array
 from opensora.media.names import safe_name
@@ -17,38 +16,19 @@ from opensora.media.writer import write_video
 from opensora.models import CausalVAE, Latte
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.latte_class.config import LatteClassConfig
-from opensora.pipeline.sampling import draw, sample
+from opensora.pipeline.labels import find_label, label_name
+from opensora.pipeline.sampling import PredictNoise, draw, sample
 from opensora.pipeline.settings import Sampling
 from opensora.pipeline.stages import decode_frames
+from opensora.runtime import mindspore
 from opensora.weights import weight_files
-from opensora.weights.folder import did_you_mean
 
+ms = mindspore()
 log = logging.getLogger(__name__)
 
 AfterStep = Callable[[np.ndarray], None]
 FPS = 24
 FRAMES_SHOWN = 8
-
-
-def find_label(config: LatteClassConfig, word: str) -> int:
-    """The label of a class, given by its name or number. Raises ValueError for an unknown one."""
-    if not config.num_classes:
-        raise ValueError(f"label {word!r} has no effect: this model is unconditional, so leave it out")
-    if word in config.class_names:
-        return config.class_names.index(word)
-    if word.isdecimal() and int(word) < config.num_classes:
-        return int(word)
-    names = config.class_names
-    known = f"one of {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}, or " if names else ""
-    raise ValueError(
-        f"label {printable(word)!r} is unknown{did_you_mean(word, names)}: choose {known}a number from 0 to "
-        f"{config.num_classes - 1}"
-    )
-
-
-def label_name(config: LatteClassConfig, label: int) -> str:
-    """The name of a class, or `class <label>` where it has none."""
-    return config.class_names[label] if config.class_names else f"class {label}"
 
 
 class ClassDenoiser:
@@ -125,12 +105,57 @@ class ClassPipeline:
         noise = draw(generators, (self.model.config.in_channels, *size))
         scale = sampling.guidance_scale if self.model.config.num_classes else 1.0
         network = ClassDenoiser(self.model, labels, is_guided(scale))
-        sampler = make_sampler(sampling.sample_method, sampling.num_sampling_steps)
-        return sample(network, sampler, noise, scale, generators, after_step or (lambda _: None))
+        steps, after = sampling.num_sampling_steps, after_step or (lambda _: None)
+        if sampling.sample_method in ("ddpm", "ddim"):
+            learned = sampling.sample_method == "ddpm"
+            return sample_original(network, steps, learned, noise, scale, generators, after)
+        return sample(network, make_sampler(sampling.sample_method, steps), noise, scale, generators, after)
+
+    def num_evaluations(self, sampling: Sampling) -> int:
+        """Calls of `after_step` for a video."""
+        if sampling.sample_method in ("ddpm", "ddim"):
+            return sampling.num_sampling_steps
+        return len(make_sampler(sampling.sample_method, sampling.num_sampling_steps).timesteps)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents (B, C, T, h, w) -> frames uint8 (B, F, H, W, 3)."""
         return decode_frames(self.vae, as_array(latents))
+
+
+def sample_original(
+    network: PredictNoise,
+    steps: int,
+    learned_variance: bool,
+    latents: np.ndarray,
+    guidance_scale: float,
+    generators: Sequence[np.random.Generator],
+    after_step: AfterStep,
+) -> np.ndarray:
+    """Denoise latents (B, C, T, h, w) as the original samples: on evenly spaced timesteps, without clipping.
+
+    learned_variance: add noise with the variance that the network predicts (arXiv:2102.09672), under guidance
+    that of the labels; this is its "ddpm". Without it, its "ddim". Raises ValueError if the numbers do not
+    stay finite.
+    """
+    diffusion, channels = GaussianDiffusion(str(steps)), latents.shape[1]
+    x = ms.Tensor(latents)
+    for step in reversed(range(diffusion.num_timesteps)):
+        output = network(x.asnumpy(), float(diffusion.timestep_map[step]))  # (R*B, 2*C, T, h, w)
+        noise = guide(output, guidance_scale)[:, :channels]
+        output = ms.Tensor(np.concatenate([noise, output[-len(latents) :, channels:]], 1))
+        t = np.full(len(latents), step)
+        if learned_variance:
+            drawn = ms.Tensor(draw(generators, latents.shape[1:]))
+            x = diffusion.p_sample(output, x, t, clip_denoised=False, noise=drawn)["sample"]
+        else:
+            x = diffusion.ddim_sample(output, x, t, clip_denoised=False)["sample"]
+        after_step(x.asnumpy())
+    result = x.asnumpy()
+    if not np.isfinite(result).all():
+        raise ValueError(
+            f"sampling with guidance_scale {guidance_scale} overflowed: use a smaller one, such as 4"
+        )
+    return np.asarray(result)
 
 
 def load_vae(folder: Path, engine: object, policy: VAEPolicy | None = None) -> CausalVAE:

@@ -72,12 +72,12 @@ class LatteClassConfig:
 
         Raises ValueError for values out of range, and for another network.
         """
-        if "hidden_size" in values:
+        if "depth" in values:
             return typed(_DiTSettings, values, where).config(where)
         norm = values.get("norm_type")
         if norm not in NORM_TYPES:
             raise ValueError(
-                f"{where} says norm_type = {shown(norm)} and has no hidden_size, so it is not that of a "
+                f"{where} says norm_type = {shown(norm)} and has no depth, so it is not that of a "
                 f"class-conditional Latte: use a model of one of the norm types {', '.join(NORM_TYPES)}"
             )
         for name, supported in FIXED.items():
