@@ -1,4 +1,4 @@
-"""Read videos, animations and pictures.
+"""Read videos, animations, pictures, and folders of numbered pictures.
 
 Frames are numpy uint8 (T, H, W, 3), RGB, upright, at a constant rate. All functions count frames on the
 file's timeline (`timeline.py`); with `fps`, they count at that rate.
@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opensora.media import pictures, video
+from opensora.media import pictures, sequences, video
 from opensora.media.errors import reading_fault
 from opensora.media.formats import PICTURE_SUFFIXES
 
 FrameSize = tuple[int, int]  # height, width
-Facts = pictures.PictureFacts | video.VideoFacts
+Facts = pictures.PictureFacts | sequences.SequenceFacts | video.VideoFacts
 SETTLED = 2 * 10**9  # nanoseconds; a file that changed since may change again without a new time
 MAX_BYTES = 2**32  # of an array that `read_video` returns
 
@@ -110,14 +110,16 @@ def _info(facts: Facts, fps: float | None) -> VideoInfo:
 
 def _frames(path: Path, facts: Facts, slots: Iterator[int], size: FrameSize | None) -> Iterator[np.ndarray]:
     with _naming(path):
-        if isinstance(facts, pictures.PictureFacts):
+        if isinstance(facts, sequences.SequenceFacts):
+            yield from sequences.read_frames(path, facts, slots, size)
+        elif isinstance(facts, pictures.PictureFacts):
             yield from pictures.read_frames(path, facts, slots, size)
         else:
             yield from video.read_frames(path, facts, slots, size)
 
 
 def _facts(path: Path) -> Facts:
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise ValueError(f"{path} is no file" if path.exists() else f"{path} does not exist")
     status = path.stat()
     if time.time_ns() - status.st_mtime_ns < SETTLED:
@@ -133,6 +135,8 @@ def _remembered(path: Path, identity: tuple[int, ...]) -> Facts:
 
 def _describe(path: Path) -> Facts:
     with _naming(path):
+        if path.is_dir():
+            return sequences.describe(path)
         return pictures.describe(path) if _is_picture(path) else video.describe(path)
 
 

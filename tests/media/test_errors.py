@@ -78,7 +78,7 @@ def test_damage_is_told_without_numbers_of_a_library(suffix: str) -> None:
 
 def test_a_folder_with_the_name_of_a_video() -> None:
     Path("a.mp4").mkdir()
-    with pytest.raises(ValueError, match=r"a\.mp4 is no file"):
+    with pytest.raises(ValueError, match=r"a\.mp4 cannot be read as a video: it has no numbered pictures"):
         probe("a.mp4")
 
 

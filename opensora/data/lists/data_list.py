@@ -161,7 +161,7 @@ class Entries(Sequence[Entry]):
                     continue
                 clips.update(json.dumps([record.content[path], _frame_range(record.content)]).encode())
                 self.valid += 1
-                if only_existing and not entry.path.is_file():
+                if only_existing and not entry.path.exists():
                     self._reject("the file does not exist", entry.path)
                     continue
                 for column, value in zip(places, (record.offset, record.length, source), strict=True):

@@ -21,8 +21,9 @@ from opensora.config_files import typed
 from opensora.data.lists.beside import CaptionFinder
 from opensora.data.lists.scenes import Scene, find_scenes
 from opensora.files import naming, read_json_lines, write_atomic, write_json
-from opensora.media.formats import is_picture, media_files
+from opensora.media.formats import STILL_SUFFIXES, is_picture, media_files
 from opensora.media.reader import probe
+from opensora.media.sequences import numbered_pictures
 
 OUTPUTS = ("videos.json", "images.json", "video_data.txt", "image_data.txt", "rejected.jsonl")
 log = logging.getLogger(__name__)
@@ -69,6 +70,10 @@ class Filters:
     """Make each scene a record; false makes each video one record."""
     default_caption: str | None = None
     """Caption for files without one; default: such files are left out."""
+    class_folders: bool = False
+    """The caption of a file is the name of the folder that it lies in, its class (UCF101)."""
+    numbered_pictures: bool = False
+    """Each folder of numbered pictures is a video (Sky Timelapse)."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "min_frames", "max_frames", "min_size", "min_motion")
@@ -88,6 +93,8 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
     """
     folder, output = Path(folder), Path(output)
     names = [str(path.relative_to(folder)) for path in media_files(folder, recursive=True)]
+    if filters.numbered_pictures:
+        names = _with_sequences(folder, names)
     present = [name for name in OUTPUTS if (output / name).exists()]
     if present:
         raise ValueError(
@@ -115,13 +122,32 @@ def prepare(folder: str | Path, output: str | Path, filters: Filters, workers: i
     )
 
 
+def _with_sequences(folder: Path, names: list[str]) -> list[str]:
+    """The names with those of the pictures in a folder replaced by the folder's, if they are numbered."""
+    parents = sorted({os.path.dirname(name) for name in names})
+    sequences = {parent for parent in parents if parent and len(numbered_pictures(folder / parent)) > 1}
+    videos = [
+        name
+        for name in names
+        if os.path.dirname(name) not in sequences or Path(name).suffix.lower() not in STILL_SUFFIXES
+    ]
+    return sorted([*videos, *sequences])
+
+
+def _class_of(name: str) -> str | None:
+    """The first folder on the way to a file, or None for a file that lies in none."""
+    parts = Path(name).parts
+    return parts[0] if len(parts) > 1 else None
+
+
 def _records(
     finder: CaptionFinder, measured: Measured, filters: Filters
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """The annotation records of a measured file, each with the reason why it is rejected, or ""."""
     captions, reason = None, measured.reason
     try:
-        captions = finder.captions(measured.path) or filters.default_caption
+        own = _class_of(measured.path) if filters.class_folders else finder.captions(measured.path)
+        captions = own if own is not None else filters.default_caption
     except ValueError as error:
         reason = reason or str(error)
     scenes = [Scene(*scene) for scene in measured.scenes]
@@ -145,7 +171,7 @@ def _records(
 
 def _reject_file(measured: Measured, captions: Any, filters: Filters) -> str:
     if captions is None:
-        return "it has no caption"
+        return "it lies in no folder of a class" if filters.class_folders else "it has no caption"
     side = min(measured.height, measured.width)
     return "" if side >= filters.min_size else f"its shorter side is {side}, min_size is {filters.min_size}"
 

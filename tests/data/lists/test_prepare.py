@@ -228,3 +228,34 @@ def test_files_of_one_frame_are_sorted_by_their_ending(tmp_path):
     assert summary.startswith("4 files: 2 scenes of videos, 2 pictures, 0 left out")
     names = [record["path"] for record in json.loads((tmp_path / "lists" / "images.json").read_text())]
     assert names == ["c.webp", "d.png"]
+
+
+def test_folders_are_classes(tmp_path):
+    """UCF101's layout; a caption beside a file does not count."""
+    for number, name in enumerate(("Bowling/v_1.avi", "Archery/v_1.avi", "Archery/g01/v_2.avi", "loose.avi")):
+        path = tmp_path / "ucf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path.with_suffix(".mp4"), pan(number, 6))
+    (tmp_path / "ucf" / "Bowling" / "v_1.txt").write_text("a caption")
+    filters = Filters(min_frames=5, class_folders=True, cut_scenes=False)
+    prepare(tmp_path / "ucf", tmp_path / "lists", filters)
+    entries = Entries(read_data_list(tmp_path / "lists" / "video_data.txt"))
+    assert [(entry.path.name, entry.captions) for entry in entries] == [
+        ("v_2.mp4", ("Archery",)), ("v_1.mp4", ("Archery",)), ("v_1.mp4", ("Bowling",)),
+    ]  # fmt: skip
+    assert "it lies in no folder of a class" in (tmp_path / "lists" / "rejected.jsonl").read_text()
+
+
+def test_folders_of_numbered_pictures_are_videos(tmp_path):
+    """Sky Timelapse's layout: a few pictures are too few, and a picture beside them is none of a video."""
+    for folder, count in (("one/a", 12), ("one/b", 4), ("two", 9)):
+        (tmp_path / "sky" / folder).mkdir(parents=True)
+        for number, frame in enumerate(pan(count, count)):
+            write_video(tmp_path / "sky" / folder / f"f_{number}.jpg", frame[None])
+    write_video(tmp_path / "sky" / "cover.png", pan(0, 1))
+    filters = Filters(min_frames=8, numbered_pictures=True, default_caption="")
+    assert prepare(tmp_path / "sky", tmp_path / "lists", filters).startswith("4 files: 2 scenes of videos")
+    entries = Entries(read_data_list(tmp_path / "lists" / "video_data.txt"), only_existing=True)
+    assert [(entry.path.name, entry.captions, entry.segment.end) for entry in entries] == [
+        ("a", ("",), 12), ("two", ("",), 9),
+    ]  # fmt: skip
