@@ -177,6 +177,13 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = Pat
     return free
 
 
+def resident_memory(statm: Path = Path("/proc/self/statm")) -> int:
+    """Bytes of memory that this process occupies; 0 if the system does not say."""
+    if not statm.is_file():
+        return 0
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def free_swap(meminfo: Path = Path("/proc/meminfo")) -> int:
     """Free swap space in bytes; 0 if the system does not say."""
     if not meminfo.is_file():

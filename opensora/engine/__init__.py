@@ -69,6 +69,14 @@ class Engine(Protocol):
         """`function(weights, *inputs)` as a function of its inputs, which owns what is compiled for it."""
         ...
 
+    def new_call(self) -> None:
+        """A call of a pipeline begins: what was compiled for earlier ones may go if memory is needed."""
+        ...
+
+    def close(self) -> None:
+        """Let go what is compiled, as far as the engine can; what is called later is compiled again."""
+        ...
+
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         """A run that records blocks for gradients; see `opensora.engine.mindspore.Tape`.
 

@@ -6,7 +6,9 @@ backward recomputes its forward (activation checkpointing, arXiv:1604.06174). Co
 depth.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +24,10 @@ from opensora.interrupts import give_back
 from opensora.runtime import compute_dtype, device, mindspore
 
 ms = mindspore()
+
+OUT_OF_MEMORY = re.compile(
+    "bad_alloc|[Aa]llocat(e|ion).*(fail|memory)|[Mm]emory (is)?n[o']t enough", re.DOTALL
+)
 K = TypeVar("K")
 
 _settings = {"jit": True}
@@ -171,23 +177,24 @@ class MindSpore:
         return OnDemand(arrays, self._cast)
 
     def run(self, network: Network, weights: Weights, *inputs: Tree) -> Tree:
-        computing()
-        try:
+        with _inference():
             return network(Forward(weights), *tree_map(as_tensor, inputs))
-        finally:
-            give_back()
 
     def call(self, block: Block, weights: Weights, *inputs: Tree) -> Tree:
-        computing()
-        try:
+        with _inference():
             return block(weights, *tree_map(as_tensor, inputs))
-        finally:
-            give_back()
 
     def bind(self, function: Callable[..., Tree], weights: Weights) -> Callable[..., Tree]:
         """Operators run one by one: compiled code would keep its working memory until the process ends."""
         tensors = {name: as_tensor(value) for name, value in weights.items()}
         return lambda *inputs: function(tensors, *tree_map(as_tensor, inputs))
+
+    def new_call(self) -> None:
+        """The framework keeps its graphs."""
+
+    def close(self) -> None:
+        """Let go all graphs of the process that the framework has compiled."""
+        ms.ms_memory_recycle()
 
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         return Tape(weights, saved)
@@ -195,6 +202,20 @@ class MindSpore:
     def _cast(self, array: np.ndarray) -> Tensor:
         tensor = ms.Tensor.from_numpy(array)
         return tensor if tensor.dtype == self._dtype else tensor.astype(self._dtype)
+
+
+@contextmanager
+def _inference() -> Iterator[None]:
+    """The framework computes. Raises MemoryError where it says that there is no memory."""
+    computing()
+    try:
+        yield
+    except RuntimeError as error:
+        if OUT_OF_MEMORY.search(str(error)):
+            raise MemoryError("MindSpore found no memory") from error
+        raise
+    finally:
+        give_back()
 
 
 def as_tensor(value: Tree) -> Tree:

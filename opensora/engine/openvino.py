@@ -21,6 +21,7 @@ from opensora.engine.block import Block, Differentiable, Prefix, Weights, as_arr
 from opensora.engine.cache import GraphCache, open_cache
 from opensora.engine.digest import graph_digest
 from opensora.engine.graph import Node, Operator, Trace, constant, openvino, opset, tracing
+from opensora.engine.programs import Growth, Programs
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, filled, leaves, tree_map
 from opensora.engine.turns import computing
@@ -28,6 +29,12 @@ from opensora.engine.weights import OnDemand
 
 log = logging.getLogger(__name__)
 
+OUT_OF_MEMORY = (
+    "bad_alloc",
+    "Cannot allocate memory",
+    "Failed to allocate",
+    "could not create a memory object",
+)
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -57,7 +64,7 @@ class OpenVINO:
             )
         _core()
         self.precision = precision
-        self._programs: dict[Hashable, Program] = {}
+        self._programs: Programs[Program] = Programs()
         self._cache = open_cache()
 
     def tensor(self, array: np.ndarray) -> Array:
@@ -110,12 +117,23 @@ class OpenVINO:
         computing()
         inputs = tree_map(_host, inputs)
         key = key, _signature(inputs)
-        if key not in self._programs:
-            with _as_engine_error("OpenVINO does not take this graph"):
-                self._programs[key] = Program(function, inputs, self.precision, self._cache)
-            if weights is not None and hasattr(weights, "drop_pages"):
-                weights.drop_pages()  # the program has its own copies in the order that its operators want
-        return self._programs[key](inputs)
+        program = self._programs.get(key)
+        if program is not None:
+            return program(inputs)
+        growth = Growth()
+        with _as_engine_error("OpenVINO does not take this graph"):
+            program = Program(function, inputs, self.precision, self._cache)
+        if weights is not None and hasattr(weights, "drop_pages"):
+            weights.drop_pages()  # the program has its own copies in the order that its operators want
+        output = program(inputs)
+        self._programs.add(key, program, growth.bytes)
+        return output
+
+    def new_call(self) -> None:
+        self._programs.new_call()
+
+    def close(self) -> None:
+        self._programs.clear()
 
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> NoReturn:
         raise ValueError("the engine openvino has no gradients: load the model with engine='mindspore'")
@@ -250,10 +268,14 @@ def _core() -> Any:
 
 @contextmanager
 def _as_engine_error(what: str) -> Iterator[None]:
-    """Whatever fails inside is the engine's fault: another one may succeed."""
+    """Whatever fails inside is the engine's fault, and another one may succeed; but not without memory."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            raise MemoryError(f"{what}: memory ran out") from error
         raise EngineError(f"{what} ({type(error).__name__}: {error})") from error
 
 

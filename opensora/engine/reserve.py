@@ -87,6 +87,13 @@ class WithReserve:
 
         return attempt
 
+    def new_call(self) -> None:
+        self._engine.new_call()
+
+    def close(self) -> None:
+        self._engine.close()
+        self._moved.clear()
+
     def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         return self._engine.tape(weights, saved)
 

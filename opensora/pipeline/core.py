@@ -1,21 +1,18 @@
 """`Pipeline`: the three models of a folder as one object, loaded together or one after the other."""
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 import numpy as np
 
-from opensora.console import shortened
-from opensora.data.text import clean_caption
-from opensora.data.text.tokenizer import Tokenizer
 from opensora.diffusion import Sampler, make_sampler
 from opensora.diffusion.guidance import is_guided
 from opensora.engine import choose_engine, open_engine, resolve_engine
 from opensora.engine.block import as_array
+from opensora.engine.programs import Growth, give_back_memory
 from opensora.engine.turns import Turns, taking_turns
 from opensora.models import LatteT2V, T5Encoder
 from opensora.models.causal_vae.policy import VAEPolicy
@@ -25,16 +22,15 @@ from opensora.parallel.mesh import Mesh
 from opensora.parallel.sequence import ShardedWorkSharing
 from opensora.pipeline.arguments import ArrayLike, CallOptions, Text, read_request, refuse
 from opensora.pipeline.call import Call, Callback
-from opensora.pipeline.memory import check_memory
+from opensora.pipeline.memory import GraphMemory, check_memory, out_of_memory
 from opensora.pipeline.models import LazyModel, Loader
+from opensora.pipeline.notices import Notices
 from opensora.pipeline.sampling import draw, sample, stack, stack_masks, upstream_text
 from opensora.pipeline.settings import Sampling
 from opensora.pipeline.stages import Denoiser, decode_frames, encode_text
 from opensora.pipeline.values import boolean, function, numbers, texts, whole
 from opensora.pipeline.video import Video
 from opensora.runtime import free_memory, on_cpu
-
-log = logging.getLogger(__name__)
 
 BESIDE_THE_MODEL = "<model_path>/text_encoder"
 AfterStep = Callable[[np.ndarray], None]
@@ -92,9 +88,10 @@ class Pipeline:
         if self.mesh.size > 1:  # processes share chunks
             policy = replace(policy, chunked=policy.chunked or share_decoding, small=0)
         self.vae_policy = policy
-        self._compiled: set[tuple[Any, ...]] = set()
-        self._reported: set[str] = set()
+        self._notices = Notices()
+        self.closed = False
         self._turns = Turns()
+        self._graphs = GraphMemory()
         self._calls: set[Call] = set()
         loader = Loader(spec, self.engine, self._other_engine, pretrained_ckpt, weights_dtype, not resident)
         sharing = ShardedWorkSharing(self.mesh.team) if share_decoding else None
@@ -254,10 +251,29 @@ class Pipeline:
         try:
             with self._turn(call.check):
                 check_memory(self, request, limit)
-                videos = call.run()
+                videos = self._run(call)
+        except MemoryError as error:
+            self._free()
+            raise out_of_memory(self, request) from error
         finally:
             self._calls.discard(call)
         return videos[0] if request.single else videos
+
+    def close(self) -> None:
+        """Let the models go, and what was compiled for them; later calls are refused.
+
+        It waits for calls that are under way. A `with` block does it at its end.
+        """
+        if not self.closed:
+            with self._turn():
+                self._free()
+                self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def cancel(self) -> None:
         """End the calls that are under way or wait for their turn: they raise `Cancelled` between two steps.
@@ -275,8 +291,8 @@ class Pipeline:
         prompts = texts("prompts", prompts)
         with self._turn():
             tokenizer, encoder = self.text.get()
-            self._report_unread(tokenizer, prompts)
-            self._announce("the text encoder", self.spec.text_length)
+            self._notices.unread(tokenizer, prompts, self.spec.text_length)
+            self._notices.compiling("the text encoder", self.spec.text_length)
             return encode_text(tokenizer, encoder, prompts, self.spec.text_length)
 
     def sample(
@@ -362,7 +378,7 @@ class Pipeline:
         generators = generators or [np.random.default_rng(row) for row in range(len(x))]
         with self._turn():
             transformer = self.transformer.get()
-            self._announce("the transformer", x.shape[2:], both.shape[2], temporal)
+            self._notices.compiling("the transformer", x.shape[2:], both.shape[2], temporal)
             network = Denoiser(transformer, both, masks, temporal, self.mesh)
             watch = after_step or (lambda _: None)
             return self.engine.tensor(sample(network, chosen, x, guidance_scale, generators, watch))
@@ -377,29 +393,28 @@ class Pipeline:
             raise ValueError(f"latents have {x.shape[1]} channels, this model takes {channels}")
         with self._turn():
             vae = self.vae.get()
-            self._announce("the decoder", x.shape[2:])
+            self._notices.compiling("the decoder", x.shape[2:])
             return self.engine.tensor(decode_frames(vae, x))
+
+    def _run(self, call: Call) -> list[Video]:
+        for engine in (self.engine, self._other_engine):
+            engine.new_call()
+        compiled, growth = self._notices.compiled, Growth()
+        videos = call.run()
+        if self.engine.name == "mindspore" and self._notices.compiled > compiled:
+            self._graphs.add(growth.bytes)
+        return videos
+
+    def _free(self) -> None:
+        for model in (self.text, self.transformer, self.vae):
+            model.release()
+        for engine in (self.engine, self._other_engine):
+            engine.close()
+        self._notices = Notices()
+        give_back_memory()
 
     def _turn(self, check: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
         """This thread's turn to compute. check: called while it waits; what it raises ends the waiting."""
+        if self.closed:
+            raise ValueError("this pipeline is closed: open another with Pipeline.from_pretrained")
         return taking_turns(self._turns, {self.engine.name, self._other_engine.name}, check)
-
-    def _report_unread(self, tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
-        """Log once for each prompt which part of it is beyond the model's number of tokens."""
-        length = self.spec.text_length
-        for prompt in dict.fromkeys(prompts):
-            unread = tokenizer.unread(clean_caption(prompt, sampling=True), length)
-            if unread and prompt not in self._reported:
-                self._reported.add(prompt)
-                log.warning(
-                    "the model reads %d tokens of a prompt; of %r it does not read the end: %r",
-                    length,
-                    shortened(prompt),
-                    shortened(unread),
-                )
-
-    def _announce(self, stage: str, *shape: Any) -> None:
-        """Log that a stage compiles when it meets new shapes."""
-        if (stage, shape) not in self._compiled:
-            self._compiled.add((stage, shape))
-            log.info("compiling %s", stage)

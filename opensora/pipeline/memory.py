@@ -1,5 +1,6 @@
 """Refuse a call that cannot fit in memory before anything is allocated."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,28 @@ from opensora.runtime import free_memory, free_swap
 
 if TYPE_CHECKING:
     from opensora.pipeline.core import Pipeline
+
+MUCH = 2**30
+log = logging.getLogger(__name__)
+
+
+class GraphMemory:
+    """Says once by how much a process grew for graphs that MindSpore does not let go."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._said = False
+
+    def add(self, size: int) -> None:
+        """size: bytes that compiling took."""
+        self._bytes += max(size, 0)
+        if self._bytes > MUCH and not self._said:
+            self._said = True
+            log.warning(
+                "graphs that MindSpore compiled, some for each size of a video, have taken %s and stay until "
+                "the process ends: use fewer sizes, or engine='openvino', which lets them go",
+                memory_text(self._bytes),
+            )
 
 
 def check_memory(pipe: "Pipeline", request: Request, memory: int | None) -> None:
@@ -30,6 +53,15 @@ def check_memory(pipe: "Pipeline", request: Request, memory: int | None) -> None
             f"{memory_text(available)} are free: choose a smaller num_frames, height or width, close other "
             "programs, or raise the limit with memory="
         )
+
+
+def out_of_memory(pipe: "Pipeline", request: Request) -> MemoryError:
+    """The error of a call for which the system had no memory, though it seemed to fit."""
+    return MemoryError(
+        f"{request.sampling.described(len(request.seeds))}: memory ran out, of which "
+        f"{memory_text(needed_bytes(pipe, request))} are needed at least; choose a smaller num_frames, "
+        "height or width, or close other programs"
+    )
 
 
 def needed_bytes(pipe: "Pipeline", request: Request) -> int:
