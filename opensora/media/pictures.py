@@ -52,13 +52,15 @@ def describe(path: Path) -> PictureFacts:
         return PictureFacts(_timeline(picture.format or "", delays, written), height, width, orientation)
 
 
-def _length(picture: Image.Image) -> int:
-    return getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
+def _shown_images(picture: Image.Image) -> range:
+    """The numbers of its images that are shown: the first of a PNG may be for programs without animations."""
+    count = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
+    return range(1 if count > 1 and getattr(picture, "default_image", False) else 0, count)
 
 
 def _frames(picture: Image.Image) -> Iterator[tuple[Fraction, Image.Image]]:
     """Frames, each with its delay in seconds, as browsers read it."""
-    for number in range(_length(picture)):
+    for number in _shown_images(picture):
         picture.seek(number)
         require_pixels(picture.height, picture.width)  # damaged frames enlarge the canvas
         picture.load()  # a WebP file knows the duration only then
@@ -112,7 +114,7 @@ def read_frames(
 
 def _shown(picture: Image.Image, timeline: Timeline) -> Iterator[tuple[int, Image.Image]]:
     """Frames, each with the slot at which the next one follows."""
-    time, last = Fraction(0), _length(picture) - 1
+    time, last = Fraction(0), len(_shown_images(picture)) - 1
     for number, (delay, frame) in enumerate(_frames(picture)):
         time += delay
         yield timeline.frames if number == last else timeline.slot(time), frame

@@ -96,6 +96,26 @@ def test_transparent_animations_are_put_on_white() -> None:
         assert (read_video(path)[:, 52:] > 250).all()
 
 
+@pytest.mark.parametrize("path", ["a.webp", "a.png", "a.apng"])
+def test_every_degree_of_transparency_is_put_on_white(path: str) -> None:
+    alphas, pictures = [255, 128, 0, 64, 255], []
+    for number, alpha in enumerate(alphas):
+        pictures.append(Image.fromarray(np.full((32, 48, 4), (10 * number, 50, 200, alpha), np.uint8)))
+    kind = {"lossless": True, "exact": True} if path == "a.webp" else {"format": "PNG", "blend": 0}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100, **kind)
+    for number, (alpha, frame) in enumerate(zip(alphas, read_video(path), strict=True)):
+        white = np.array([10 * number, 50, 200]) * alpha / 255 + 255 - alpha
+        assert np.abs(frame - white).max() <= 1
+
+
+def test_the_picture_for_programs_without_animations_is_not_shown() -> None:
+    pictures = [Image.fromarray(numbered(number)) for number in (9, 0, 1, 2)]
+    options = {"save_all": True, "append_images": pictures[1:], "duration": 40, "default_image": True}
+    pictures[0].save("a.png", **options)
+    assert probe("a.png").frames == 3 and numbers(read_video("a.png")) == [0, 1, 2]
+    assert numbers(read_video("a.png", 1, start=1)) == [1]
+
+
 def test_a_file_that_is_replaced_is_read_anew() -> None:
     for length in (3, 5):
         animation("a.gif", [100] * length)
