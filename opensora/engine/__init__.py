@@ -8,7 +8,7 @@ import numpy as np
 
 from opensora.engine.block import Block, Prefix, Weights
 from opensora.engine.tensor import Tensor
-from opensora.engine.tree import Tree
+from opensora.engine.tree import Tree, tree_map
 from opensora.runtime import on_cpu
 
 if TYPE_CHECKING:
@@ -83,6 +83,18 @@ class Engine(Protocol):
         Raises ValueError for an engine without gradients.
         """
         ...
+
+
+def run_network(
+    engine: Engine, tape: "Tape | None", network: Network, weights: Weights, *inputs: Tree
+) -> Tree:
+    """The output of a network. tape: one of the engine, which records the call for gradients, or None."""
+    if tape is None:
+        return engine.run(network, weights, *inputs)
+    tensor = tape.tensor
+    return network(
+        tape, *tree_map(lambda value: tensor(value) if isinstance(value, np.ndarray) else value, inputs)
+    )
 
 
 class EngineError(RuntimeError):

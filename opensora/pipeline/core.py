@@ -23,7 +23,7 @@ from opensora.parallel.sequence import ShardedWorkSharing
 from opensora.pipeline.arguments import ArrayLike, CallOptions, Text, read_request, refuse
 from opensora.pipeline.call import Call, Callback
 from opensora.pipeline.memory import GraphMemory, check_memory, out_of_memory
-from opensora.pipeline.models import LazyModel, Loader
+from opensora.pipeline.models import LazyModel, ModelLoader
 from opensora.pipeline.notices import Notices
 from opensora.pipeline.sampling import draw, sample, stack, stack_masks, upstream_text
 from opensora.pipeline.settings import Sampling
@@ -93,7 +93,9 @@ class Pipeline:
         self._turns = Turns()
         self._graphs = GraphMemory()
         self._calls: set[Call] = set()
-        loader = Loader(spec, self.engine, self._other_engine, pretrained_ckpt, weights_dtype, not resident)
+        loader = ModelLoader(
+            spec, self.engine, self._other_engine, pretrained_ckpt, weights_dtype, not resident
+        )
         sharing = ShardedWorkSharing(self.mesh.team) if share_decoding else None
         self.text = LazyModel(lambda: loader.text(text_encoder))
         self.transformer = LazyModel(lambda: transformer or loader.transformer())

@@ -40,7 +40,7 @@ class LazyModel(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Loader:
+class ModelLoader:
     """How the models of a folder are loaded.
 
     pretrained_ckpt: weights for the transformer instead of the folder's; if a run trained the text encoder

@@ -1,9 +1,4 @@
-"""The files of a run: sources, results, and which of them exist already.
-
-Beside each result lies `<result>.json` with the recipe, everything that determines the frames, and the
-scores. It is written before the result, so that an interrupted run continues, and a file with another recipe
-is never overwritten.
-"""
+"""The files of a run: sources, results, and which of them exist already. Sidecars also hold the scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +16,7 @@ from opensora.metrics.scores import check_metrics
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.pipeline.options import choose_vae_policy
+from opensora.pipeline.results import PlannedFile, find_targets
 from opensora.reconstruct.options import ReconstructOptions, check_options
 from opensora.weights import CONFIG, load_config
 from opensora.weights.folder import find_autoencoder
@@ -32,28 +28,14 @@ COMMAND = "opensora reconstruct"
 
 
 @dataclass(frozen=True)
-class PlannedFile:
-    """One file of a run. `scores` are those of an earlier run that finished it."""
+class Reconstruction(PlannedFile):
+    """A file and its reconstruction. `scores` are those of an earlier run that finished it."""
 
-    name: str  # of the source, relative to its folder
-    source: Path
-    target: Path
-    settings: dict[str, Any]
     scores: dict[str, Any] | None = None
-
-    @property
-    def sidecar(self) -> Path:
-        return self.target.with_name(self.target.name + ".json")
 
     @property
     def origin(self) -> Path:
         return self.target.parent / ORIGIN / self.target.name
-
-    def recipe(self) -> dict[str, Any]:
-        """Everything that determines the result; hashes the source. ValueError if it does not exist."""
-        if not self.source.is_file():
-            raise ValueError(f"{self.source} does not exist")
-        return {**self.settings, "source": self.name, "sha256": hash_file(self.source)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +47,7 @@ class ReconstructPlan:
     """
 
     options: ReconstructOptions
-    files: list[PlannedFile]
+    files: list[Reconstruction]
     shape: ClipShape
     autoencoder: Path
     vae_policy: VAEPolicy
@@ -88,7 +70,7 @@ def plan(options: ReconstructOptions) -> ReconstructPlan:
     metrics = ["psnr", "ssim", *(["lpips"] if options.lpips_weights else [])]
     check_metrics(metrics, options.lpips_weights, None)
     settings = _settings(options, folder, policy)
-    files = [PlannedFile(name, source, target, settings) for name, source, target in _sources(options)]
+    files = [Reconstruction(name, source, target, settings) for name, source, target in _sources(options)]
     files = [_with_earlier_scores(file, options, metrics) for file in files]
     return ReconstructPlan(options, files, shape, folder, policy, metrics, _summary(options))
 
@@ -107,16 +89,7 @@ def _sources(options: ReconstructOptions) -> list[tuple[str, Path, Path]]:
     listing = options.data_file_path
     sources = media_files(folder) if listing is None else listed_files(listing, folder)
     check_writable(results, "generated_video_dir")
-    by_target: dict[Path, Path] = {}
-    for source in sources:
-        target = results / source.relative_to(folder).with_suffix(_suffix(source))
-        if target in by_target:
-            raise ValueError(
-                f"{by_target[target].name} and {source.name} in {folder} would both become {target}: "
-                "rename one"
-            )
-        by_target[target] = source
-    return [(source.relative_to(folder).as_posix(), source, target) for target, source in by_target.items()]
+    return find_targets(sources, folder, results, _suffix)
 
 
 def _suffix(source: Path) -> str:
@@ -146,20 +119,12 @@ def _settings(options: ReconstructOptions, folder: Path, policy: VAEPolicy) -> d
 
 
 def _with_earlier_scores(
-    file: PlannedFile, options: ReconstructOptions, metrics: Sequence[str]
-) -> PlannedFile:
+    file: Reconstruction, options: ReconstructOptions, metrics: Sequence[str]
+) -> Reconstruction:
     """Add the scores of an earlier run that finished the file. ValueError for results of another request."""
-    results = [file.target, file.sidecar, *([file.origin] if options.output_origin else [])]
-    existing = next((path for path in results if path.exists()), None)
-    if existing is None:
-        return file
-    content = read_sidecar(file.sidecar)
-    if not file.source.is_file() or content.get("recipe") != file.recipe():
-        option = "--generated_video_dir" if options.real_video_dir is not None else "--rec_path"
-        raise ValueError(
-            f"{existing} exists and was made otherwise: move it away, or choose another {option}"
-        )
-    if not file.target.is_file():
+    option = "generated_video_dir" if options.real_video_dir is not None else "rec_path"
+    content = file.earlier(option, *([file.origin] if options.output_origin else []))
+    if content is None:
         return file
     return replace(file, scores=_scores(content.get("figures"), file.sidecar, metrics))
 

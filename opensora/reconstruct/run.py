@@ -25,8 +25,7 @@ from opensora.models.causal_vae.cost import decode_bytes, whole_bytes
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.parallel.mesh import Mesh
 from opensora.reconstruct.options import ReconstructOptions
-from opensora.reconstruct.plan import COMMAND, PlannedFile, ReconstructPlan
-from opensora.runtime import versions
+from opensora.reconstruct.plan import COMMAND, Reconstruction, ReconstructPlan
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def reconstruct(work: ReconstructPlan, mesh: Mesh | None = None) -> int:
 
 def _reconstruct_files(
     work: ReconstructPlan,
-    files: list[PlannedFile],
+    files: list[Reconstruction],
     scores: dict[str, Any],
     skipped: list[dict[str, str]],
 ) -> None:
@@ -128,10 +127,10 @@ def log_memory(vae: CausalVAE, shape: tuple[int, ...]) -> None:
 
 
 def _batches(
-    work: ReconstructPlan, files: list[PlannedFile], skipped: list[dict[str, str]]
-) -> Iterator[list[tuple[PlannedFile, np.ndarray]]]:
+    work: ReconstructPlan, files: list[Reconstruction], skipped: list[dict[str, str]]
+) -> Iterator[list[tuple[Reconstruction, np.ndarray]]]:
     """Batches of clips of one shape. Unreadable files of a folder are logged and added to `skipped`."""
-    batch: list[tuple[PlannedFile, np.ndarray]] = []
+    batch: list[tuple[Reconstruction, np.ndarray]] = []
     for file, read in read_ahead(lambda file: _read(work, file), files, work.options.num_workers):
         try:
             clip = read()
@@ -149,7 +148,7 @@ def _batches(
         yield batch
 
 
-def _read(work: ReconstructPlan, file: PlannedFile) -> np.ndarray:
+def _read(work: ReconstructPlan, file: Reconstruction) -> np.ndarray:
     """The clip of a file, uint8 (T, H, W, 3). Raises ValueError that names the file."""
     options, start = work.options, 0
     if options.dynamic_start_index:
@@ -173,22 +172,13 @@ def _read(work: ReconstructPlan, file: PlannedFile) -> np.ndarray:
 
 
 def _save(
-    work: ReconstructPlan, file: PlannedFile, clip: np.ndarray, result: np.ndarray, measure: Scores
+    work: ReconstructPlan, file: Reconstruction, clip: np.ndarray, result: np.ndarray, measure: Scores
 ) -> dict[str, Any]:
     """Score and save. The sidecar is written first and the result last: an existing result is complete."""
     frames, height, width, _ = clip.shape
     scores = {"frames": frames, "height": height, "width": width, **measure.pair(clip, result)}
     fps = (work.options.fps or probe(file.source).fps) / work.options.sample_rate
-    sidecar = {
-        "command": COMMAND,
-        "recipe": file.recipe(),
-        "source": str(file.source),
-        "autoencoder": str(work.autoencoder),
-        "figures": scores,
-        "versions": versions(),
-    }
-    file.target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file.sidecar, sidecar)
+    file.write_sidecar(COMMAND, autoencoder=str(work.autoencoder), figures=scores)
     if work.options.output_origin:
         file.origin.parent.mkdir(exist_ok=True)
         write_video(file.origin, clip, fps)

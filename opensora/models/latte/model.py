@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opensora.engine import Engine, Network, open_engine
+from opensora.engine import Engine, open_engine, run_network
 from opensora.engine.block import as_array
-from opensora.engine.tree import Tree, tree_map
+from opensora.engine.tree import Tree
 from opensora.models import embeddings
 from opensora.models.latte import blocks
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_specs
@@ -121,10 +121,13 @@ class LatteT2V:
         self._check_latents(latents, num_images)
         if text_kv is None:
             self._check_text(text_embeds, num_images)
-            text_kv = self._run(tape, text_keys_values, text_embeds)
-        return self._run(
+            text_kv = run_network(self.engine, tape, text_keys_values, self.weights, self.config, text_embeds)
+        return run_network(
+            self.engine,
             tape,
             denoise,
+            self.weights,
+            self.config,
             latents,
             _sinusoids(timestep),
             text_kv,
@@ -133,13 +136,6 @@ class LatteT2V:
             temporal,
             exchange or ALL_FRAMES_HERE,
         )
-
-    def _run(self, tape: "Tape | None", network: Network, *inputs: Tree) -> Tree:
-        if tape is None:
-            return self.engine.run(network, self.weights, self.config, *inputs)
-        tensor = tape.tensor
-        tensors = tree_map(lambda value: tensor(value) if isinstance(value, np.ndarray) else value, inputs)
-        return network(tape, self.config, *tensors)
 
     def forward_with_tape(
         self, *inputs: Tree, num_no_recompute: int = 0, **options: Tree

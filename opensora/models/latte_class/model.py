@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opensora.engine import Engine, open_engine
+from opensora.engine import Engine, open_engine, run_network
 from opensora.engine.block import as_array
 from opensora.engine.tree import Tree
 from opensora.models import embeddings
@@ -98,6 +98,8 @@ class Latte:
         labels: Tensor = None,
         latent_mask: Tensor = None,
         num_images: int = 0,
+        *,
+        tape: "Tape | None" = None,
     ) -> Tensor:
         """Predict the noise and the logits of its variance, (B, C, T+N, H, W) -> (B, 2C, T+N, H, W).
 
@@ -107,11 +109,13 @@ class Latte:
             does not read them.
         latent_mask: (B, T+N, H, W), 1 keeps a latent; or of the patches of each frame, (B*(T+N), S).
         num_images: N.
+        tape: records the call for gradients; `forward_with_tape` makes one.
 
         Raises ValueError for shapes and labels that do not fit the model.
         """
         inputs = self._inputs(latents, timestep, labels, latent_mask, num_images)
-        return self.engine.run(NETWORKS[self.config.variant], self.weights, self.config, *inputs)
+        network = NETWORKS[self.config.variant]
+        return run_network(self.engine, tape, network, self.weights, self.config, *inputs)
 
     def guided(self, latents: Tensor, timestep: Tensor, labels: Tensor, guidance_scale: float) -> np.ndarray:
         """The output with classifier-free guidance towards the labels, (B, C, T, H, W) -> (B, 2C, T, H, W).
@@ -129,24 +133,15 @@ class Latte:
         return np.concatenate([noise, labelled[:, channels:]], 1)
 
     def forward_with_tape(
-        self,
-        latents: Tensor,
-        timestep: Tensor,
-        labels: Tensor = None,
-        latent_mask: Tensor = None,
-        num_images: int = 0,
-        *,
-        num_no_recompute: int = 0,
+        self, *inputs: Tree, num_no_recompute: int = 0, **options: Tree
     ) -> tuple[Tensor, "Tape"]:
         """Call the model and record a tape: `tape.gradients([(output, gradient)])`.
 
+        inputs, options: those of a call.
         num_no_recompute: the number of layers, counted from the last, whose activations are saved.
         """
         tape = self.engine.tape(self.weights, self._last_blocks(num_no_recompute))
-        latents, sinusoids, labels, *rest = self._inputs(latents, timestep, labels, latent_mask, num_images)
-        labels = None if labels is None else tape.tensor(labels)
-        network = NETWORKS[self.config.variant]
-        return network(tape, self.config, latents, tape.tensor(sinusoids), labels, *rest), tape
+        return self(*inputs, tape=tape, **options), tape
 
     def value_and_grad(
         self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Tree, **options: Tree
