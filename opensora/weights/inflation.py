@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from opensora.weights.files import Arrays, WeightsError
+from opensora.weights.vae_2d import image_name
 
 HALVING, DOUBLING = ".time_downsample.", ".time_upsample."
 TIME_MIX = (HALVING, DOUBLING)
@@ -35,7 +36,7 @@ def inflate(image: Arrays, expected: Mapping[str, tuple[int, ...]]) -> dict[str,
         if any(part in name for part in TIME_MIX):
             weights[name] = _time_mix(name, shape)
             continue
-        source = name if name in image else "".join(name.rsplit(".conv", 1))
+        source = name if name in image else image_name(name)
         if source not in image:
             faults.append(f"{name} has no counterpart")
             continue

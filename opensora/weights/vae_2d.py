@@ -6,13 +6,17 @@ shapes.
 
 import logging
 import re
+from math import prod
 from pathlib import Path
 
-from opensora.weights.files import WeightsError, WeightsFile
+from opensora.weights.files import Shapes, WeightsError, WeightsFile
 from opensora.weights.release import FLOATING, TensorSource
 from opensora.weights.sources import open_file, weight_files
 
 log = logging.getLogger(__name__)
+
+Places = dict[str, tuple[WeightsFile | None, str, tuple[int, ...]]]
+"""By name: the file, the name there, and the shape."""
 
 PLACES = (
     (re.compile(r"^encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\."), r"encoder.down.\1.block.\2."),
@@ -43,9 +47,10 @@ def is_vae_2d(file: WeightsFile) -> bool:
     return bool(shapes) and all(len(shape) == 4 for shape in shapes)
 
 
-def open_vae_2d(source: str | Path) -> TensorSource:
+def open_vae_2d(source: str | Path, expected: Shapes | None = None) -> TensorSource:
     """The weights of an image autoencoder. Linear layers of the attention become 1x1 convolutions.
 
+    expected: names and shapes of a video autoencoder that works frame by frame, for its names and shapes.
     Raises WeightsError for other files.
     """
     paths = weight_files(source)
@@ -59,7 +64,8 @@ def open_vae_2d(source: str | Path) -> TensorSource:
         (int(found[1]) for _, stored in names if (found := re.search(r"up_blocks\.(\d+)\.", stored))),
         default=0,
     )
-    where, left = {}, 0
+    where: Places = {}
+    left = 0
     for file, stored in names:
         name, shape = _latent_diffusion_name(stored, last_level), file.entries[stored].shape
         if not name.startswith(PARTS):
@@ -75,7 +81,30 @@ def open_vae_2d(source: str | Path) -> TensorSource:
         where[name] = file, stored, shape
     if left:
         log.info("%s: ignored %d tensors that are not the autoencoder's", source, left)
-    return TensorSource(where)
+    return TensorSource(where if expected is None else _of_video(where, expected, source))
+
+
+def image_name(name: str) -> str:
+    """The name of a video autoencoder's weight in an image autoencoder: without a last `.conv`."""
+    return "".join(name.rsplit(".conv", 1))
+
+
+def _of_video(where: Places, expected: Shapes, source: str | Path) -> Places:
+    """The places of the image autoencoder's tensors under the names of `expected`."""
+    found: Places = {}
+    missing = []
+    for name, shape in expected.items():
+        place = where.get(name) or where.get(image_name(name))
+        if place is None or prod(place[2]) != prod(shape):
+            missing.append(name)
+        else:
+            found[name] = (*place[:2], shape)
+    if missing:
+        raise WeightsError(
+            f"the tensors in {source} are not those of its config.json ({len(missing)} missing or of another "
+            f"shape: {', '.join(missing[:10])}): use the file that belongs to it"
+        )
+    return found
 
 
 def _latent_diffusion_name(stored: str, last_level: int) -> str:

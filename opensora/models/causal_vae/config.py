@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from opensora.config_files import Length, Range, shown, typed
 from opensora.models.causal_vae.layers import LAYER_KINDS, LayerKind
 from opensora.models.geometry import Strides
-from opensora.weights import Shapes, TensorSource, open_weights
+from opensora.weights import Shapes, TensorSource, open_weights, weight_files
+from opensora.weights.sources import open_file
+from opensora.weights.vae_2d import is_vae_2d, open_vae_2d
 
 LATENT_SCALE = 0.18215
 """Factor that gives latents unit variance (Open-Sora-Plan v1.1.0, after Stable Diffusion)."""
@@ -21,6 +23,7 @@ SpatialDown = Literal["", "Downsample", "SpatialDownsample2x"]
 SpatialUp = Literal["", "SpatialUpsample2x"]
 TimeDown = Literal["", "TimeDownsample2x", "TimeDownsampleRes2x"]
 TimeUp = Literal["", "TimeUpsample2x", "TimeUpsampleRes2x"]
+DOWN_BLOCK, UP_BLOCK = "DownEncoderBlock2D", "UpDecoderBlock2D"
 LEVELS = (
     "encoder_resnet_blocks",
     "encoder_spatial_downsample",
@@ -85,13 +88,19 @@ class CausalVAEConfig:
         "SpatialUpsample2x",
     )
     decoder_temporal_upsample: tuple[TimeUp, ...] = ("", "", "TimeUpsampleRes2x", "TimeUpsampleRes2x")
+    frame_by_frame: bool = False
+    """Every frame is encoded and decoded by itself: an autoencoder of images."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: object = "config.json") -> "CausalVAEConfig":
         """From the content of a config.json; other keys are ignored. where: the file, for errors.
 
+        That of an autoencoder of images, such as sd-vae-ft-mse, has the names of diffusers' AutoencoderKL.
+
         Raises ValueError for values out of range, unknown blocks and levels that do not fit one another.
         """
+        if "block_out_channels" in values:
+            values = typed(_AutoencoderKL, values, where).settings(where)
         config = typed(cls, values, where)
         levels = len(config.hidden_size_mult)
         for name in LEVELS:
@@ -113,6 +122,59 @@ class CausalVAEConfig:
         """The factors by which latents are smaller than the video."""
         steps = [layer.kind.down for layer in encoder_layers(self)]
         return Strides(prod(step.time for step in steps), prod(step.space for step in steps))
+
+
+@dataclass(frozen=True)
+class _AutoencoderKL:
+    """The settings of an autoencoder of images under their names in diffusers."""
+
+    block_out_channels: Annotated[tuple[int, ...], Length(1, 8), Range(1, 65536)]
+    layers_per_block: Annotated[int, Range(0, 32)] = 1
+    latent_channels: Annotated[int, Range(1, 1024)] = 4
+    norm_num_groups: Annotated[int, Range(1, 4096)] = 32
+    sample_size: Annotated[int, Range(1, 2**16)] = 256
+    act_fn: str = "silu"
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ()
+    up_block_types: tuple[str, ...] = ()
+
+    def settings(self, where: object) -> dict[str, Any]:
+        """The same network in terms of a CausalVAE. Raises ValueError for what it does not have."""
+        fixed = {"act_fn": "silu", "in_channels": 3, "out_channels": 3}
+        for name, supported in fixed.items():
+            if getattr(self, name) != supported:
+                raise ValueError(
+                    f"{where} says {name} = {shown(getattr(self, name))}, but only {supported!r} is "
+                    "supported: use an autoencoder such as sd-vae-ft-mse"
+                )
+        for name, kind in (("down_block_types", DOWN_BLOCK), ("up_block_types", UP_BLOCK)):
+            if wrong := [block for block in getattr(self, name) if block != kind]:
+                raise ValueError(f"{where} names the block {shown(wrong[0])}: only {kind} is supported")
+        first, levels = self.block_out_channels[0], len(self.block_out_channels)
+        if any(width % first for width in self.block_out_channels):
+            raise ValueError(
+                f"{where} says block_out_channels = {shown(self.block_out_channels)}: each must be a "
+                "multiple of the first"
+            )
+        return {
+            "hidden_size": first,
+            "hidden_size_mult": [width // first for width in self.block_out_channels],
+            "num_res_blocks": self.layers_per_block,
+            "z_channels": self.latent_channels,
+            "embed_dim": self.latent_channels,
+            "resolution": self.sample_size,
+            "norm_num_groups": self.norm_num_groups,
+            **dict.fromkeys(
+                ("encoder_conv_in", "encoder_conv_out", "decoder_conv_in", "decoder_conv_out"), "Conv2d"
+            ),
+            **dict.fromkeys(("encoder_mid_resnet", "decoder_mid_resnet"), "ResnetBlock2D"),
+            **dict.fromkeys(("encoder_resnet_blocks", "decoder_resnet_blocks"), ["ResnetBlock2D"] * levels),
+            "encoder_spatial_downsample": [*["Downsample"] * (levels - 1), ""],
+            "decoder_spatial_upsample": ["", *["SpatialUpsample2x"] * (levels - 1)],
+            **dict.fromkeys(("encoder_temporal_downsample", "decoder_temporal_upsample"), [""] * levels),
+            "frame_by_frame": True,
+        }
 
 
 @dataclass(frozen=True)
@@ -204,5 +266,9 @@ def weight_shapes(config: CausalVAEConfig) -> Shapes:
 
 
 def open_causal_vae(source: str | Path, config: CausalVAEConfig) -> TensorSource:
-    """The weights of a CausalVAE in any format, without those of its training loss. Raises WeightsError."""
+    """The weights of a CausalVAE in any format, without those of its training loss, or of an autoencoder of
+    images. Raises WeightsError.
+    """
+    if config.frame_by_frame and any(is_vae_2d(open_file(path)) for path in weight_files(source)):
+        return open_vae_2d(source, weight_shapes(config))
     return open_weights(source, expected=weight_shapes(config), ignore=("loss.",))

@@ -168,6 +168,8 @@ class CausalVAE:
             raise ValueError(
                 f"the frames are {height}x{width}: height and width must be multiples of {stride}"
             )
+        if self.config.frame_by_frame and video.shape[2] > 1:
+            return Posterior(self._by_frame(lambda frame: self.encode(frame).moments, video))
         if self.tiling is not None and self.tiling.splits(video.shape[2:]):
             latents = self.tiling.in_latents(self.config.strides)
             return Posterior(self._tiled(self._encoder, video, self.tiling, latents))
@@ -179,6 +181,8 @@ class CausalVAE:
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, T, h, w) -> (B, 3, F, H, W), about [-1, 1]; of the release 4x8x8 larger, F = 4*T - 3."""
+        if self.config.frame_by_frame and latents.shape[2] > 1:
+            return self._by_frame(self.decode, latents)
         if self.tiling is not None:
             tiles = self.tiling.in_latents(self.config.strides)
             if tiles.splits(latents.shape[2:]):
@@ -195,6 +199,11 @@ class CausalVAE:
         """
         from opensora.engine.mindspore import Forward
 
+        if self.config.frame_by_frame:
+            raise ValueError(
+                "an autoencoder of images cannot be trained: make one of videos of it with "
+                "`opensora inflate-vae`"
+            )
         groups, tape = self.config.norm_num_groups, self.engine.tape(self.weights)
         encoder: Run = Forward(self.weights) if freeze_encoder else tape
         moments = chain(encoder, self._encoder, groups, video)
@@ -213,6 +222,11 @@ class CausalVAE:
         )(reconstruction, posterior.moments)
         gradients, _ = tape.gradients([(reconstruction, by_reconstruction), (posterior.moments, by_moments)])
         return loss, gradients
+
+    def _by_frame(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The function of each frame of (B, C, F, H, W) by itself, joined."""
+        frames = [function(x[:, :, place : place + 1]) for place in range(x.shape[2])]
+        return self.engine.tensor(np.concatenate([as_array(frame) for frame in frames], 2))
 
     def _apply(self, layers: tuple[Layer, ...], x: Tensor) -> Tensor:
         groups = self.config.norm_num_groups
