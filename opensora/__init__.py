@@ -1,5 +1,14 @@
-"""Text to video on MindSpore: `from opensora import Pipeline`. MindSpore is imported only when Pipeline is
-asked for.
+"""Text to video.
+
+    from opensora import Pipeline
+
+    pipe = Pipeline.from_pretrained("demo")       # or a model folder; see help(Pipeline.from_pretrained)
+    video = pipe("an elephant on a sky blue background", seed=0)    # see help(Pipeline.__call__)
+    video.save("elephant.mp4")                    # see help(Video)
+
+`opensora.diffusion.SAMPLERS` names the samplers, and `opensora.models` has the networks: `CausalVAE`,
+`LatteT2V` and `T5Encoder`. docs/python.md in the repository has examples. Importing the package is quick: an
+engine is imported when it computes.
 """
 
 import os
@@ -20,10 +29,12 @@ if is_command():
 
 from typing import TYPE_CHECKING, Any
 
-import opensora.runtime  # noqa: F401  prepares the environment before MindSpore can be imported
+import opensora.runtime
 
 if TYPE_CHECKING:
     from opensora.pipeline import Cancelled, Pipeline, Video
+
+    __version__: str
 
 __all__ = ["Cancelled", "Pipeline", "Video"]
 
@@ -33,4 +44,6 @@ def __getattr__(name: str) -> Any:
         from opensora import pipeline
 
         return getattr(pipeline, name)
+    if name == "__version__":
+        return opensora.runtime.versions()["opensora"]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -199,6 +199,12 @@ def used_memory(status: Path = Path("/proc/self/statm")) -> int:
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def engine_versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the engines, by name."""
+    found = versions()
+    return {name: found[name] for name in ("opensora", "python", "mindspore", "openvino")}
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that determine a result, by name."""
     found = {"python": platform.python_version()}

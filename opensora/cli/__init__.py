@@ -1,5 +1,6 @@
 """The command line: `opensora <command> ...`. One file per command, imported only when it is called."""
 
+import codecs
 import importlib
 import logging
 import os
@@ -10,10 +11,10 @@ from typing import Any
 
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
-from opensora.console import escape_unencodable, printable, shortened
+from opensora.console import escape_unencodable, printable, say, shortened
 from opensora.files import DISK_FULL
 from opensora.interrupts import as_interrupts, as_python_does
-from opensora.runtime import UnsupportedVersion, launched
+from opensora.runtime import UnsupportedVersion, engine_versions, launched
 from opensora.weights.folder import did_you_mean
 
 # A command is a module of this package with OPTIONS (a dataclass), POSITIONAL (a field of it, or None) and
@@ -40,15 +41,24 @@ COMMANDS = {
     "info": "describe a model folder and estimate what a video costs",
     "presets": "list the packaged presets",
 }
+VERSION = "--version"
 HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    if argv is None:
+        _require_utf8()
     escape_unencodable()
     # msrun ends its processes by SIGTERM while they wait in a library, where Python handles no signal.
     with as_python_does() if launched() else as_interrupts():
         return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _require_utf8() -> None:
+    """Start again in Python's UTF-8 mode if the locale is C: prompts and names of files are rarely ASCII."""
+    if codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _main(arguments: list[str]) -> int:
@@ -72,6 +82,9 @@ def _main(arguments: list[str]) -> int:
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in HELP:
         print(_overview())
+        return 0
+    if arguments[0] == VERSION:
+        say(", ".join(f"{name} {number}" for name, number in engine_versions().items()))
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
@@ -101,6 +114,7 @@ def _overview() -> str:
     lines = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
     return (
         f"usage: opensora <command> ...\n\n{lines}\n\n"
+        "`opensora --version` prints the versions of opensora and its engines.\n"
         "`opensora <command> --help` lists the options of a command.\n"
         "OPENSORA_TRACEBACK=1 in the environment shows the traceback of an error."
     )
@@ -110,9 +124,20 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         disk = f"the disk of {error.filename}" if error.filename else "the disk"
         return f"{disk} is full: free space and start the command again"
+    if isinstance(error, FileNotFoundError) and not error.filename and not _has_folder():
+        return "the working directory was deleted: change to a folder that exists and start the command again"
     if isinstance(error, OSError) and error.filename:
         return f"{shortened(str(error.filename), 200)}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+def _has_folder() -> bool:
+    """True if the working directory exists."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def _log_to_stderr() -> None:

@@ -11,8 +11,9 @@ from opensora.console import Progress
 from opensora.files import hash_file, only_writer, write_json
 from opensora.generate.classes import ClassJob
 from opensora.generate.sidecar import Recipe, read_recipe
+from opensora.media.formats import result_path
 from opensora.media.names import safe_name
-from opensora.media.writer import write_video
+from opensora.media.writer import write_result
 from opensora.pipeline.labels import label_name
 from opensora.weights import weight_files
 from opensora.weights.sources import hash_folder
@@ -67,7 +68,6 @@ def plan(job: ClassJob) -> list[PlannedClassVideo]:
     Raises ValueError for files that the run would overwrite.
     """
     weights = _hashes(job)
-    suffix = "png" if job.sampling.num_frames == 1 else job.options.format
     videos = []
     for number, label in enumerate(job.labels):
         name = label_name(job.config, label)
@@ -79,8 +79,9 @@ def plan(job: ClassJob) -> list[PlannedClassVideo]:
             "decoding": job.vae_policy.recipe(),
             "weights": weights,
         }
-        path = Path(job.options.save_img_path) / f"{safe_name(name, number)}.{suffix}"
-        finished = path.is_file() and read_recipe(path.with_suffix(".json")) == recipe
+        folder, still = Path(job.options.save_img_path), job.sampling.num_frames == 1
+        path = result_path(folder, safe_name(name, number), job.options.format, still)
+        finished = path.exists() and read_recipe(path.with_suffix(".json")) == recipe
         videos.append(PlannedClassVideo(label, recipe, path, finished))
     for video in videos:
         if read_recipe(video.sidecar) != video.recipe:
@@ -128,7 +129,7 @@ def _make(job: ClassJob, pipe: "ClassPipeline", video: PlannedClassVideo, title:
         "command": _command(job, video.recipe),
     }
     write_json(video.sidecar, content)
-    write_video(video.path, frames, job.sampling.fps)
+    write_result(video.path, frames, job.sampling.fps)
     log.info("%s", video.path)
 
 

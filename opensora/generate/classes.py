@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from opensora.checks import at_least, within
 from opensora.config_files import ranges
 from opensora.diffusion import make_sampler
 from opensora.files import check_writable
+from opensora.media.formats import VideoFormat
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.geometry import Strides
@@ -79,8 +80,8 @@ class ClassOutputOptions:
     GROUP: ClassVar[str] = "output"
     save_img_path: str = "sample_videos"
     """Output folder."""
-    format: Literal["mp4", "gif", "webp"] = "mp4"
-    """File format of videos."""
+    format: VideoFormat = "mp4"
+    """File format of videos; png: a folder of images for each video."""
     fps: int = 10
     """Frames per second of the file."""
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from opensora.checks import at_least
 from opensora.data.text.prompts import read_prompts
 from opensora.files import check_writable
+from opensora.media.formats import VideoFormat
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
 from opensora.pipeline.options import (
@@ -33,7 +34,7 @@ class PromptOptions:
 
     GROUP: ClassVar[str] = "prompt"
     text_prompt: list[str] = field(default_factory=list)
-    """Prompts, or files of prompts (.txt, .csv, .tsv, .json, .jsonl)."""
+    """Prompts, files of prompts (.txt, .csv, .tsv, .json, .jsonl), or - for the standard input."""
     negative_prompt: str = ""
     """What the videos should not show."""
 
@@ -73,8 +74,8 @@ class GenerateOutputOptions:
     GROUP: ClassVar[str] = "output"
     save_img_path: str = "sample_videos"
     """Output folder."""
-    format: Literal["mp4", "gif", "webp"] = "mp4"
-    """File format of videos."""
+    format: VideoFormat = "mp4"
+    """File format of videos; png: a folder of images for each video."""
     fps: int | None = None
     """Frames per second of the file; default: the model's."""
     contact_sheet: bool = False

@@ -12,7 +12,7 @@ from opensora.generate.sidecar import (
     saved_recipe,
     video_recipe,
 )
-from opensora.media.formats import SHEET
+from opensora.media.formats import SHEET, result_path
 from opensora.media.names import safe_name
 from opensora.pipeline.recipe import hash_model
 
@@ -58,9 +58,9 @@ def _plan_video(job: GenerateJob, prompt: str, number: int, weights: dict[str, A
     path = latents
     if not options.save_latents:
         recipe = video_recipe(job, recipe, weights)
-        path = folder / f"{name}.{'png' if options.force_images else options.format}"
+        path = result_path(folder, name, options.format, options.force_images)
     sidecar = path.with_suffix(".json")
-    finished = path.is_file() and read_recipe(sidecar) == recipe
+    finished = path.exists() and read_recipe(sidecar) == recipe
     return PlannedVideo(prompt, recipe, path, sidecar, sheet, latents, finished)
 
 

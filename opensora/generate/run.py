@@ -13,7 +13,7 @@ from opensora.generate.estimate import estimate
 from opensora.generate.options import GenerateJob
 from opensora.generate.plan import PlannedVideo, plan
 from opensora.generate.prompts import log_prompt_hints
-from opensora.media.reader import read_video
+from opensora.media.reader import read_result
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
 from opensora.runtime import free_memory
@@ -156,4 +156,4 @@ def _add_contact_sheets(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Non
         return
     for video in videos:
         if not video.sheet.is_file():
-            write_video(video.sheet, contact_sheet(read_video(video.path))[None])
+            write_video(video.sheet, contact_sheet(read_result(video.path))[None])

@@ -18,7 +18,7 @@ from opensora.generate.options import GenerateJob
 from opensora.generate.plan import PlannedVideo
 from opensora.generate.sidecar import sidecar_content
 from opensora.media.sheets import contact_sheet
-from opensora.media.writer import write_video
+from opensora.media.writer import write_result, write_video
 from opensora.pipeline.core import Pipeline
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Stages:
                 self._write_sidecar(video)
                 if self.job.options.contact_sheet:
                     write_video(video.sheet, contact_sheet(frames)[None])
-                write_video(video.path, frames, video.recipe["fps"])
+                write_result(video.path, frames, video.recipe["fps"])
                 log.info("%s", video.path)
 
     def save_latents(self, batches: Batches) -> None:

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
 PICTURE_SUFFIXES = (".gif", ".webp", ".apng", *STILL_SUFFIXES)
@@ -23,6 +24,8 @@ VIDEO_SUFFIXES = (
     *(".wmv", ".flv", ".ogv", ".ts", ".mts", ".m2ts", ".vob", ".3gp", ".3g2", ".asf", ".dv"),
     *(".ivf", ".h264", ".264", ".hevc", ".265", ".m2v", ".y4m"),
 )
+VideoFormat = Literal["mp4", "webm", "mov", "mkv", "gif", "webp", "png"]
+"""What videos are written as; png is a folder with a picture for each frame."""
 SHEET = ".contact.png"
 """The end of the name of a contact sheet, which lies beside its video and is none itself."""
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
@@ -62,6 +65,13 @@ def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
 def is_picture(name: str | Path, frames: int) -> bool:
     """Whether a file is a picture, by its ending: an .mp4 or .gif of one frame is a short video."""
     return frames == 1 and Path(name).suffix.lower() in (*STILL_SUFFIXES, ".webp")
+
+
+def result_path(folder: Path, name: str, kind: VideoFormat, still: bool) -> Path:
+    """Where a result is written: a file, or a folder if it is a video as pictures. still: it is a picture."""
+    if still:
+        return folder / f"{name}.png"
+    return folder / name if kind == "png" else folder / f"{name}.{kind}"
 
 
 def file_url(path: str | Path) -> str:

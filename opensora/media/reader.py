@@ -16,7 +16,7 @@ import numpy as np
 
 from opensora.media import pictures, sequences, video
 from opensora.media.errors import reading_fault
-from opensora.media.formats import PICTURE_SUFFIXES
+from opensora.media.formats import PICTURE_SUFFIXES, media_files
 
 FrameSize = tuple[int, int]  # height, width
 Facts = pictures.PictureFacts | sequences.SequenceFacts | video.VideoFacts
@@ -75,6 +75,19 @@ def read_video(
     for number, frame in enumerate(islice(_frames(path, facts, slots, None), length)):
         frames[number] = frame
     return frames
+
+
+def read_result(path: str | Path) -> np.ndarray:
+    """Read a video or picture, or a folder of pictures as a video -> uint8 (T, H, W, 3).
+
+    Raises ValueError for what cannot be read, and for pictures of several sizes.
+    """
+    if not Path(path).is_dir():
+        return read_video(path)
+    frames = [read_video(picture, 1) for picture in media_files(path)]
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError(f"{path} holds pictures of several sizes: the frames of a video have one size")
+    return np.concatenate(frames)
 
 
 def iter_frames(

@@ -43,6 +43,14 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
         WRITERS[path.suffix.lower()](temporary, frames, fps)
 
 
+def write_result(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Write frames as a file by the ending of `path`, or as a folder of pictures if it has none."""
+    if path.suffix:
+        write_video(path, frames, fps)
+    else:
+        write_folder(path, frames)
+
+
 def write_folder(folder: str | Path, frames: np.ndarray) -> None:
     """Write uint8 frames (T, H, W, 3) as 00000.png, 00001.png, ... in a new folder.
 

@@ -12,9 +12,8 @@ from PIL import Image
 
 from opensora.console import printable, shortened
 from opensora.files import read_sidecar, write_json
-from opensora.media.formats import media_files
-from opensora.media.reader import probe, read_video
-from opensora.media.writer import write_folder, write_video
+from opensora.media.reader import probe, read_result, read_video
+from opensora.media.writer import write_result, write_video
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
 from opensora.pipeline import recipe as recipes
@@ -54,11 +53,8 @@ class Video:
         metadata = recipe if isinstance(recipe, dict) else {}
         if not path.is_dir():
             return cls(read_video(path), probe(path).fps, metadata)
-        frames = [read_video(picture, 1) for picture in media_files(path)]
-        if len({frame.shape for frame in frames}) > 1:
-            raise ValueError(f"{path} holds pictures of several sizes: a video's frames have one size")
         fps = metadata.get("fps")
-        return cls(np.concatenate(frames), fps if isinstance(fps, int | float) else 24, metadata)
+        return cls(read_result(path), fps if isinstance(fps, int | float) else 24, metadata)
 
     def __repr__(self) -> str:
         count, height, width = self.frames.shape[:3]
@@ -93,10 +89,7 @@ class Video:
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is not None:
             write_json(path.with_suffix(".json"), content)
-        if path.suffix:
-            write_video(path, self.frames, self.fps)
-        else:
-            write_folder(path, self.frames)
+        write_result(path, self.frames, self.fps)
 
     def to_pil(self) -> list[Image.Image]:
         """The frames as Pillow images."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import opensora
 from opensora import cli
 from opensora.cli import COMMANDS, main
 from opensora.weights import save_weights
@@ -157,3 +158,26 @@ def test_a_closed_pipe_ends_a_command_quietly() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 0
+
+
+@pytest.mark.parametrize("way", [["-m", "opensora"], ["-c", "from opensora.cli import main; main()"]])
+def test_the_c_locale_reads_utf8(way: list[str]) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, *way, "l\u00f6we"], env=environment, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert "command 'l\u00f6we' is unknown" in done.stderr
+
+
+def test_a_deleted_working_directory_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["generate", "a cat"]) == 2
+    assert capsys.readouterr().err.startswith("opensora: the working directory was deleted: change to")
+
+
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"opensora {opensora.__version__}, python 3") and "openvino 20" in line

@@ -60,7 +60,7 @@ def test_an_interrupted_run_continues(
     model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Path("prompts.txt").write_text("a cat\na dog\nan owl\n")
-    original, written = stages.write_video, []
+    original, written = stages.write_result, []
 
     def interrupted(path: Path, *values: Any) -> None:
         if written:
@@ -68,9 +68,9 @@ def test_an_interrupted_run_continues(
         written.append(path.name)
         original(path, *values)
 
-    monkeypatch.setattr(stages, "write_video", interrupted)
+    monkeypatch.setattr(stages, "write_result", interrupted)
     assert run("prompts.txt") == 130
-    monkeypatch.setattr(stages, "write_video", original)
+    monkeypatch.setattr(stages, "write_result", original)
     before = Path("out/0000-a_cat.mp4").stat().st_mtime_ns
     capfd.readouterr()
     assert run("prompts.txt") == 0
@@ -125,6 +125,13 @@ def test_pictures_and_other_formats(model: Path) -> None:
     assert read_video("out/0000-a_cat.png").shape == (1, 32, 32, 3)
     assert run("a cat", "--format", "gif", out="gif") == 0
     assert probe("gif/0000-a_cat.gif").frames == 5
+    for _ in range(2):
+        assert run("a cat", "--format", "png", "--contact_sheet", out="png") == 0
+        assert sorted(path.name for path in Path("png/0000-a_cat").iterdir())[::4] == [
+            "00000.png",
+            "00004.png",
+        ]
+    assert Path("png/0000-a_cat.contact.png").is_file() and Path("png/0000-a_cat.json").is_file()
 
 
 def test_tiles_and_chunks(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from opensora.data.lists.lines import read_lines
+from opensora.data.lists.lines import lines_of, read_lines
 from opensora.data.lists.records import scan
 from opensora.data.lists.tables import by_column, read_header, scan_rows
 
@@ -18,6 +19,7 @@ FILE_ENDING = re.compile(
     r"\.(txt|csv|tsv|jsonl?|ya?ml|xlsx?|ods|md|docx?|rtf|parquet|mp4|mov|png|jpe?g|gif|webp)$", re.I
 )
 """Endings by which a single word is the name of a file and no prompt."""
+STDIN = "-"
 COLUMN_NAME = re.compile(r"[^\W\d]\w{0,30}")
 LONGEST_NAME = 255  # bytes of a file's name
 
@@ -25,14 +27,17 @@ LONGEST_NAME = 255  # bytes of a file's name
 def read_prompts(items: Iterable[str]) -> list[str]:
     """Prompts in order, stripped. An item is a prompt, or the path of a file of prompts (`read_prompt_file`).
 
-    A word that is an existing file or ends like one is a file. An item with a space at its start is a prompt.
-    Raises ValueError for an empty prompt, and for a file that is missing or of another kind.
+    A word that is an existing file or ends like one is a file, and "-" is the standard input, with a prompt a
+    line. An item with a space at its start is a prompt. Raises ValueError for an empty prompt, and for a file
+    that is missing or of another kind.
     """
     prompts: list[str] = []
     for item in items:
         if not item.strip():
             raise ValueError("a prompt is empty: write what the video should show")
-        if _names_file(item):
+        if item == STDIN:
+            prompts += _from_stdin()
+        elif _names_file(item):
             prompts += read_prompt_file(item)
         else:
             prompts.append(_encodable(item.strip()))
@@ -84,6 +89,13 @@ def _encodable(prompt: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"the prompt {prompt[:80]!r} is not UTF-8 text: write it again") from error
     return prompt
+
+
+def _from_stdin() -> list[str]:
+    prompts = [line.strip() for line in lines_of(sys.stdin.buffer, "the standard input") if line.strip()]
+    if not prompts:
+        raise ValueError("the standard input holds no prompt: write one a line")
+    return prompts
 
 
 def _from_records(path: Path) -> list[str]:

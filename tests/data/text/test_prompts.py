@@ -1,5 +1,6 @@
 """Prompts from arguments and files."""
 
+import io
 import logging
 from pathlib import Path
 
@@ -152,3 +153,13 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 def test_shipped_lists(name: str) -> None:
     prompts = read_prompts([str(EXAMPLES / name)])
     assert len(prompts) == len(set(prompts)) >= 10
+
+
+def test_the_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, expected in (("a cat\n\n  an owl \r\n", ["a cat", "an owl"]), ("\u00fcber", ["\u00fcber"])):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        assert read_prompts(["first", "-"]) == ["first", *expected]
+    for damaged, message in ((b" \n", "holds no prompt"), (b"\xff", "the standard input is not UTF-8")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(damaged)))
+        with pytest.raises(ValueError, match=message):
+            read_prompts(["-"])
