@@ -15,7 +15,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def is_command() -> bool:
-    """Whether this process runs a command of the package, and not a program that imports it."""
+    """True if this process runs a command of the package, and not a program that imports it."""
     program = sys.argv[0] if sys.argv else ""
     return os.path.basename(program) in PROGRAMS or os.path.dirname(__file__) in program
 

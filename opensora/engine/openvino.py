@@ -243,7 +243,7 @@ def _compiled(model: Any, settings: dict[str, Any], cache: GraphCache | None) ->
 
 @lru_cache(maxsize=1)
 def _environment() -> dict[str, Any]:
-    """What compiled code depends on beside its graph."""
+    """The facts that compiled code depends on beside its graph."""
     return {
         "library": openvino().get_version(),
         "processor": _core().get_property("CPU", "FULL_DEVICE_NAME"),

@@ -15,7 +15,7 @@ P = TypeVar("P")
 
 
 @dataclass
-class _Entry(Generic[P]):
+class _StoredProgram(Generic[P]):
     program: P
     size: int
     call: int
@@ -27,7 +27,7 @@ class Programs(Generic[P]):
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
-        self._entries: OrderedDict[Hashable, _Entry[P]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _StoredProgram[P]] = OrderedDict()
         self._call = 0
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Programs(Generic[P]):
 
     def add(self, key: Hashable, program: P, size: int) -> None:
         """size: bytes by which the process grew while the program was compiled and ran for the first time."""
-        self._entries[key] = _Entry(program, max(size, 0), self._call)
+        self._entries[key] = _StoredProgram(program, max(size, 0), self._call)
         if self._shrink():
             give_back_memory()
 
@@ -66,7 +66,7 @@ class Programs(Generic[P]):
 
 
 class Growth:
-    """By how much the process has grown since this object was made."""
+    """The growth of the process since this object was made."""
 
     def __init__(self) -> None:
         self._before = resident_memory()

@@ -36,7 +36,7 @@ class PromptOptions:
     text_prompt: list[str] = field(default_factory=list)
     """Prompts, files of prompts (.txt, .csv, .tsv, .json, .jsonl), or - for the standard input."""
     negative_prompt: str = ""
-    """What the videos should not show."""
+    """Content that the videos should not show."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Method(Protocol):
-    """How frames are interpolated."""
+    """A way to interpolate frames."""
 
     def __call__(self, scene: Iterator[np.ndarray], factor: int) -> Iterator[list[np.ndarray]]:
         """For each frame of a scene but the first, the factor - 1 frames between it and the one before.

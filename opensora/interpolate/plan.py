@@ -48,7 +48,7 @@ def plan(options: InterpolateOptions) -> InterpolatePlan:
 
 
 def recipe(options: InterpolateOptions) -> dict[str, Any]:
-    """What determines the frames of a result, beside those of the source."""
+    """The settings that determine the frames of a result."""
     if options.weights is None:
         return {"factor": options.factor, "filter": f"{NAME}={SETTINGS}"}
     path = Path(options.weights)

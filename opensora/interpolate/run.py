@@ -37,7 +37,7 @@ def interpolate(work: InterpolatePlan) -> int:
 
 
 def open_method(weights: str | None, device: InferenceDeviceOptions) -> Method:
-    """How frames are interpolated: by AMT with these weights, or without weights by FFmpeg's filter."""
+    """The way to interpolate: AMT with these weights, or FFmpeg's filter without weights."""
     if weights is None:
         log.info("motion compensation by FFmpeg's filter %s; --weights names those of AMT-G", NAME)
         return motion_compensated

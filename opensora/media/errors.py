@@ -1,4 +1,4 @@
-"""What went wrong with a file, in plain words instead of FFmpeg's numbers and a library's own terms."""
+"""Errors of files in plain words, without FFmpeg's numbers and a library's own terms."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from opensora.files import DISK_FULL
 from opensora.media.formats import MEDIA_SUFFIXES, PICTURE_SUFFIXES
 
 UNTELLING = (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError, av.error.MemoryError)
-"""What FFmpeg raises for data that make no sense to it."""
+"""Errors that FFmpeg raises for data that make no sense to it."""
 DAMAGED = "it is damaged or cut off"
 CONTENTS = (
     (0, b"\x89PNG", ".png"),
@@ -29,7 +29,7 @@ CONTENTS = (
     (0, b"<!DOCTYPE", ".html"),
     (0, b"<html", ".html"),
 )
-"""Where a kind of file has bytes that tell it, and its usual ending."""
+"""Kinds of files: the offset of the bytes that identify one, the bytes, and its usual ending."""
 
 
 def reading_fault(path: Path, error: Exception) -> str:

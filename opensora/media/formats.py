@@ -63,7 +63,7 @@ def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
 
 
 def is_picture(name: str | Path, frames: int) -> bool:
-    """Whether a file is a picture, by its ending: an .mp4 or .gif of one frame is a short video."""
+    """True if a file is a picture, by its ending: an .mp4 or .gif of one frame is a short video."""
     return frames == 1 and Path(name).suffix.lower() in (*STILL_SUFFIXES, ".webp")
 
 

@@ -1,4 +1,4 @@
-"""What networks that enlarge images share."""
+"""The functions that networks which enlarge images share."""
 
 from opensora.engine.tensor import Tensor
 from opensora.nn import F

@@ -19,7 +19,7 @@ class OutputFolder:
         self._building = building
 
     def place(self, path: Path) -> Path:
-        """Where to write the file that will be `path`, which lies in `root`."""
+        """The place to write the file that will be `path`, which lies in `root`."""
         temporary = self._building / path.relative_to(self.root)
         temporary.parent.mkdir(parents=True, exist_ok=True)
         return temporary

@@ -38,7 +38,7 @@ OTHER_NAMES = {
     "negative_prompt_attention_mask": "negative_mask",
     "video_length": "num_frames",
 }
-"""What other libraries call our arguments."""
+"""Our arguments by their names in other libraries."""
 OTHER_WAYS = {
     "output_type": "a Video has .frames, an array, and .to_pil()",
     "return_dict": "a call returns a Video, or a list of them",
@@ -93,7 +93,7 @@ class Request:
     seeds: list[int]
     batch_size: int
     sampling: Sampling
-    """With the seed of the first video."""
+    """The settings with the seed of the first video."""
     inputs: Inputs
     single: bool
     """A call with one prompt, which returns a `Video` and no list."""

@@ -43,7 +43,7 @@ class Call:
     callback: Callback | None = None
     cancelled: bool = False
     latents: list[np.ndarray] = field(default_factory=list)
-    """Of the batches that were begun, (B, C, T, h, w) each."""
+    """The latents of the batches that were begun, (B, C, T, h, w) each."""
 
     def check(self) -> None:
         """Raise Cancelled if the call is to end."""
@@ -100,7 +100,7 @@ class Call:
         )
 
     def _observer(self, number: int, rows: slice) -> Callable[[np.ndarray], None]:
-        """What watches the steps of batch `number`."""
+        """The function that is called after each step of batch `number`."""
         request = self.request
         sampling = request.sampling
         sampler = request.inputs.sampler or make_sampler(
@@ -142,7 +142,7 @@ class Call:
         return {**metadata, "inputs": inputs} if inputs else metadata
 
     def _inputs(self, n: int) -> dict[str, str]:
-        """What was given as arrays or as a sampler of the user's own: digests, and the sampler's class."""
+        """The inputs that were arrays, as digests, and the class of a sampler of the user's own."""
         inputs, found = self.request.inputs, {}
         arrays = {"latents": inputs.latents}
         for name, text in (("prompt", inputs.text), ("negative", inputs.negative)):

@@ -1,4 +1,4 @@
-"""What a pipeline says once: that a stage compiles, and what a model does not read of a prompt."""
+"""Lines that a pipeline logs once: that a stage compiles, and the part of a prompt that is not read."""
 
 import logging
 from collections.abc import Hashable, Sequence
@@ -19,7 +19,7 @@ class Notices:
 
     @property
     def compiled(self) -> int:
-        """How many stages and shapes were compiled."""
+        """The number of stages and shapes that were compiled."""
         return len(self._compiled)
 
     def compiling(self, stage: str, *shape: Hashable) -> None:

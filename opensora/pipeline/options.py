@@ -73,7 +73,7 @@ class InferenceDeviceOptions:
     device: Literal["CPU", "Ascend"] = "CPU"
     """Device to run on."""
     engine: Literal["auto", "mindspore", "openvino"] = "auto"
-    """What computes; auto: OpenVINO on a CPU if it is installed, else MindSpore."""
+    """Engine that computes; auto: OpenVINO on a CPU if it is installed, else MindSpore."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Compute precision; a CPU supports fp32, and bf16 with OpenVINO if the processor has it."""
 

@@ -1,4 +1,4 @@
-"""How a model samples: the defaults of its folder, completed and checked. Does not import MindSpore."""
+"""The settings of sampling: the defaults of a model folder, completed and checked. Without MindSpore."""
 
 from dataclasses import dataclass
 from pathlib import Path

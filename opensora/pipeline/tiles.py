@@ -26,7 +26,7 @@ def blended(
     overlap: int,
     compute: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
 ) -> list[np.ndarray]:
-    """What `compute` makes of images (N, C, H, W), tile by tile: images of the same size.
+    """Apply `compute` to images (N, C, H, W) tile by tile; its results have the same size.
 
     largest: height and width of a tile. In the overlaps one tile fades into the next.
     """
@@ -64,7 +64,7 @@ def joined(
     factor: int,
     compute: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """What `compute` makes of images (N, C, H, W), tile by tile: (N, C', factor * H, factor * W).
+    """Apply `compute` to images (N, C, H, W) tile by tile: (N, C', factor * H, factor * W).
 
     A result's pixel may depend on the `margin` pixels around its place, and is taken from a tile that has
     them: then it is the same as that of the whole image.

@@ -30,7 +30,7 @@ class Origin:
     pretrained_ckpt: str | Path | None
     policy: VAEPolicy
     engine: str
-    """What has computed it, in case the planned engine failed."""
+    """The engine that computed it, in case the planned one failed."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

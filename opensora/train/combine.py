@@ -128,7 +128,7 @@ class _JoinedRanks(Mapping[str, np.ndarray]):
         self._parts = {name: files[: self._count(name, files, whole)] for name in weights}
 
     def _count(self, name: str, files: list[WeightsFile], whole: Mapping[str, tuple[int, ...]]) -> int:
-        """How many ranks hold a part of this parameter each; further ranks hold copies."""
+        """The number of ranks that hold a part of this parameter each; further ranks hold copies."""
         part = files[0].entries[name].shape
         full = whole.get(release_name(name, whole), part)
         if part == full:

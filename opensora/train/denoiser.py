@@ -1,4 +1,4 @@
-"""What training a transformer on latents has in common, whatever it is told about them: text or a class."""
+"""The training of a transformer on latents, shared by models of texts and of classes."""
 
 import math
 from abc import ABC, abstractmethod

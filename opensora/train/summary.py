@@ -1,4 +1,4 @@
-"""What a run tells before its first step: what it trains, on what, and the memory and disk that it takes."""
+"""The summary before the first step of a run: parameters, samples, and the memory and disk that it takes."""
 
 import logging
 import shutil

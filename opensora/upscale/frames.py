@@ -57,7 +57,7 @@ def _to_images(frames: np.ndarray) -> np.ndarray:
 
 
 def open_upscaler(weights: str | None, factor: int, denoise: float, engine: Engine) -> Upscaler:
-    """With these weights, or the packaged ones. Raises WeightsError for those of another network."""
+    """An upscaler. weights: None for the packaged ones. Raises WeightsError for those of another network."""
     model = (
         SRVGG.from_pretrained(engine=engine)
         if weights is None

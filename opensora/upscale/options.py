@@ -25,7 +25,7 @@ class UpscaleMethodOptions:
 
     GROUP: ClassVar[str] = "enlargement"
     factor: Literal[2, 3, 4] = 4
-    """By how much height and width grow."""
+    """Factor by which height and width grow."""
     weights: str | None = None
     """Weights of SRVGGNetCompact (.pth, .safetensors); default: those of realesr-animevideov3, which ship."""
     denoise: float = 1.0

@@ -31,7 +31,7 @@ def plan(options: UpscaleOptions) -> UpscalePlan:
 
 
 def recipe(options: UpscaleOptions) -> dict[str, Any]:
-    """What determines the frames of a result, beside those of the source."""
+    """The settings that determine the frames of a result."""
     weights = PACKAGED if options.weights is None else Path(options.weights)
     return {
         "factor": options.factor,

@@ -82,7 +82,7 @@ def output(w: Weights, x: Tensor, condition: Tensor, grid: tuple[int, int], patc
 
 @Block
 def embed_own_condition(w: Weights, sinusoids: Tensor, labels: Tensor) -> Tensor:
-    """What a block of "zero" makes of timestep and class: (B, 256) and (B,) -> (B, D)."""
+    """The condition of a block of "zero", from timestep and class: (B, 256) and (B,) -> (B, D)."""
     name = "timestep_embedder"
     condition = _embed_timestep(w, f"{name}.linear_1", f"{name}.linear_2", sinusoids)
     return condition + F.gather(w["class_embedder.embedding_table.weight"], labels, 0)

@@ -106,6 +106,6 @@ def _grid(config: LatteClassConfig, latents: Tensor) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def _positions(config: LatteClassConfig, frames: int, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What is added to the tokens: of patches (S, D), and of frames (T, D)."""
+    """The tables that are added to the tokens: of patches (S, D), and of frames (T, D)."""
     space = embeddings.sincos_2d(config.width, grid, config.grid[0], config.space_scale)
     return space, embeddings.sincos_frames(config.width, frames, config.video_length, config.time_scale)

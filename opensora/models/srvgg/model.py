@@ -49,7 +49,7 @@ class SRVGG:
 
     @property
     def scale(self) -> int:
-        """By how much the network itself enlarges."""
+        """The factor by which the network itself enlarges."""
         return self.config.upscale
 
     def __call__(self, images: Tensor, factor: int | None = None, strength: float = 1.0) -> Tensor:

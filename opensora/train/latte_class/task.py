@@ -55,7 +55,7 @@ class ClassTask(DenoiserTask[Latte]):
         if held_out is not None:
             drawer = BatchDrawer(held_out, model.config.in_channels, options.seed)
             size, samples = options.batch_size, options.num_validation_samples
-            self.held_out_loss = _HeldOutLoss(drawer, self._encode, samples, size, self.mesh)
+            self.held_out_loss = _LabelledHeldOutLoss(drawer, self._encode, samples, size, self.mesh)
 
     def activation_bytes(self) -> int:
         config, options = self.model.config, self.options
@@ -93,7 +93,7 @@ class ClassTask(DenoiserTask[Latte]):
         return metrics
 
     def to_files(self, arrays: Arrays, kind: str) -> dict[str, Arrays]:
-        """With the tables of positions, which the original reads from its file."""
+        """The weights with the tables of positions, which the original reads from its file."""
         return {kind: {**position_tables(self.model.config), **arrays}}
 
     def from_files(self, files: Mapping[str, Arrays], kind: str) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ class ClassTask(DenoiserTask[Latte]):
         return self._inputs(self.encoder.latents(batch, step), batch)
 
     def _inputs(self, latents: np.ndarray, part: HostBatch) -> Batch:
-        """What `step_gradients` takes. Pictures after a video have its label."""
+        """The batch that `step_gradients` takes. Pictures after a video have its label."""
         labels = part["labels"]  # (B, 1+N, 1)
         inputs = Batch(
             latents=latents,
@@ -119,7 +119,7 @@ class ClassTask(DenoiserTask[Latte]):
         return inputs
 
 
-class _HeldOutLoss(HeldOutLoss[Latte]):
+class _LabelledHeldOutLoss(HeldOutLoss[Latte]):
     """The mean squared error of the predicted noise on held-out samples."""
 
     def error(self, model: Latte, batch: Batch) -> float:

@@ -78,7 +78,7 @@ class ScaledOptimizerOptions(OptimizerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerOptions(DiffusionOptions, ScaledOptimizerOptions, PrecisionOptions, LoopOptions):
-    """What training a transformer on latents needs, whatever it is told about them."""
+    """Options of training a transformer on latents, whether of texts or of classes."""
 
     def __post_init__(self) -> None:
         DiffusionOptions.__post_init__(self)
