@@ -147,3 +147,23 @@ def choose_engine(name: str = "auto", precision: str = "fp32") -> Engine:
     except EngineError as error:
         say_reserve(error)
         return open_engine("mindspore", precision)
+
+
+def choose_training_engine(name: str = "auto") -> Engine:
+    """The engine for training, one of ENGINE_CHOICES; its weights are MindSpore's tensors.
+
+    Raises ValueError for OpenVINO on another device than a CPU.
+    """
+    if name == "mindspore" or (name == "auto" and not on_cpu()):
+        return open_engine("mindspore")
+    if not on_cpu():
+        raise ValueError("engine openvino computes on a CPU: leave out --engine with another device")
+    from opensora.engine.reserve import say_reserve
+
+    try:
+        from opensora.engine.training import TrainingOpenVINO
+
+        return TrainingOpenVINO()
+    except (EngineError, ImportError) as error:
+        say_reserve(error)
+        return open_engine("mindspore")

@@ -170,6 +170,17 @@ def constant(value: Operand, dtype: Any = None) -> Node:
     return Node(opset().constant(value, dtype.to_dtype()).output(0))
 
 
+STOP = "stop_gradient"
+"""What the names of nodes begin with that no gradient passes."""
+
+
+def stopped(x: Node) -> Node:
+    """The same tensor, through which no gradient flows."""
+    node = opset().reshape(x.output, opset().constant(np.array(x.shape, np.int64)), False)
+    node.set_friendly_name(f"{STOP}_{node.get_name()}")
+    return Node(node.output(0))
+
+
 class Constants(Mapping[str, Node]):
     """A block's weights as constants of the graph, each made when it is asked for."""
 

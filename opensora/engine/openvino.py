@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from threading import Lock
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
@@ -26,6 +26,9 @@ from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, filled, leaves, tree_map
 from opensora.engine.turns import computing
 from opensora.engine.weights import OnDemand
+
+if TYPE_CHECKING:
+    from opensora.engine.mindspore import Tape
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +138,7 @@ class OpenVINO:
     def close(self) -> None:
         self._programs.clear()
 
-    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> NoReturn:
+    def tape(self, weights: Weights, saved: Container[Prefix] = ()) -> "Tape":
         raise ValueError("the engine openvino has no gradients: load the model with engine='mindspore'")
 
 

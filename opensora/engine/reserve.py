@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def say_reserve(error: EngineError) -> None:
+def say_reserve(error: Exception) -> None:
     """One line about an engine that failed."""
     log.warning("%s: MindSpore computes instead", " ".join(str(error).split())[:300])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from opensora.engine.graph import Node, Operator, Output, integers, openvino, opset
+from opensora.engine.graph import Node, Operator, Output, integers, openvino, opset, stopped
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
 from opensora.nn.images_openvino import (
     halve,
@@ -102,7 +102,7 @@ def clamp(x: Node, low: float, high: float) -> Node:
 
 
 def stop_gradient(x: Node) -> Node:
-    return x
+    return stopped(x)
 
 
 def product(x: Node, weight: Node) -> Node:

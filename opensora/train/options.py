@@ -221,11 +221,13 @@ class DeviceOptions:
     GROUP: ClassVar[str] = "device"
     device: Literal["CPU", "Ascend"] = "CPU"
     """Device to compute on."""
+    engine: Literal["auto", "mindspore", "openvino"] = "auto"
+    """What computes; auto: OpenVINO on a CPU if it is installed, else MindSpore."""
     mode: Literal[0, 1] = 0
-    """0: compile every block; 1: run operator by operator, slower but easier to debug."""
+    """0: compile every block; 1: run MindSpore operator by operator, slower but easier to debug."""
 
     def __post_init__(self) -> None:
-        one_of(self, "device", "mode")
+        one_of(self, "device", "engine", "mode")
 
 
 @dataclass(frozen=True, kw_only=True)

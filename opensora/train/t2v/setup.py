@@ -13,6 +13,7 @@ from opensora.data.loader import Loader
 from opensora.data.options import ClipOptions
 from opensora.data.samples import SampleSource
 from opensora.data.setup import clip_options, make_source
+from opensora.engine import choose_training_engine
 from opensora.engine.mindspore import set_jit
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.causal_vae.tiling import Tiling
@@ -100,6 +101,9 @@ def _make_task(
     data = stack.enter_context(open_data(source, options, mesh))
     held_out = None if options.validation_latent_folder is None else Loader(held_out_source(options, spec))
     vae = None if source.encoded else load_vae(paths.vae, options)
+    model.engine = choose_training_engine(options.engine if options.mode == 0 else "mindspore")
+    if text_encoder is not None:
+        text_encoder.engine = model.engine
     preview = None
     if mesh.is_first and options.validation_prompts:
         in_training = replace(
