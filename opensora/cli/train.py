@@ -8,6 +8,7 @@ POSITIONAL = None
 
 
 def run(options: TrainOptions) -> int:
+    options.require_data()
     set_device(options.device)
     from opensora.pipeline.preview import PromptPreview
     from opensora.train.t2v.setup import train_t2v

@@ -8,6 +8,7 @@ POSITIONAL = None
 
 
 def run(options: TrainClassOptions) -> int:
+    options.require_data()
     set_device(options.device)
     from opensora.pipeline.classes import ClassPreview
     from opensora.train.latte_class.setup import train_class

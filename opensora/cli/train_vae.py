@@ -8,6 +8,7 @@ POSITIONAL = None
 
 
 def run(options: TrainVAEOptions) -> int:
+    options.require_source()
     set_device(options.device)
     from opensora.train.vae.setup import train_vae
 

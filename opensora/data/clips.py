@@ -65,6 +65,11 @@ def read_clip(segment: Segment, options: ClipOptions, rng: np.random.Generator) 
     Raises ValueError as `draw_frames` does.
     """
     frames = draw_frames(segment, options.num_frames, options.sample_rate, rng, options.fps)  # (T, h, w, 3)
+    return cut(frames, options, rng)
+
+
+def cut(frames: np.ndarray, options: ClipOptions, rng: np.random.Generator) -> np.ndarray:
+    """Frames uint8 (T, h, w, 3) at the size of the options -> float32 (3, T, H, W) in [-1, 1]."""
     resize = long_side_resize if options.multi_scale else center_crop_resize
     # One frame at a time: 65 frames of 1080p in float32 take 1.6 GB.
     resized = [resize(to_float(frame[None]), options.max_image_size) for frame in frames]

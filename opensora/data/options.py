@@ -67,7 +67,7 @@ class ListOptions:
 class SampleOptions(ListOptions, ClipOptions):
     """Data.
 
-    Raises ValueError for options that exclude each other.
+    Raises ValueError for options that exclude each other; see `require_data` for none.
     """
 
     GROUP: ClassVar[str] = "data"
@@ -91,11 +91,6 @@ class SampleOptions(ListOptions, ClipOptions):
         super().__post_init__()
         within(self, 0, 1, "max_bad_rate")
         at_least(self, 0, "max_rowsize", "dataloader_num_workers")
-        if not self.has_list and self.vae_latent_folder is None:
-            raise ValueError(
-                "there is no data: name a list with --video_data or --image_data, "
-                "or a cache with --vae_latent_folder"
-            )
         joint = self.use_image_num > 0 and self.num_frames > 1 and self.video_data is not None
         if joint and not self.use_img_from_vid and self.image_data is None:
             raise ValueError(
@@ -106,6 +101,14 @@ class SampleOptions(ListOptions, ClipOptions):
     @property
     def has_list(self) -> bool:
         return self.video_data is not None or self.image_data is not None
+
+    def require_data(self) -> None:
+        """Raise ValueError if the options name no data."""
+        if not self.has_list and self.vae_latent_folder is None:
+            raise ValueError(
+                "there is no data: name a list with --video_data or --image_data, "
+                "or a cache with --vae_latent_folder"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """Set up the samples of a run from its data options: index the lists, open and check the caches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from opensora.data.caches.cache import REMEDY, encoder_digest
 from opensora.data.caches.latents import LatentCache
-from opensora.data.dataset import Dataset, FileDataset, LatentDataset
+from opensora.data.dataset import ArrayDataset, Dataset, FileDataset, LatentDataset
+from opensora.data.dataset.arrays import Captioned
 from opensora.data.dataset.collate import PUBLISHED
 from opensora.data.lists.data_list import Entries, read_data_list
 from opensora.data.options import DEFAULT_TEXT_LENGTH, ClipOptions, DataOptions, ListOptions, SampleOptions
@@ -33,12 +34,27 @@ def make_source(
     text_encoder: str | Path | None = None,
     vae: str | Path | None = None,
     strides: Strides = PUBLISHED,
+    items: Iterable[Captioned] | None = None,
 ) -> SampleSource:
     """Open the data that the options name, with captions as token ids or cached embeddings.
 
     text_encoder: its folder, for the tokenizer and to check cached text embeddings. None accepts any cache.
+    items: frames and captions in place of files.
     The others are those of `open_source`. Raises ValueError for lists and caches that cannot be used.
     """
+
+    if items is not None:
+        dataset = ArrayDataset(items, clip_options(options))
+        stream = Stream(dataset, _text(options, text_encoder, None))
+        return SampleSource(
+            stream if options.num_frames > 1 else None,
+            None if options.num_frames > 1 else stream,
+            dataset.clip,
+            options.caption_dropout,
+            seed,
+            options.max_rowsize,
+            strides,
+        )
 
     def features(opened: Sequence[Opened]) -> Sequence[CaptionFeatures]:
         return [_text(options, text_encoder, entries) for _, entries in opened]
@@ -60,6 +76,7 @@ def open_source(
     None accepts any cache. strides: the autoencoder's. Raises ValueError for lists and caches that cannot be
     used.
     """
+    options.require_data()
     clip = clip_options(options)
     if options.video_data is None and options.vae_latent_folder is not None:
         # The cache is the data set and knows how its clips were cut.

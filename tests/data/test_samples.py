@@ -195,7 +195,7 @@ def test_short_videos_are_replaced_and_nonexistent_ones_left_out_on_request(tmp_
 )
 def test_options_that_do_not_go_together(changes, message):
     with pytest.raises(ValueError, match=message):
-        options(**changes)
+        options(**changes).require_data()
 
 
 def test_samples_that_are_too_large_are_named(lists):

@@ -1,7 +1,7 @@
 """Set up `opensora train`: its options become networks, data and a training loop."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from opensora.data.dataset.arrays import Captioned
 from opensora.data.loader import Loader
 from opensora.data.options import ClipOptions
 from opensora.data.samples import SampleSource
@@ -36,10 +37,23 @@ log = logging.getLogger(__name__)
 Options = TypeVar("Options", TrainClassOptions, TrainOptions)
 MakePreview = Callable[[Sequence[str], ModelSpec], Preview]
 """Makes the object that writes videos of prompts at each validation, from prompts and the model."""
+MakeNetwork = Callable[[LatteConfig, np.random.Generator], LatteT2V]
 
 
-def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
-    """Run `opensora train`, alone or with the processes that `msrun` started. Returns the exit code."""
+def train_t2v(
+    options: TrainOptions,
+    make_preview: MakePreview | None = None,
+    *,
+    data: Iterable[Captioned] | None = None,
+    network: MakeNetwork = LatteT2V.initialise,
+) -> int:
+    """Run `opensora train`, alone or with the processes that `msrun` started. Returns the exit code.
+
+    make_preview: makes what writes videos of validation_prompts, `opensora.pipeline.preview.PromptPreview`.
+    data: pairs of frames uint8 (T, H, W, 3) and a caption, in place of the files that the options name.
+    network: makes the network from its configuration and a generator of random numbers. It has what training
+        uses of `LatteT2V`: config, weights by name, forward_with_tape, load_weights and save_pretrained.
+    """
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # raises now, and not after everything is loaded
     with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh, ExitStack() as stack:
@@ -48,9 +62,9 @@ def train_t2v(options: TrainOptions, make_preview: MakePreview) -> int:
             options = replace(options, pretrained=str(find_model("demo").transformer))
         spec = find_spec(options)
         options = replace(options, model_max_length=options.model_max_length or spec.text_length)
-        source = _source(options, spec)
+        source = _source(options, spec, data)
         options = with_clip_of(options, source)
-        task = _make_task(options, spec, source, mesh, make_preview, stack)
+        task = _make_task(options, spec, source, mesh, make_preview, network, stack)
         return train(task, options, mesh, _weights_not_loaded(options, spec))
 
 
@@ -81,14 +95,15 @@ def _make_task(
     spec: ModelSpec,
     source: SampleSource,
     mesh: Mesh,
-    make_preview: MakePreview,
+    make_preview: MakePreview | None,
+    network: MakeNetwork,
     stack: ExitStack,
 ) -> T2VTask:
     """The task. stack: ends the processes that read samples."""
     paths = spec.paths
     config = _config(options, spec, source)
     rng = np.random.default_rng(options.seed)
-    model = LatteT2V.initialise(config, rng)
+    model = network(config, rng)
     text_encoder = None if options.text_embed_cache else _text_encoder(options, paths.text_encoder, rng)
     if options.pretrained is not None:
         model.load_weights(options.pretrained)
@@ -105,7 +120,7 @@ def _make_task(
     if text_encoder is not None:
         text_encoder.engine = model.engine
     preview = None
-    if mesh.is_first and options.validation_prompts:
+    if mesh.is_first and options.validation_prompts and make_preview is not None:
         in_training = replace(
             spec, paths=replace(paths, transformer=Path(options.output_dir)), transformer=config
         )
@@ -113,10 +128,10 @@ def _make_task(
     return T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview)
 
 
-def _source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
-    """The samples that the options describe. Caches must be of the model's encoders."""
+def _source(options: TrainOptions, spec: ModelSpec, data: Iterable[Captioned] | None = None) -> SampleSource:
+    """The samples that the options describe, or those of `data`. Caches must be of the model's encoders."""
     vae = spec.paths.vae if any(spec.paths.vae.glob("*.safetensors")) else None
-    return make_source(options, options.seed, spec.paths.text_encoder, vae, spec.strides)
+    return make_source(options, options.seed, spec.paths.text_encoder, vae, spec.strides, data)
 
 
 def held_out_source(options: TrainOptions, spec: ModelSpec) -> SampleSource:

@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 from opensora.checks import at_least, one_of, within
 from opensora.train.options import COMMON_NAMES, LoopOptions, OptimizerOptions, check_warmup
 
+ONE_SOURCE = "name one source of clips: --video_path or --data_file_path for videos, or --demo_data"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VAEModelOptions:
@@ -26,7 +28,7 @@ class VAEModelOptions:
 class VAEDataOptions:
     """Data.
 
-    Raises ValueError unless there is exactly one source of clips.
+    Raises ValueError for several sources of clips; see `require_source` for none.
     """
 
     GROUP: ClassVar[str] = "data"
@@ -40,10 +42,17 @@ class VAEDataOptions:
     """Instead of videos: folder of the demo data set, made by `opensora prepare-data demo FOLDER`."""
 
     def __post_init__(self) -> None:
-        if (self.demo_data is None) == (self.video_path is None and self.data_file_path is None):
-            raise ValueError(
-                "name one source of clips: --video_path or --data_file_path for videos, or --demo_data"
-            )
+        if self.demo_data is not None and self.has_videos:
+            raise ValueError(ONE_SOURCE)
+
+    @property
+    def has_videos(self) -> bool:
+        return self.video_path is not None or self.data_file_path is not None
+
+    def require_source(self) -> None:
+        """Raise ValueError if the options name no clips."""
+        if self.demo_data is None and not self.has_videos:
+            raise ValueError(ONE_SOURCE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,15 @@
 """Set up `opensora train-vae`: its options become networks, clips, a loss and a training loop."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from opensora.data.clips import Segment
-from opensora.data.dataset import DemoDataset, VideoDataset
-from opensora.data.dataset.videos import split
+from opensora.data.dataset import ArrayClips, DemoDataset, VideoDataset
+from opensora.data.dataset.videos import HELD_OUT_INTERVAL, split
 from opensora.data.lists.files import listed_files
 from opensora.demo_data.render import DemoClips, Renderer
 from opensora.engine.mindspore import set_jit
@@ -43,17 +44,34 @@ DEMO_VALIDATION_FRAMES = 17
 """Frames of a validation clip of the demo data set, whatever the length of clips in training."""
 
 
-def train_vae(options: TrainVAEOptions) -> int:
-    """Run `opensora train-vae`, alone or with the processes that `msrun` started. Returns the exit code."""
+def train_vae(
+    options: TrainVAEOptions, *, data: Iterable[np.ndarray] | None = None, loss: VAELoss | None = None
+) -> int:
+    """Run `opensora train-vae`, alone or with the processes that `msrun` started. Returns the exit code.
+
+    data: frames uint8 (T, H, W, 3) each, in place of the files that the options name; one clip of twenty, but
+        at least one, is held out.
+    loss: an object with what training uses of `VAELoss`, in place of the one that the options describe.
+    """
+    if data is None:
+        options.require_source()
     set_jit(options.mode == 0)
     with open_mesh(use_parallel=options.use_parallel) as mesh:
         config = Path(options.model_config)
         initial = [config] if config.is_dir() and folder_files(config) else []
-        return train(make_task(options, mesh), options, mesh, initial)
+        return train(make_task(options, mesh, data, loss), options, mesh, initial)
 
 
-def make_task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:
-    """The task that the options describe. Raises ValueError or WeightsError for files that cannot be used."""
+def make_task(
+    options: TrainVAEOptions,
+    mesh: Mesh,
+    data: Iterable[np.ndarray] | None = None,
+    loss: VAELoss | None = None,
+) -> VAETask:
+    """The task that the options describe.
+
+    data, loss: see `train_vae`. Raises ValueError or WeightsError for files that cannot be used.
+    """
     config = read_config(options.model_config)
     rng = np.random.default_rng(options.seed)
     vae = CausalVAE.initialise(CausalVAEConfig.from_dict(config), rng)
@@ -62,8 +80,8 @@ def make_task(options: TrainVAEOptions, mesh: Mesh) -> VAETask:
         if options.collapse_time:
             collapsed = collapse_time({name: value.asnumpy() for name, value in vae.weights.items()}, rng)
             vae.weights = {name: ms.Tensor(value) for name, value in collapsed.items()}
-    clips, validation = make_clips(options)
-    return VAETask(vae, clips, validation, make_loss(options, config, rng), options, mesh)
+    clips, validation = make_clips(options) if data is None else _array_clips(options, data)
+    return VAETask(vae, clips, validation, loss or make_loss(options, config, rng), options, mesh)
 
 
 def make_loss(options: TrainVAEOptions, config: dict[str, Any], rng: np.random.Generator) -> VAELoss:
@@ -125,6 +143,17 @@ def make_clips(options: TrainVAEOptions) -> tuple[ClipSequence, list[np.ndarray]
     clips = VideoDataset(segments, options.seed, frames, size, *cutting, options.fps)
     validation = VideoDataset(held_out, 0, frames, size, options.sample_rate, fps=options.fps)
     return clips, [validation.clip(number) for number in range(options.num_validation_clips)]
+
+
+def _array_clips(
+    options: TrainVAEOptions, data: Iterable[np.ndarray]
+) -> tuple[ClipSequence, list[np.ndarray]]:
+    items, cut = list(data), (options.video_num_frames, options.resolution, options.sample_rate)
+    count = max(1, len(items) // HELD_OUT_INTERVAL)
+    held_out, training = items[-count:], items[:-count] or items
+    validation = ArrayClips(held_out, 0, *cut)
+    clips = [validation.clip(number) for number in range(options.num_validation_clips)]
+    return ArrayClips(training, options.seed, *cut), clips
 
 
 def _demo_clips(options: TrainVAEOptions, folder: str) -> tuple[ClipSequence, list[np.ndarray]]:
