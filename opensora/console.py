@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import sys
 import time
@@ -32,6 +33,20 @@ def shortened(text: str, length: int = 80) -> str:
 def say(line: object) -> None:
     """Print one line of a result, with control characters escaped."""
     print(printable(line))
+
+
+def open_closed_streams() -> None:
+    """Open the null device in place of standard streams that are closed, as a scheduler may start a program.
+
+    Otherwise a file of the user would get their number, and be written to by whatever prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for the whole process
 
 
 def escape_unencodable() -> None:

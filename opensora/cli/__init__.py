@@ -11,7 +11,7 @@ from typing import Any
 
 from opensora.cli.arguments import parse
 from opensora.cli.published import ANSWERS
-from opensora.console import escape_unencodable, printable, say, shortened
+from opensora.console import escape_unencodable, open_closed_streams, printable, say, shortened
 from opensora.files import DISK_FULL
 from opensora.interrupts import as_interrupts, as_python_does
 from opensora.runtime import UnsupportedVersion, engine_versions, launched
@@ -47,6 +47,7 @@ HELP = ("-h", "--help")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    open_closed_streams()
     if argv is None:
         _require_utf8()
     escape_unencodable()
@@ -128,7 +129,7 @@ def _sentence(error: Exception) -> str:
         return "the working directory was deleted: change to a folder that exists and start the command again"
     if isinstance(error, OSError) and error.filename:
         return f"{shortened(str(error.filename), 200)}: {error.strerror}"
-    return " ".join(str(error).split())
+    return str(error)  # a line break is that of a name, and will be escaped
 
 
 def _has_folder() -> bool:

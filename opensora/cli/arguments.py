@@ -124,7 +124,7 @@ def _explain(error: ArgumentError, values: dict[str, Any], kinds: dict[str, Any]
     """One sentence instead of the library's paragraph."""
     match = re.search(r'Parser key "([^"]+)"', str(error))
     if match is None or match.group(1) not in values:
-        return str(error)
+        return " ".join(str(error).split())
     name = match.group(1)
     return f"option {name} is {values[name]!r}, but it must be {_describe(kinds[name])}"
 

@@ -104,6 +104,8 @@ class VideoStream:
             decoder.extradata = codec.extradata
             codec = decoder
         codec.options = {"max_pixels": str(MAX_PIXELS)}
+        if not self._threads:  # the pixels do not count
+            codec.options |= {"skip_loop_filter": "all"}
         codec.thread_type = "AUTO" if self._threads else "NONE"
         self.decoder = codec
 

@@ -65,7 +65,7 @@ def raising(error: BaseException) -> object:
     [
         (KeyboardInterrupt(), 130, "opensora: interrupted"),
         (PermissionError(13, "Permission denied", "a.mp4"), 2, "opensora: a.mp4: Permission denied"),
-        (ValueError("two\n lines"), 2, "opensora: two lines"),
+        (ValueError("two\n lines"), 2, "opensora: two\\n lines"),
     ],
 )
 def test_errors_while_running(
@@ -181,3 +181,21 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     line = capsys.readouterr().out
     assert line.startswith(f"opensora {opensora.__version__}, python 3") and "openvino 20" in line
+
+
+def test_closed_streams(tmp_path: Path) -> None:
+    """As a scheduler may start a command; no file of the user gets the number of a stream."""
+    script = (
+        "import os, sys\n"
+        "from opensora.cli import main\n"
+        "code = main(['presets'])\n"
+        "file = os.open('mine', os.O_WRONLY | os.O_CREAT)\n"
+        "os._exit(0 if code == 0 and file > 2 else 1)\n"
+    )
+    command = f'{sys.executable} -c "$0" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, script], cwd=tmp_path, timeout=60).returncode == 0
+
+
+def test_a_line_break_of_a_name_is_escaped(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "no\nwhere"]) == 2
+    assert capfd.readouterr().err.startswith("opensora: no\\nwhere is not a model folder")

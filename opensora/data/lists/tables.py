@@ -66,12 +66,16 @@ def scan_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def read_header(file: BinaryIO, suffix: str) -> Header:
     """Read the first row of a table; afterwards the file's position is behind it.
 
-    suffix: .tsv has tabs; another table has the first of `DELIMITERS` that its first line holds. Raises
-    ValueError for text that is not UTF-8.
+    suffix: .tsv has tabs; another table has the first of `DELIMITERS` that its first line holds, or the one
+    that a line `sep=;` states. Raises ValueError for text that is not UTF-8.
     """
     start = len(BOM) if file.read(len(BOM)) == BOM else 0
     file.seek(start)
     first = _decode(*next(scan_lines(file), (start, b"")))
+    stated = re.fullmatch(r"sep=([,;\t])\s*", first, re.IGNORECASE)  # a line of Excel's before the header
+    if stated is not None:
+        start += len(first.encode())
+        first = stated[1]
     found = (delimiter for delimiter in DELIMITERS if delimiter in first)
     delimiter = "\t" if suffix.lower() == ".tsv" else next(found, ",")
     file.seek(start)

@@ -76,3 +76,11 @@ def test_commas_that_are_not_quoted_stay_in_the_last_text_or_are_a_fault() -> No
     for cells, texts in ((first, []), (second, ["cap"]), (first, ["path"])):
         with pytest.raises(ValueError, match=r"cells and the header 2: put texts that hold ',' in double"):
             by_column(cells, header, texts)
+
+
+@pytest.mark.parametrize(("line", "delimiter"), [("sep=;\r\n", ";"), ("SEP=,\n", ","), ("", ",")])
+def test_a_line_that_states_the_delimiter_is_no_header(line: str, delimiter: str) -> None:
+    file = io.BytesIO(f"{line}path{delimiter}cap\na.mp4{delimiter}x\n".encode())
+    header = read_header(file, ".csv")
+    assert (header.columns, header.delimiter) == (["path", "cap"], delimiter)
+    assert [[cell.value for cell in row.cells] for row in scan_rows(file, delimiter)] == [["a.mp4", "x"]]
