@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opensora.models.latte.model import LatteT2V
     from opensora.models.latte_class.model import Latte
     from opensora.models.lpips import LPIPS
+    from opensora.models.rgt.model import RGT
     from opensora.models.srvgg.model import SRVGG
     from opensora.models.t5.model import T5Encoder
 
@@ -28,6 +29,7 @@ HOMES = {
     "Latte": "latte_class.model",
     "LatteT2V": "latte.model",
     "LPIPS": "lpips",
+    "RGT": "rgt.model",
     "SRVGG": "srvgg.model",
     "T5Encoder": "t5.model",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "AMT",
     "I3D",
     "LPIPS",
+    "RGT",
     "SRVGG",
     "CausalVAE",
     "Discriminator",

@@ -41,6 +41,11 @@ def leaky_relu(x: Tensor, slope: float) -> Tensor:
     return ops.relu(x) - slope * ops.relu(-x)
 
 
+def gelu_erf(x: Tensor) -> Tensor:
+    """GELU (arXiv:1606.08415), exact."""
+    return 0.5 * x * (1.0 + ops.erf(0.7071067811865476 * x))
+
+
 def gelu(x: Tensor) -> Tensor:
     """GELU in its tanh approximation (arXiv:1606.08415), where 1 + tanh(z) = 2 sigmoid(2 z)."""
     return x * ops.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x))

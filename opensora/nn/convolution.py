@@ -15,6 +15,15 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: Pa
     return ops.bias_add(_convolve(x, weight, stride, padding), bias)
 
 
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: Padding = SAME
+) -> Tensor:
+    """Convolution of every channel by itself; weight (channels, 1, kh, kw), bias (channels,)."""
+    channels = weight.shape[0]
+    convolve = ops.Conv2D(channels, weight.shape[2:], 1, "pad", padding, stride, group=channels)
+    return ops.bias_add(convolve(x, weight), bias)
+
+
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: Padding) -> Tensor:
     return ops.Conv2D(weight.shape[0], weight.shape[2:], 1, "pad", padding, stride)(x, weight)
 

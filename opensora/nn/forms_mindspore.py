@@ -1,11 +1,12 @@
 """The functions of `F` on MindSpore: those of this package, and the framework's own operators."""
 
 from opensora.engine.tensor import Tensor
-from opensora.nn.activations import gelu, leaky_relu, log, prelu, sigmoid, silu
+from opensora.nn.activations import gelu, gelu_erf, leaky_relu, log, prelu, sigmoid, silu
 from opensora.nn.attention import attention, merge_heads, split_heads
 from opensora.nn.convolution import (
     causal_conv3d,
     conv2d,
+    depthwise_conv2d,
     double_pixels,
     from_frames,
     repeat_first_frame,
@@ -37,9 +38,11 @@ __all__ = [
     "attention",
     "causal_conv3d",
     "conv2d",
+    "depthwise_conv2d",
     "double_pixels",
     "from_frames",
     "gelu",
+    "gelu_erf",
     "group_norm",
     "halve",
     "layer_norm",

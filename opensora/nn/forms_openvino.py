@@ -141,6 +141,10 @@ def gelu(x: Node) -> Node:
     return x.map(lambda value: o.gelu(value, "tanh"))
 
 
+def gelu_erf(x: Node) -> Node:
+    return x.map(lambda value: o.gelu(value, "erf"))
+
+
 # --- linear maps, modulation, attention ---
 
 
@@ -213,6 +217,13 @@ def conv2d(x: Node, weight: Node, bias: Node, stride: int = 1, padding: Padding 
         kernel = expand_dims(weight, 2)
         return x.map_video(lambda video: _convolved(video, kernel, bias, (1, stride, stride), padding))
     return Node(_convolved(x.output, weight, bias, (stride, stride), padding).output(0))
+
+
+def depthwise_conv2d(x: Node, weight: Node, bias: Node, stride: int = 1, padding: Padding = SAME) -> Node:
+    top, bottom, left, right = padding
+    kernel = expand_dims(weight, 1)  # (channels, 1, 1, kh, kw)
+    strides, before, after = [stride, stride], [top, left], [bottom, right]
+    return bias_add(_node(o.group_convolution(x.output, kernel.output, strides, before, after, [1, 1])), bias)
 
 
 def causal_conv3d(

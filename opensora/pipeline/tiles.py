@@ -71,8 +71,20 @@ def joined(
     """
     height, width = images.shape[2:]
     rows, columns = (_kept(spans(size, largest, 2 * margin)) for size in (height, width))
+    return _assembled(images, rows, columns, factor, compute)
+
+
+def _assembled(
+    images: np.ndarray,
+    rows: Sequence[tuple[Span, Span]],
+    columns: Sequence[tuple[Span, Span]],
+    factor: int,
+    compute: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """What is kept of the results of tiles. rows, columns: spans of the tiles, and of what they give."""
     if len(rows) == len(columns) == 1:
         return compute(images)
+    height, width = images.shape[2:]
     result = np.empty(0, np.float32)
     for ((top, bottom), kept_rows), ((left, right), kept_columns) in product(rows, columns):
         found = compute(images[:, :, top:bottom, left:right])
@@ -92,3 +104,29 @@ def _kept(parts: list[Span]) -> list[tuple[Span, Span]]:
 
 def _scaled(part: Span, origin: int, factor: int) -> slice:
     return slice(factor * (part[0] - origin), factor * (part[1] - origin))
+
+
+def chopped(
+    images: np.ndarray, part: int, margin: int, factor: int, compute: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """What `compute` makes of images (N, C, H, W), tile by tile, as RGT's authors divide them.
+
+    For networks to which every pixel matters: size // part + 1 equal parts along each axis, computed with
+    `margin` pixels more at inner sides. The image is mirrored at its lower and right border to a multiple of
+    their number.
+    """
+    height, width = images.shape[2:]
+    counts = height // part + 1, width // part + 1
+    more = [(0, -size % count) for size, count in zip((height, width), counts, strict=True)]
+    padded = np.pad(images, ((0, 0), (0, 0), *more), mode="symmetric")
+    rows, columns = (
+        _with_margins(size, count, margin) for size, count in zip(padded.shape[2:], counts, strict=True)
+    )
+    return _assembled(padded, rows, columns, factor, compute)[:, :, : factor * height, : factor * width]
+
+
+def _with_margins(size: int, count: int, margin: int) -> list[tuple[Span, Span]]:
+    """`count` equal parts with a margin at inner sides, each with the part of it that is kept."""
+    length = size // count
+    kept = [(number * length, (number + 1) * length) for number in range(count)]
+    return [((max(0, start - margin), min(size, stop + margin)), (start, stop)) for start, stop in kept]

@@ -27,7 +27,7 @@ class UpscaleMethodOptions:
     factor: Literal[2, 3, 4] = 4
     """Factor by which height and width grow."""
     weights: str | None = None
-    """Weights of SRVGGNetCompact (.pth, .safetensors); default: those of realesr-animevideov3, which ship."""
+    """Weights of SRVGGNetCompact or RGT (.pth, .safetensors); default: realesr-animevideov3, which ships."""
     denoise: float = 1.0
     """Share of the network in the result, 0 to 1; the rest is a plain enlargement, which keeps grain."""
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from opensora.pipeline.tiles import blended, spans
+from opensora.pipeline.tiles import blended, chopped, joined, spans
+from tests import reference
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,33 @@ def test_tiles_fade_into_each_other() -> None:
     row = found[0, 0, 0]
     assert (row[:10] == 0).all() and (row[20:] == 1).all()
     assert (np.diff(row) >= 0).all() and np.diff(row).max() < 0.1
+
+
+def test_joined_tiles_are_the_whole_image() -> None:
+    """A blur by 3 pixels, which sees zeros beyond the image."""
+    image = np.random.default_rng(1).random((1, 2, 41, 60), np.float32)
+
+    def blur(tile: np.ndarray) -> np.ndarray:
+        assert max(tile.shape[2:]) <= 20
+        padded = np.pad(tile, ((0, 0), (0, 0), (3, 3), (3, 3)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), (2, 3))
+        return np.asarray(windows.mean((-1, -2)).repeat(2, 2).repeat(2, 3))
+
+    padded = np.pad(image, ((0, 0), (0, 0), (3, 3), (3, 3)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), (2, 3))
+    whole = windows.mean((-1, -2)).repeat(2, 2).repeat(2, 3)
+    np.testing.assert_allclose(joined(image, 20, 3, 2, blur), whole, rtol=1e-5)
+
+
+def test_chopped_tiles_are_the_reference() -> None:
+    """The reference's stand-in for a network: the tile without its mean, with repeated pixels."""
+    y, x = np.indices((203, 410))
+    image = (((7 * y + 13 * x) % 256) / 255).astype(np.float32)[None, None]
+
+    def network(tile: np.ndarray) -> np.ndarray:
+        return (tile - tile.mean(dtype=np.float64)).astype(np.float32).repeat(2, 2).repeat(2, 3)
+
+    found = chopped(image, 200, 16, 2, network)
+    assert found.shape == (1, 1, 406, 820)
+    expected = reference.load("rgt/outputs")["chop.output"]
+    np.testing.assert_allclose(found[..., ::5, ::7], expected, atol=1e-5)

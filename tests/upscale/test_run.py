@@ -13,11 +13,11 @@ from opensora.engine import open_engine
 from opensora.media.reader import probe, read_video
 from opensora.media.writer import write_video
 from opensora.models import SRVGG
-from opensora.pipeline.tiles import joined
 from opensora.upscale import frames as module
 from opensora.upscale.frames import Upscaler, open_upscaler
 from tests.interpolate.test_run import moving
 from tests.media.test_mp4 import packets, write_source
+from tests.models.rgt.test_model import tiny_weights
 from tests.models.srvgg.test_model import small_weights
 
 
@@ -62,7 +62,7 @@ def test_tiles_leave_no_seams() -> None:
     """
     enlarge = open_upscaler(None, 3, 0.7, open_engine("openvino"))
     images = np.random.default_rng(0).random((1, 3, 70, 101), np.float32)
-    tiled = joined(images, 56, enlarge.margin, 3, enlarge.compute)
+    tiled = enlarge.in_tiles(images, enlarge.compute, tile=56)
     np.testing.assert_allclose(tiled, enlarge.compute(images), atol=1e-4)
 
 
@@ -75,6 +75,15 @@ def test_batches(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     assert len(together) == length
     for found, expected in zip(together, alone, strict=True):
         assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.slow
+def test_weights_of_rgt(tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", moving(2, height=20, width=30))
+    save_file(dict(tiny_weights()), tmp_path / "rgt.safetensors")
+    words = ("--video_path", tmp_path / "in.mp4", "--rec_path", tmp_path / "out.mp4", "--factor", 2)
+    assert upscale(*words, "--weights", tmp_path / "rgt.safetensors") == 0
+    assert probe(tmp_path / "out.mp4")[2:] == (40, 60)
 
 
 def test_a_folder_of_videos_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +107,7 @@ def test_a_folder_of_videos_and_pictures(tmp_path: Path, capsys: pytest.CaptureF
         (["--denoise", "2"], "denoise 2.0 is out of range"),
         (["--weights", "missing.pth"], r"weights missing\.pth do not exist"),
         (["--weights", "in.mp4"], "is not a file of weights"),
-        (["--weights", "other.safetensors"], "does not hold the weights of SRVGGNetCompact"),
+        (["--weights", "other.safetensors"], "holds neither SRVGGNetCompact nor RGT"),
         (["--weights", "small.safetensors"], "enlarge 2 times and not 4: use --factor 2"),
         (["--rec_path", "out.webm"], r"out\.webm cannot be written: choose a name that ends in \.mp4"),
         (["--video_path", "still.png"], r"out\.mp4 cannot be written: choose a name that ends in \.png"),
