@@ -75,6 +75,21 @@ FLAGS = {
         checkpointing_steps enable_flip num_no_recompute dataloader_prefetch_size sp_size vae_keep_gn_fp32
         vae_precision text_encoder_precision jit_level
     """,
+    "train-class": """
+        dataset data_path model num_classes ae ae_path sample_rate num_frames max_image_size dynamic_frames
+        compress_kv attention_mode tile_overlap_factor enable_tiling pretrained train_classcondition
+        enable_tracker use_image_num use_img_from_vid use_deepspeed seed num_validation_videos output_dir
+        train_batch_size num_train_epochs max_train_steps checkpointing_steps checkpoints_total_limit
+        resume_from_checkpoint gradient_accumulation_steps gradient_checkpointing learning_rate scale_lr
+        lr_scheduler lr_warmup_steps timestep_bias_strategy timestep_bias_multiplier timestep_bias_begin
+        timestep_bias_end timestep_bias_portion snr_gamma use_ema allow_tf32 dataloader_num_workers
+        use_8bit_adam adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm push_to_hub
+        hub_token hub_model_id prediction_type logging_dir report_to mixed_precision local_rank noise_offset
+    """,
+    "generate-class": """
+        ckpt model ae save_video_path fps num_classes num_frames image_size train_classcondition
+        num_sampling_steps num_sample cfg_scale sample_method mixed_precision attention_mode
+    """,
     "train-vae": TRAINING + """
         use_discriminator model_config max_steps save_steps video_path data_file_path video_column
         video_num_frames sample_rate dynamic_sample resolution load_from_checkpoint random_crop
@@ -94,9 +109,25 @@ FLAGS = {
     "inflate-vae": "src target",
     "combine": "src dest strategy_ckpt",
 }  # fmt: skip
-"""Flags of the published version's scripts, by the command that replaces them. All have `config` as well."""
+"""Flags of the published version's scripts, and of v1.0.0's for classes, by the command that replaces them.
+
+All have `config` as well.
+"""
 
 VALUES = {
+    "train-class": """
+        --model Latte-XL/122 --video_data list.txt --num_classes 101 --ae demo --sample_rate 3 --num_frames
+        16 --max_image_size 128 --train_batch_size=8 --gradient_accumulation_steps=1 --max_train_steps=1000000
+        --learning_rate=1e-04 --lr_scheduler="constant" --lr_warmup_steps=0 --checkpointing_steps=500
+        --output_dir="class_ucf101" --train_classcondition --gradient_checkpointing --attention_mode flash
+        --report_to="wandb" --enable_tracker --allow_tf32 --checkpoints_total_limit 3
+        --timestep_bias_strategy none --noise_offset 0
+    """,
+    "generate-class": """
+        --ckpt class_ucf101 --model Latte-XL/122 --ae demo --save_video_path ./sample_videos/ --fps 10
+        --num_classes 101 --num_frames 16 --image_size 256 --train_classcondition --num_sampling_steps 250
+        --num_sample 1 --cfg_scale 4.0 --sample_method ddpm --attention_mode flash
+    """,
     "generate": """
         --sample_method PNDM --num_sampling_steps 50 --seed 4 --jit_level O0 --mode 0 --max_device_memory
         59GB --parallel_mode data --enable_flash_attention True --precision bf16 --device Ascend

@@ -10,7 +10,8 @@ import numpy as np
 from opensora.checks import at_least
 from opensora.demo_data.evaluator import Generate, Reconstruct, evaluate
 from opensora.demo_data.render import STRIDE, Renderer
-from opensora.demo_data.report import breakdown, sheet, table
+from opensora.demo_data.report import breakdown, marked_sheet, sheet, table
+from opensora.demo_data.subjects import score_subjects, subject_table
 from opensora.demo_data.timesteps import Restore, by_timestep, timestep_table
 from opensora.diffusion.samplers.ddim import PartialDDIM
 from opensora.diffusion.schedule import TRAIN_STEPS
@@ -20,6 +21,7 @@ from opensora.files import write_json
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.writer import write_video
 from opensora.models.causal_vae.config import LATENT_SCALE
+from opensora.models.latte_class.weights import find_config
 from opensora.models.spec import ModelSpec
 from opensora.pipeline.options import (
     InferenceDeviceOptions,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 POSITIONAL = None
 DDIM_STEPS = 30  # from pure noise
+CLASS_GUIDANCE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class EvaluateDemoModelOptions(PipelineModelOptions):
     GROUP: ClassVar[str] = "model"
     vae: str | None = None
     """Folder of the autoencoder that limits the scores; default: model_path/vae."""
+    class_model: str | None = None
+    """Score this class-conditional model of the subjects instead: a run of `opensora train-class`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +120,9 @@ def run(options: EvaluateDemoOptions) -> None:
     if options.by_timestep:
         _run_by_timestep(options, renderer)
         return
+    if options.class_model is not None:
+        _run_classes(options, renderer)
+        return
     evaluation = evaluate(
         renderer,
         _generator(options),
@@ -140,6 +148,40 @@ def run(options: EvaluateDemoOptions) -> None:
         write_video(options.contact_sheet, sheet(evaluation)[None])
     if options.require and evaluation.missed:
         sys.exit(1)
+
+
+def _run_classes(options: EvaluateDemoOptions, renderer: Renderer) -> None:
+    """Generate clips of each class of `class_model`, and print how many show it."""
+    assert options.class_model is not None
+    config = find_config(options.class_model)
+    settings = complete_sampling(
+        ModelSpec.find(options.model_path, options.version),
+        num_frames=options.num_frames,
+        height=options.size,
+        width=options.size,
+        num_sampling_steps=options.num_sampling_steps,
+        guidance_scale=options.guidance_scale or CLASS_GUIDANCE,
+        sample_method=options.sample_method,
+    )
+    from opensora.pipeline.classes import ClassPipeline
+
+    pipe = ClassPipeline.from_pretrained(
+        options.class_model, _vae_folder(options), engine=options.engine_here, precision=options.precision
+    )
+
+    def generate(subject: str, seed: int) -> np.ndarray:
+        label = config.class_names.index(subject)
+        return pipe.decode(pipe.sample([label], settings, [seed]))[0]
+
+    scores, clips = score_subjects(
+        renderer, config.class_names, generate, max(1, options.clips_per_pair), options.seed
+    )
+    print(subject_table(scores))
+    if options.output is not None:
+        content = [{**score._asdict(), "right": score.right} for score in scores]
+        write_json(options.output, {"options": asdict(options), "clips": content})
+    if options.contact_sheet is not None:
+        write_video(options.contact_sheet, marked_sheet(clips, [score.right for score in scores])[None])
 
 
 def _run_by_timestep(options: EvaluateDemoOptions, renderer: Renderer) -> None:
@@ -243,6 +285,12 @@ def _restorer(options: EvaluateDemoOptions) -> Restore:
     return restore
 
 
+def _vae_folder(options: EvaluateDemoOptions) -> Path:
+    if options.vae is not None:
+        return Path(options.vae)
+    return find_model(options.model_path, options.version).vae
+
+
 def _reconstructor(options: EvaluateDemoOptions) -> Reconstruct:
     vae = _autoencoder(options)
     engine = vae.engine
@@ -255,9 +303,7 @@ def _reconstructor(options: EvaluateDemoOptions) -> Reconstruct:
 
 
 def _autoencoder(options: EvaluateDemoOptions) -> "CausalVAE":
-    folder = (
-        Path(options.vae) if options.vae is not None else find_model(options.model_path, options.version).vae
-    )
+    folder = _vae_folder(options)
     load_config(folder)
     from opensora.models import CausalVAE
 

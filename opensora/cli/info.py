@@ -13,9 +13,12 @@ from opensora.console import memory_text, operations_text, say, time_text
 from opensora.engine import resolve_engine
 from opensora.engine.rates import measure_rates
 from opensora.generate.cost import Cost, TrainingCost, cost, training_cost
+from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.config import UNUSED_CAPTION
+from opensora.models.latte_class import cost as latte_class_cost
+from opensora.models.latte_class.config import LatteClassConfig, is_latte_class
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.config import TIED_EMBEDDING
 from opensora.pipeline.options import SamplerOptions, VideoSizeOptions
@@ -138,8 +141,14 @@ def describe(folder: Path, options: InfoOptions) -> dict[str, Any]:
     content: dict[str, Any] = {
         "folder": str(folder),
         "parts": [_part(model) for model in (*models, *elsewhere)],
-        "videos": [_video(folder, version, options) for version in versions] if whole else [],
+        "videos": [],
+        "classes": [],
     }
+    for version in versions if whole else []:
+        if (folder / version / CONFIG).is_file() and is_latte_class(load_config(folder / version)):
+            content["classes"].append(_class_video(folder, version, options))
+        else:
+            content["videos"].append(_video(folder, version, options))
     data_set = folder / "data_set.json"
     if data_set.is_file():
         known = typed(DemoNames, read_settings(data_set), data_set)
@@ -182,6 +191,7 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     return {
         "version": version,
         **asdict(sampling),
+        "latents": spec.latent_shape(sampling.size),
         "text_encoder": spec.text_encoder is not None,
         **asdict(expected),
         "training_step": asdict(step),
@@ -192,6 +202,47 @@ def _video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
     }
 
 
+def _class_video(folder: Path, version: str, options: InfoOptions) -> dict[str, Any]:
+    """Operations and memory of a video of a class-conditional Latte."""
+    config = LatteClassConfig.from_dict(load_config(folder / version), folder / version / CONFIG)
+    strides = CausalVAEConfig.from_dict(load_config(folder / "vae"), folder / "vae" / CONFIG).strides
+    native = strides.pixel_size((config.video_length, *config.sample_size))
+    sizes = zip(("num_frames", "height", "width"), native, strict=True)
+    pixels = {name: getattr(options, name) or default for name, default in sizes}
+    multiple = strides.space * config.patch_size
+    for name in ("height", "width"):
+        if pixels[name] % multiple:
+            raise ValueError(f"{name} {pixels[name]} is not a multiple of {multiple}: choose one")
+    latents = strides.latent_size(tuple(pixels.values()))
+    return {
+        "version": version,
+        **pixels,
+        "latents": [config.in_channels, *latents],
+        "num_classes": config.num_classes,
+        "class_names": list(config.class_names),
+        "forward_flops": latte_class_cost.forward_flops(config, latents),
+        "activation_bytes": latte_class_cost.activation_bytes(config, latents),
+        "training_step": latte_class_cost.step_flops(
+            config, latents, num_images=options.use_image_num, num_no_recompute=options.num_no_recompute
+        ),
+        "training_bytes": latte_class_cost.training_bytes(config, latents, options.use_image_num),
+    }
+
+
+def _class_lines(video: dict[str, Any]) -> Iterator[str]:
+    latents = "x".join(map(str, video["latents"][1:]))
+    yield (
+        f"{video['version']}, a video of {video['num_frames']} frames, {video['height']}x{video['width']}, "
+        f"latents {latents}:"
+    )
+    names = f": {', '.join(video['class_names'])}" if video["class_names"] else ""
+    yield f"  {video['num_classes']} classes{names}" if video["num_classes"] else "  unconditional"
+    forward, step = operations_text(video["forward_flops"]), operations_text(video["training_step"])
+    memory, training = memory_text(video["activation_bytes"]), memory_text(video["training_bytes"])
+    yield f"  one forward: {forward}; activations with guidance: about {memory}"
+    yield f"  training step on such a clip: {step}, at least {training} more memory"
+
+
 def _lines(content: dict[str, Any]) -> Iterator[str]:
     for part in content["parts"]:
         stored = ", ".join(part["stored"]) or "no weights"
@@ -200,6 +251,8 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
         yield f"{part['folder']}: {part['kind']}, {parameters}, {size}"
     for video in content["videos"]:
         yield from _video_lines(video)
+    for video in content["classes"]:
+        yield from _class_lines(video)
     for name in ("subjects", "colours"):
         if name in content:
             yield f"{name}: {', '.join(content[name])}"
@@ -207,7 +260,11 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
 
 def _video_lines(video: dict[str, Any]) -> Iterator[str]:
     expected = Cost(**{item.name: video[item.name] for item in fields(Cost)})
-    yield f"{video['version']}, a video of {video['num_frames']} frames, {video['height']}x{video['width']}:"
+    latents = "x".join(map(str, video["latents"][1:]))
+    yield (
+        f"{video['version']}, a video of {video['num_frames']} frames, {video['height']}x{video['width']}, "
+        f"latents {latents}:"
+    )
     forward, step = operations_text(expected.forward_flops), operations_text(expected.step_flops)
     yield f"  one forward: {forward} ({step} per sampling step, with the text's keys and values cached)"
     total = operations_text(sum(expected.stage_flops.values()))

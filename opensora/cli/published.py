@@ -167,12 +167,63 @@ TRAIN_VAE: Answers = {
     "exp_name": Ignored("the run folder is --output_dir"),
 }
 
+CLASS_DATA = (
+    "make a data list with `opensora prepare-data FOLDER`, --class_folders for ucf101 or --numbered_pictures "
+    "for sky, and name it with --video_data"
+)
+CHOSEN_ATTENTION = Ignored("attention has the form that is fast on the device")
+NEVER_USED = "v1.0.0 reads it and never uses it"
+
+TRAIN_CLASS: Answers = {
+    **{name: answer for name, answer in TRAINING.items() if name not in ("epochs", "ckpt_save_interval")},
+    "sp_size": UNSPLIT["sp_size"],
+    "dataset": CLASS_DATA,
+    "data_path": CLASS_DATA,
+    "num_classes": Ignored("the classes of the data, or of --classes, are counted"),
+    "dynamic_frames": Ignored("all clips have --num_frames frames", bool),
+    "compress_kv": Ignored("this network has no compressed keys", bool),
+    "attention_mode": CHOSEN_ATTENTION,
+    "enable_tracker": Ignored(LOGGED, bool),
+    "use_deepspeed": Ignored("under msrun, --parallel_mode optim shards the optimizer states", bool),
+    "num_validation_videos": Ignored("a validation makes a video of each of --validation_labels"),
+    "num_train_epochs": EPOCHS,
+    "adam_beta1": "use --betas, as in --betas 0.9 0.999",
+    "adam_beta2": "use --betas, as in --betas 0.9 0.999",
+    "use_8bit_adam": "--optim muon keeps one moment instead of two",
+    "mixed_precision": NUMBER_FORMAT,
+    **dict.fromkeys(("hub_token", "hub_model_id"), Ignored("nothing is uploaded")),
+    "prediction_type": Ignored("the network predicts the noise", only=("epsilon",)),
+    "noise_offset": Ignored(NEVER_USED),
+    **dict.fromkeys(
+        (
+            "timestep_bias_strategy",
+            "timestep_bias_multiplier",
+            "timestep_bias_begin",
+            "timestep_bias_end",
+            "timestep_bias_portion",
+        ),
+        Ignored(NEVER_USED),
+    ),
+    "local_rank": Ignored("msrun numbers the processes"),
+}
+GENERATE_CLASS: Answers = {
+    **COMMON,
+    **COMPILED,
+    "model": Ignored("the network is described by the config.json of --model_path"),
+    "num_classes": Ignored("the classes of the model are in its config.json or weights"),
+    "train_classcondition": Ignored("a model with classes makes videos of them", bool),
+    "attention_mode": CHOSEN_ATTENTION,
+    "mixed_precision": "use --precision bf16",
+}
+
 ANSWERS: dict[str, Answers] = {
     "generate": GENERATE,
     "reconstruct": RECONSTRUCT,
     "evaluate": EVALUATE,
     "embed-text": EMBED_TEXT,
+    "generate-class": GENERATE_CLASS,
     "train": TRAIN,
+    "train-class": TRAIN_CLASS,
     "train-vae": TRAIN_VAE,
 }
 """Flags by command."""

@@ -48,11 +48,17 @@ def breakdown(judgements: Sequence[Judgement], by: Literal["subject", "colour"])
 
 def sheet(evaluation: Evaluation) -> np.ndarray:
     """Frames of every generated clip, with a red border if subject or colour is wrong: uint8 (H, W, 3)."""
+    right = [item.right_subject and item.right_colour for item in evaluation.generated]
+    return marked_sheet(evaluation.clips, right)
+
+
+def marked_sheet(clips: Sequence[np.ndarray], right: Sequence[bool]) -> np.ndarray:
+    """Frames of clips, with a red border around those that are not right: uint8 (H, W, 3)."""
     strips = []
-    for clip, judgement in zip(evaluation.clips, evaluation.generated, strict=True):
+    for clip, is_right in zip(clips, right, strict=True):
         chosen = clip[np.linspace(0, len(clip) - 1, min(SHEET_FRAMES, len(clip))).astype(int)]
         strip = np.concatenate(list(chosen), axis=1)
-        colour = (255, 255, 255) if judgement.right_subject and judgement.right_colour else WRONG
+        colour = (255, 255, 255) if is_right else WRONG
         height, width, _ = strip.shape
         bordered = np.full((height + 2 * BORDER, width + 2 * BORDER, 3), colour, np.uint8)
         bordered[BORDER:-BORDER, BORDER:-BORDER] = strip

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from opensora.cli import main
+from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.latte.config import LatteConfig, weight_shapes
+from opensora.models.latte_class.config import LatteClassConfig
 from opensora.weights.folder import DEMO
 from opensora.weights.sources import folder_files
 
@@ -119,3 +121,21 @@ def test_nothing_is_loaded() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
     )
+
+
+def test_a_class_conditional_model_and_latents_of_225x90x90(capsys: pytest.CaptureFixture[str]) -> None:
+    config = LatteClassConfig(num_layers=1, num_classes=2, class_names=("ant", "cow"))
+    for name, content in (("xl", config.to_dict()), ("vae", vars(CausalVAEConfig()))):
+        Path("classes", name).mkdir(parents=True)
+        Path("classes", name, "config.json").write_text(json.dumps(content))
+    (video,) = told(capsys, "classes")["classes"]
+    assert (video["latents"], video["class_names"]) == ([4, 16, 32, 32], ["ant", "cow"])
+    long = ("--num_frames", "897", "--height", "720", "--width", "720")
+    (video,) = told(capsys, "classes", *long)["classes"]
+    tokens, width = 225 * 45 * 45, config.width
+    products = 2 * 24 * tokens * width**2 + 4 * tokens * width * (45**2 + 225)
+    assert video["latents"] == [4, 225, 90, 90]
+    assert video["forward_flops"] == pytest.approx(products, rel=0.01)
+    assert main(["info", "classes", *long]) == 0
+    assert "latents 225x90x90:" in capsys.readouterr().out
+    assert main(["info", "classes", "--height", "100"]) == 2

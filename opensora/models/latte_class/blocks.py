@@ -74,6 +74,26 @@ def _attention(w: Weights, x: Tensor, bias: Tensor, heads: int, in_time: bool) -
 
 
 @Block
+def take_frames(w: Weights, x: Tensor, first: int, last: int) -> Tensor:
+    """Frames `first` up to, not including, `last` of tokens (B, F, S, D)."""
+    return x[:, first:last]
+
+
+@Block
+def take_bias(w: Weights, bias: Tensor, frames: int, first: int, last: int) -> Tensor:
+    """The rows of these frames in a bias (B*F, S). frames: F."""
+    rows, patches = bias.shape
+    part = F.reshape(bias, (rows // frames, frames, patches))[:, first:last]
+    return F.reshape(part, (rows // frames * (last - first), patches))
+
+
+@Block
+def join_frames(w: Weights, *parts: Tensor) -> Tensor:
+    """Tokens (B, F, S, D) of groups of frames, one after the other."""
+    return F.concat(parts, 1)
+
+
+@Block
 def output(w: Weights, x: Tensor, condition: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
     """The end of "dit": tokens (B, F, S, D) and condition (B, D) -> latents (B, C, F, H, W)."""
     shift, scale = _modulation(w, "adaLN_modulation.1", condition, 2)

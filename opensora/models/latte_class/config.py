@@ -171,6 +171,13 @@ class LatteClassConfig:
         return self.sample_size[0] // self.patch_size, self.sample_size[1] // self.patch_size
 
 
+def is_latte_class(values: Mapping[str, Any]) -> bool:
+    """True if a config.json's content is that of one of the three variants, and not of a LatteT2V."""
+    if "depth" in values:
+        return True
+    return values.get("norm_type") in NORM_TYPES and values.get("caption_channels") is None
+
+
 @dataclass(frozen=True)
 class _DiTSettings:
     """The settings of the variant "dit" under their published names."""

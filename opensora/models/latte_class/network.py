@@ -10,8 +10,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from opensora.engine.block import Run
+from opensora.engine.block import Block, Run
+from opensora.engine.tree import Tree
 from opensora.models import embeddings
+from opensora.models.geometry import FLOAT
 from opensora.models.latte import blocks as shared
 from opensora.models.latte.network import Masks
 from opensora.models.latte.network import denoise as denoise_t2v
@@ -20,6 +22,9 @@ from opensora.models.latte_class.config import LatteClassConfig
 from opensora.models.latte_class.weights import as_t2v
 from opensora.nn import Tensor
 from opensora.nn.exchange import FrameExchange
+
+SCORE_BYTES = 2**28
+"""Bytes of the scores of attention within frames that are computed at once."""
 
 Network = Callable[[Run, LatteClassConfig, Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
@@ -40,7 +45,7 @@ def denoise_dit(
     condition = run(blocks.embed_condition, ("t_embedder.", "y_embedder."), sinusoids, labels)  # (B, D)
     x = run(shared.embed_patches, "x_embedder", latents, run.tensor(patches))  # (B, T+N, S, D)
     for layer in range(config.num_layers):
-        x = run(blocks.spatial, f"blocks.{2 * layer}", x, condition, bias, heads)
+        x = _in_frames(run, config, blocks.spatial, f"blocks.{2 * layer}", x, condition, bias, heads)
         if layer == 0:
             x = run(shared.add_frame_positions, "", x, run.tensor(times))
         x = run(blocks.temporal, f"blocks.{2 * layer + 1}", x, condition, bias, (frames, heads))
@@ -88,7 +93,7 @@ def denoise_zero(
         name = f"transformer_blocks.{layer}"
         condition = run(blocks.embed_own_condition, f"{name}.norm1.emb", sinusoids, labels)  # (B, D)
         first = condition if first is None else first
-        x = run(blocks.zero_spatial, name, x, condition, bias, space_sizes)
+        x = _in_frames(run, config, blocks.zero_spatial, name, x, condition, bias, space_sizes)
         if layer == 0:
             x = run(shared.add_frame_positions, "", x, run.tensor(times))
         name = f"temporal_{name}"
@@ -98,6 +103,35 @@ def denoise_zero(
 
 
 NETWORKS: dict[str, Network] = {"dit": denoise_dit, "single": denoise_single, "zero": denoise_zero}
+
+
+def _in_frames(
+    run: Run,
+    config: LatteClassConfig,
+    block: Block,
+    name: str,
+    x: Tensor,
+    condition: Tensor,
+    bias: Tensor,
+    sizes: Tree,
+) -> Tensor:
+    """A block whose tokens attend within their frames, on x (B, F, S, D) by groups of frames.
+
+    A group is all of them, unless the scores of attention would take more than SCORE_BYTES.
+    """
+    batch, frames, patches, _ = x.shape
+    each = FLOAT * batch * config.num_attention_heads * patches**2
+    count = min(frames, -(-frames * each // SCORE_BYTES))
+    if count == 1:
+        return run(block, name, x, condition, bias, sizes)
+    size = -(-frames // count)
+    parts = []
+    for first in range(0, frames, size):
+        last = min(first + size, frames)
+        part = run(blocks.take_frames, "", x, first, last)
+        rows = None if bias is None else run(blocks.take_bias, "", bias, frames, first, last)
+        parts.append(run(block, name, part, condition, rows, sizes))
+    return run(blocks.join_frames, "", *parts)
 
 
 def _grid(config: LatteClassConfig, latents: Tensor) -> tuple[int, int]:

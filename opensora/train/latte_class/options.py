@@ -72,6 +72,8 @@ class TrainClassOptions(
     ALIASES: ClassVar[dict[str, str]] = COMMON_NAMES | {
         "class_column": "caption_column",
         "ae": "ae_path",
+        "adam_weight_decay": "weight_decay",
+        "adam_epsilon": "optim_eps",
         "label_dropout": "class_dropout_prob",
     }
     FIXED: ClassVar[tuple[str, ...]] = ("optim", "train_classcondition")

@@ -8,9 +8,12 @@ from safetensors.numpy import save_file
 
 from opensora.diffusion import GaussianDiffusion
 from opensora.models import Latte
+from opensora.models.latte_class import network
 from opensora.models.latte_class.config import LatteClassConfig
 from opensora.models.latte_class.weights import POSITIONS, position_tables, weight_shapes
 from opensora.runtime import mindspore
+from opensora.train.latte_class import step_gradients
+from opensora.train.latte_class.step import Batch
 from opensora.weights import WeightsError
 from tests import reference
 from tests.models.latte_class.cases import (
@@ -151,6 +154,41 @@ def test_images_after_a_video_pass_the_temporal_blocks() -> None:
     changed = model(other, steps, np.array([2]), num_images=2)
     same = np.abs(joint - changed).max((0, 1, 3, 4)) < 1e-6
     assert same.tolist() == [True, True, True, False, True]
+
+
+@pytest.mark.parametrize("variant", ["dit", "zero"])
+def test_frames_in_groups_are_the_whole(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of two of five frames, with a mask: output and gradients."""
+    ms, rng = mindspore(), np.random.default_rng(0)
+    latents = ms.Tensor(rng.standard_normal((2, 4, 5, 8, 8), np.float32))
+    mask = ms.Tensor((rng.random((10, 16)) < 0.7).astype(np.float32))
+    results = []
+    for limit in (2**28, 2 * 4 * 2 * 4 * 16**2):
+        monkeypatch.setattr(network, "SCORE_BYTES", limit)
+        model = build(variant, "mindspore")
+        inputs = latents, np.array([3, 900]), np.array([1, 2]), mask
+        loss, gradients = model.value_and_grad(lambda y: ms.ops.mean(y * y), *inputs)
+        results.append((loss.asnumpy(), gradients))
+    (loss, gradients), (same, others) = results
+    np.testing.assert_allclose(same, loss, rtol=1e-6)
+    largest = max(np.abs(value.asnumpy()).max() for value in gradients.values())
+    for name, value in gradients.items():
+        np.testing.assert_allclose(others[name].asnumpy(), value.asnumpy(), atol=1e-6 * largest, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_training_step_on_latents_of_225x90x90() -> None:
+    """A minute of video at tiny width, with patches of 10."""
+    config = LatteClassConfig(
+        num_layers=1, num_attention_heads=1, attention_head_dim=4, num_classes=2, patch_size=10,
+        sample_size=(90, 90), video_length=225,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    model, latents = Latte.initialise(config, rng), rng.standard_normal((1, 4, 225, 90, 90), np.float32)
+    batch = Batch(latents=latents, noise=latents, timestep=np.array([500]), labels=np.array([1]))
+    terms, gradients = step_gradients(model, batch)
+    assert np.isfinite(terms["loss"].asnumpy()).all()
+    assert np.abs(gradients["final_layer.linear.weight"].asnumpy()).max() > 0
 
 
 @pytest.mark.parametrize(
