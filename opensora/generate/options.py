@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from opensora.checks import at_least
+from opensora.checks import at_least, one_of
 from opensora.data.text.prompts import read_prompts
 from opensora.files import check_writable
 from opensora.media.formats import VideoFormat
@@ -87,6 +87,21 @@ class GenerateOutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GenerateEnhanceOptions:
+    """Enlargement and interpolation of the decoded frames."""
+
+    GROUP: ClassVar[str] = "enhancement"
+    upscale: Literal[2, 3, 4] | None = None
+    """By how much height and width grow after decoding, as by `opensora upscale`; default: not at all."""
+    upscale_weights: str | None = None
+    """Weights for --upscale; default: those that ship."""
+    interpolate: Literal[2, 4, 8] | None = None
+    """By how much frames and rate grow after that, as by `opensora interpolate`; default: not at all."""
+    interpolate_weights: str | None = None
+    """Weights of AMT-G for --interpolate; default: FFmpeg's filter."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerateParallelOptions:
     """Parallelism (start with msrun)."""
 
@@ -105,6 +120,7 @@ class GenerateOptions(
     GenerateModelOptions,
     GenerateSamplingOptions,
     GenerateOutputOptions,
+    GenerateEnhanceOptions,
     VAEOptions,
     InferenceDeviceOptions,
     GenerateParallelOptions,
@@ -159,8 +175,23 @@ def _check(options: GenerateOptions) -> None:
         raise ValueError(
             "--save_latents and --decode_latents exclude each other: save in one run, decode in another"
         )
+    _check_enhancement(options)
     if options.precision != "fp32" and options.weights_dtype != "fp32":
         raise ValueError(
             f"--weights_dtype {options.weights_dtype} requires fp32: "
             f"leave it out with --precision {options.precision}"
         )
+
+
+def _check_enhancement(options: GenerateOptions) -> None:
+    one_of(options, "upscale", "interpolate")
+    for name in ("upscale", "interpolate"):
+        factor, weights = getattr(options, name), getattr(options, f"{name}_weights")
+        if weights is not None and factor is None:
+            raise ValueError(f"--{name}_weights has no effect without --{name}: add --{name} 2")
+        if weights is not None and not Path(weights).exists():
+            raise ValueError(f"--{name}_weights {weights} does not exist: check the path")
+        if factor is not None and options.save_latents:
+            raise ValueError(f"--{name} works on frames: give it with --decode_latents, not --save_latents")
+    if options.interpolate is not None and options.force_images:
+        raise ValueError("--interpolate needs videos: leave out --force_images")

@@ -10,10 +10,12 @@ from typing import Any
 
 from opensora.config_files import shown, typed
 from opensora.files import read_sidecar
-from opensora.generate.options import GenerateJob
+from opensora.generate.options import GenerateEnhanceOptions, GenerateJob
+from opensora.interpolate.plan import method_recipe
 from opensora.pipeline import recipe as recipes
 from opensora.pipeline.recipe import Recipe, latents_recipe, repeat_command, sampled
 from opensora.pipeline.settings import Sampling
+from opensora.upscale.plan import hash_weights
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,26 @@ def saved_recipe(latents: Path, prompt: str) -> Recipe:
 def video_recipe(job: GenerateJob, latents: Recipe, weights: dict[str, Any]) -> Recipe:
     """The recipe of a video from that of its latents."""
     recipe = recipes.video_recipe(latents, job.spec.vae, job.vae_policy, weights)
+    recipe |= enhancement_recipe(job.options)
     return recipe if job.options.fps is None else {**recipe, "fps": job.options.fps}
+
+
+def enhancement_recipe(options: GenerateEnhanceOptions) -> dict[str, Any]:
+    """The part of a video's recipe that tells what follows decoding; empty if nothing does."""
+    recipe: dict[str, Any] = {}
+    if options.upscale is not None:
+        recipe["upscale"] = {"factor": options.upscale, "weights": hash_weights(options.upscale_weights)}
+    if options.interpolate is not None:
+        method = method_recipe(options.interpolate_weights)
+        recipe["interpolate"] = {"factor": options.interpolate, **method}
+    return recipe
+
+
+def enhancement_words(options: GenerateEnhanceOptions) -> list[str]:
+    """The options that are set, as on the command line without the dashes."""
+    names = ("upscale", "upscale_weights", "interpolate", "interpolate_weights")
+    values = {name: getattr(options, name) for name in names}
+    return [f"{name}={value}" for name, value in values.items() if value is not None]
 
 
 def read_recipe(sidecar: Path) -> Recipe | None:
@@ -77,11 +98,12 @@ def sidecar_content(job: GenerateJob, recipe: Recipe, file: str, engine: str) ->
     engine: what has computed it, in case the planned one failed.
     """
     options, paths = job.options, job.spec.paths
+    switches = [name for name in ("force_images", "save_latents") if getattr(options, name)]
     command = repeat_command(
         recipe,
         paths,
         options.pretrained_ckpt,
-        [name for name in ("force_images", "save_latents") if getattr(options, name)],
+        [*switches, *enhancement_words(options)],
         model_path=options.model_path,
         text_encoder_name=options.text_encoder_name,
     )

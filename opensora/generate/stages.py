@@ -13,6 +13,7 @@ import numpy as np
 from opensora.console import Progress
 from opensora.diffusion import make_sampler
 from opensora.files import write_json
+from opensora.generate.enhance import Enhancement
 from opensora.generate.latents import latents_content, read_latents, write_latents
 from opensora.generate.options import GenerateJob
 from opensora.generate.plan import PlannedVideo
@@ -37,6 +38,7 @@ class Stages:
         self, job: GenerateJob, pipe: Pipeline, videos: Sequence[PlannedVideo], folder: Path | None
     ) -> None:
         self.job, self.pipe = job, pipe
+        self.enhance = Enhancement(job.options, pipe.engine)
         self.index = {video.path: index for index, video in enumerate(videos)}
         self.texts: MutableMapping[str, StageArrays] = {} if folder is None else StageStore(folder / "texts")
         self.latents: MutableMapping[Path, StageArrays] = (
@@ -81,10 +83,11 @@ class Stages:
             frames = self.pipe.decode(latents[None]).asnumpy()[0]  # uint8 (F, H, W, 3)
             frames = frames[: video.recipe["num_frames"]]
             if self._is_own(video):
+                frames, fps = self.enhance(frames, video.recipe["fps"])
                 self._write_sidecar(video)
                 if self.job.options.contact_sheet:
                     write_video(video.sheet, contact_sheet(frames)[None])
-                write_result(video.path, frames, video.recipe["fps"])
+                write_result(video.path, frames, fps)
                 log.info("%s", video.path)
 
     def save_latents(self, batches: Batches) -> None:

@@ -49,13 +49,15 @@ def plan(options: InterpolateOptions) -> InterpolatePlan:
 
 def recipe(options: InterpolateOptions) -> dict[str, Any]:
     """The settings that determine the frames of a result."""
+    settings = {"factor": options.factor, **method_recipe(options.weights)}
     if options.weights is None:
-        return {"factor": options.factor, "filter": f"{NAME}={SETTINGS}"}
-    path = Path(options.weights)
-    hashes = hash_folder(path, "model") if path.is_dir() else {path.name: hash_file(path)}
-    return {
-        "factor": options.factor,
-        "weights": hashes,
-        "engine": options.engine_here,
-        "precision": options.precision,
-    }
+        return settings
+    return {**settings, "engine": options.engine_here, "precision": options.precision}
+
+
+def method_recipe(weights: str | None) -> dict[str, Any]:
+    """The filter's settings, or the sha256 of the weights' files by name."""
+    if weights is None:
+        return {"filter": f"{NAME}={SETTINGS}"}
+    path = Path(weights)
+    return {"weights": hash_folder(path, "model") if path.is_dir() else {path.name: hash_file(path)}}

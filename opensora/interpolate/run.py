@@ -1,19 +1,20 @@
 """`opensora interpolate`, top to bottom: find the cuts, read frames, write them with others between them."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from opensora.console import counted, say
 from opensora.data.lists.scenes import find_scenes
+from opensora.engine import Engine, choose_engine
 from opensora.interpolate.frames import Method, interpolated
 from opensora.interpolate.motion import NAME, motion_compensated
 from opensora.interpolate.plan import COMMAND, InterpolatePlan
 from opensora.media.reader import iter_frames, probe
 from opensora.metrics.pixels import psnr
-from opensora.pipeline.options import InferenceDeviceOptions
-from opensora.pipeline.results import PlannedFile, make_files, write_result
+from opensora.pipeline.results import PlannedFile, make_files, write_planned
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ def interpolate(work: InterpolatePlan) -> int:
 
     Raises ValueError for a file that cannot be read, and for weights that do not fit.
     """
-    method = open_method(work.options.weights, work.options)
+    options = work.options
+    method = open_method(options.weights, lambda: choose_engine(options.engine_here, options.precision))
     if work.options.check:
         return _check(work.sources, method)
 
@@ -31,22 +33,23 @@ def interpolate(work: InterpolatePlan) -> int:
         info, factor = probe(file.source), work.options.factor
         cuts = find_cuts(file.source)
         frames = counted(iter_frames(file.source), file.name, info.frames)
-        write_result(file, COMMAND, interpolated(frames, factor, method, cuts), info.fps * factor)
+        write_planned(file, COMMAND, interpolated(frames, factor, method, cuts), info.fps * factor)
 
     return make_files(work.files, work.folder, make)
 
 
-def open_method(weights: str | None, device: InferenceDeviceOptions) -> Method:
-    """The way to interpolate: AMT with these weights, or FFmpeg's filter without weights."""
+def open_method(weights: str | None, get_engine: Callable[[], Engine]) -> Method:
+    """The way to interpolate: AMT with these weights, or FFmpeg's filter without weights.
+
+    get_engine: called if there are weights.
+    """
     if weights is None:
-        log.info("motion compensation by FFmpeg's filter %s; --weights names those of AMT-G", NAME)
+        log.info("motion compensation by FFmpeg's filter %s; weights of AMT-G can be named instead", NAME)
         return motion_compensated
-    from opensora.engine import choose_engine
     from opensora.interpolate.network import ByNetwork
     from opensora.models.amt import AMT
 
-    engine = choose_engine(device.engine_here, device.precision)
-    return ByNetwork(AMT.from_pretrained(weights, engine=engine))
+    return ByNetwork(AMT.from_pretrained(weights, engine=get_engine()))
 
 
 def find_cuts(path: Path) -> list[int]:

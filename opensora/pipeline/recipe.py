@@ -114,8 +114,8 @@ def repeat_command(
 ) -> list[str]:
     """The command line that makes one video of this recipe.
 
-    switches: options that are set, beside those of the recipe. model_path, text_encoder_name: as they were
-    given on the command line.
+    switches: options that are set, beside those of the recipe, each as `name` or `name=value`. model_path,
+    text_encoder_name: as they were given on the command line.
     """
     if model_path is None:
         model_path = "demo" if model.path == DEMO else str(model.path)

@@ -156,7 +156,7 @@ def make_files(files: Sequence[PlannedFile], folder: Path | None, make: Callable
     return 1 if reasons else 0
 
 
-def write_result(file: PlannedFile, command: str, frames: Iterator[np.ndarray], fps: float) -> None:
+def write_planned(file: PlannedFile, command: str, frames: Iterator[np.ndarray], fps: float) -> None:
     """Write frames, uint8 (H, W, 3), as they come: a picture, or an .mp4 with the sound of the source."""
     first = next(frames)  # errors of the source come before files
     file.write_sidecar(command)

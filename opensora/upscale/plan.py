@@ -32,11 +32,16 @@ def plan(options: UpscaleOptions) -> UpscalePlan:
 
 def recipe(options: UpscaleOptions) -> dict[str, Any]:
     """The settings that determine the frames of a result."""
-    weights = PACKAGED if options.weights is None else Path(options.weights)
     return {
         "factor": options.factor,
         "denoise": options.denoise,
-        "weights": {weights.name: hash_file(weights)},
+        "weights": hash_weights(options.weights),
         "engine": options.engine_here,
         "precision": options.precision,
     }
+
+
+def hash_weights(weights: str | None) -> dict[str, str]:
+    """The sha256 of the weights, or of the packaged ones, by the file's name."""
+    path = PACKAGED if weights is None else Path(weights)
+    return {path.name: hash_file(path)}

@@ -3,7 +3,7 @@
 from opensora.console import counted
 from opensora.engine import choose_engine
 from opensora.media.reader import iter_frames, probe
-from opensora.pipeline.results import PlannedFile, make_files, write_result
+from opensora.pipeline.results import PlannedFile, make_files, write_planned
 from opensora.upscale.frames import open_upscaler
 from opensora.upscale.plan import COMMAND, UpscalePlan
 
@@ -20,6 +20,6 @@ def upscale(work: UpscalePlan) -> int:
     def make(file: PlannedFile) -> None:
         info = probe(file.source)
         frames = counted(enlarge(iter_frames(file.source)), file.name, info.frames)
-        write_result(file, COMMAND, frames, info.fps)
+        write_planned(file, COMMAND, frames, info.fps)
 
     return make_files(work.files, work.folder, make)

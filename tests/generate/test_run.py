@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from opensora.cli import main
 from opensora.files import only_writer
@@ -18,6 +19,7 @@ from opensora.generate.run import generate
 from opensora.media.reader import probe, read_video
 from opensora.models.causal_vae.tiling import UNBOUNDED
 from opensora.pipeline import core
+from tests.models.srvgg.test_model import small_weights
 
 
 def run(*words: str, out: str = "out") -> int:
@@ -48,6 +50,38 @@ def test_videos_and_what_they_were_made_from(model: Path, capfd: pytest.CaptureF
     assert words[:2] == ["opensora", "generate"]
     assert main([*words[1:], "--save_img_path", "again"]) == 0
     assert Path("again/0000-a_dog.mp4").read_bytes() == Path("out/0001-a_dog.mp4").read_bytes()
+
+
+def test_frames_are_enlarged_and_interpolated(model: Path) -> None:
+    """After decoding, in this order; the sidecar says so, and its command makes the same video."""
+    save_file(small_weights(), "small.safetensors")
+    words = ["--upscale", "2", "--upscale_weights", "small.safetensors", "--interpolate", "2"]
+    assert run("a cat", *words) == 0
+    assert probe("out/0000-a_cat.mp4") == (10, 24.0, 64, 64)
+    sidecar = json.loads(Path("out/0000-a_cat.json").read_text())
+    recipe = sidecar["recipe"]
+    assert recipe["upscale"]["factor"] == recipe["interpolate"]["factor"] == 2
+    assert list(recipe["upscale"]["weights"]) == ["small.safetensors"]
+    _, _, *again = shlex.split(sidecar["command"])
+    assert main(["generate", *again, "--save_img_path", "again"]) == 0
+    assert Path("again/0000-a_cat.mp4").read_bytes() == Path("out/0000-a_cat.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--upscale", "5"], "upscale"),
+        (["--upscale_weights", "some.pth"], "--upscale_weights has no effect without --upscale"),
+        (["--interpolate", "2", "--interpolate_weights", "some.pth"], "some.pth does not exist"),
+        (["--interpolate", "2", "--save_latents"], "give it with --decode_latents"),
+        (["--interpolate", "2", "--force_images"], "leave out --force_images"),
+    ],
+)
+def test_bad_options_of_enlargement_and_interpolation(
+    model: Path, capfd: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run("a cat", *words) == 2
+    assert message in capfd.readouterr().err and not Path("out").exists()
 
 
 def test_the_batch_size_does_not_change_the_bytes(model: Path) -> None:
