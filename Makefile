@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DEMO_PROMPT ?= an elephant on a sky blue background
 
-.PHONY: demo test test-quick lint bench faults fuzz parallel
+.PHONY: demo test test-quick lint bench faults fuzz parallel python313
 
 demo: $(STAMP)
 	$(BIN)/opensora generate "$(DEMO_PROMPT)" --save_img_path samples/demo
@@ -27,6 +27,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(CASES)
+
+# An environment without MindSpore, in which the tests run the wheel.
+python313:
+	python3.13 -m venv .venv-3.13
+	.venv-3.13/bin/python -m pip install --quiet --disable-pip-version-check .
+	.venv-3.13/bin/python -m pip uninstall --quiet --yes opensora
 
 parallel: $(STAMP)
 	$(BIN)/python -m pytest tests/parallel/full_*.py

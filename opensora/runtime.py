@@ -52,13 +52,21 @@ flush_denormals()
 
 
 class UnsupportedVersion(RuntimeError):
-    """The installed MindSpore was not tested with this package; the message names the remedy."""
+    """MindSpore is missing or was not tested with this package; the message names the remedy."""
 
 
 def mindspore() -> Any:
-    """Import MindSpore. Raises UnsupportedVersion for a version that was not tested."""
-    with deferred():  # an import that Ctrl-C cuts short aborts, or fails when it is tried again
-        import mindspore as ms
+    """Import MindSpore. Raises UnsupportedVersion where it is missing, or if the version was not tested."""
+    try:
+        with deferred():  # an import that Ctrl-C cuts short aborts, or fails when it is tried again
+            import mindspore as ms
+    except ModuleNotFoundError as error:
+        if error.name != "mindspore":
+            raise
+        raise UnsupportedVersion(
+            "MindSpore is not installed, and this needs it: it has wheels for Python 3.11 and 3.12, "
+            f"and this is Python {platform.python_version()}"
+        ) from error
 
     _limit_instructions(Path(ms.__file__).parent)
     installed = tuple(int(part) for part in ms.__version__.split(".")[:2])
