@@ -18,6 +18,13 @@ def at_least(options: object, least: float, *names: str) -> None:
             raise ValueError(f"{name} {value} is too small: use {least} or more")
 
 
+def at_most(options: object, most: float, *names: str) -> None:
+    """Require `value <= most`."""
+    for name, value in _given(options, names):
+        if not value <= most:
+            raise ValueError(f"{name} {value} is too large: use {most} or less")
+
+
 def above(options: object, bound: float, *names: str) -> None:
     """Require `value > bound`."""
     for name, value in _given(options, names):

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from opensora.checks import at_least, within
+from opensora.checks import at_least, at_most, within
 
 DEFAULT_TEXT_LENGTH = 300
 """Tokens of a caption if no model gives another number."""
+MOST_TOKENS = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class SampleOptions(ListOptions, ClipOptions):
         super().__post_init__()
         within(self, 0, 1, "max_bad_rate")
         at_least(self, 0, "max_rowsize", "dataloader_num_workers")
+        at_most(self, 2**10, "dataloader_num_workers")
         joint = self.use_image_num > 0 and self.num_frames > 1 and self.video_data is not None
         if joint and not self.use_img_from_vid and self.image_data is None:
             raise ValueError(
@@ -130,7 +132,7 @@ class DataOptions(SampleOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         within(self, 0, 1, "caption_dropout")
-        at_least(self, 1, "model_max_length")
+        within(self, 1, MOST_TOKENS, "model_max_length")
         if self.text_embed_cache and not self.has_list:
             raise ValueError(
                 "text_embed_cache needs a data list with three columns: "
@@ -162,6 +164,7 @@ class CacheOptions:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_size", "block_size", "world_size")
+        at_most(self, 2**16, "batch_size", "block_size", "world_size")
         within(self, 0, self.world_size - 1, "rank")
 
     def of_job(self, rank: int, size: int) -> Self:
@@ -192,7 +195,7 @@ class EmbedTextOptions(CacheOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "model_max_length")
+        within(self, 1, MOST_TOKENS, "model_max_length")
         if (self.data_file_path is None) == (self.prompt_path is None):
             raise ValueError(
                 "name either an annotation file with --data_file_path, "
@@ -220,7 +223,8 @@ class DemoDataOptions:
     """What the captions say: subject and colour, or the subject alone, as the class of `train-class`."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_clips", "resolution")
+        within(self, 1, 10**8, "num_clips")
+        within(self, 1, 2**12, "resolution")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +246,7 @@ class EncodeLatentsOptions(CacheOptions, ListOptions, ClipOptions, DemoDataOptio
         CacheOptions.__post_init__(self)
         ClipOptions.__post_init__(self)
         DemoDataOptions.__post_init__(self)
-        at_least(self, 1, "clips_per_video")
+        within(self, 1, 2**20, "clips_per_video")
+        at_least(self, 0, "seed")
         if sum(source is not None for source in (self.video_data, self.image_data, self.demo_data)) != 1:
             raise ValueError("a cache has one source: name either --video_data, --image_data or --demo_data")

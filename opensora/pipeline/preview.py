@@ -13,7 +13,8 @@ from opensora.media.writer import write_video
 from opensora.models import LatteT2V, T5Encoder
 from opensora.models.spec import ModelSpec
 from opensora.pipeline.core import Pipeline
-from opensora.weights import WeightsError, weight_files
+from opensora.weights import WeightsError
+from opensora.weights.sources import folder_files
 
 FRAMES_SHOWN = 8
 log = logging.getLogger(__name__)
@@ -29,7 +30,11 @@ class PromptPreview:
         Raises ValueError for prompts or weights of the autoencoder that are missing.
         """
         self.prompts, self.spec = read_prompts(prompts), spec
-        weight_files(spec.paths.vae)
+        if not folder_files(spec.paths.vae):
+            raise WeightsError(
+                f"validation_prompts needs the weights of the autoencoder, which {spec.paths.vae} lacks: "
+                "name its folder with --ae_path, or leave validation_prompts out"
+            )
         if spec.text_encoder is None:
             raise WeightsError(
                 "validation_prompts needs the text encoder: "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from opensora.checks import above, at_least, below, one_of
+from opensora.checks import above, at_least, at_most, below, one_of
 
 COMMON_NAMES = {
     "lr": "learning_rate",
@@ -63,6 +63,10 @@ class ScheduleOptions:
             "max_skipped_steps",
             "dataloader_prefetch_size",
         )
+        at_least(self, 0, "seed")
+        at_most(self, 10**9, "max_train_steps")
+        at_most(self, 2**16, "batch_size", "gradient_accumulation_steps")
+        at_most(self, 2**10, "dataloader_prefetch_size")
 
     @property
     def samples_per_step(self) -> int:
@@ -109,6 +113,8 @@ class OptimizerOptions:
         at_least(self, 0, "optim_eps", "weight_decay", "max_grad_norm", "ema_decay")
         at_least(self, 1, "lr_decay_steps")
         below(self, 1, "ema_decay")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas[0]:g} {self.betas[1]:g} are out of range: use 0 to below 1")
 
     def warmup_steps(self, max_steps: int) -> int:
         """Steps of warm-up in a run of `max_steps` steps."""

@@ -56,6 +56,7 @@ class CheckDataOptions(DataOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "num_samples", "batch_size")
+        at_least(self, 0, "seed")
 
 
 class OpenedItem(NamedTuple):

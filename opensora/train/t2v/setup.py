@@ -186,6 +186,12 @@ def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> Lat
     clip = source.clip
     frames, side, _ = source.strides.latent_size((clip.num_frames, clip.max_image_size, clip.max_image_size))
     side += side % config.patch_size
+    compressed = [side // config.patch_size, *([frames] if clip.num_frames > 1 else [])]
+    if config.compress_kv_factor > min(compressed):
+        raise ValueError(
+            f"compress_kv_factor {config.compress_kv_factor} is larger than the {min(compressed)} patches or "
+            "latent frames that it divides: use a smaller one, or larger clips"
+        )
     return replace(config, video_length=frames, sample_size=(side, side))
 
 

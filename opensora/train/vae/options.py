@@ -77,7 +77,8 @@ class VAEClipOptions:
     """Crop that square at a random position instead of the centre."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "video_num_frames", "sample_rate", "resolution")
+        within(self, 1, 2**16, "video_num_frames", "sample_rate")
+        within(self, 1, 2**14, "resolution")
         within(self, 0.1, 1000, "fps")
 
 
@@ -122,7 +123,7 @@ class VAELossOptions:
     def __post_init__(self) -> None:
         at_least(self, 0, "kl_weight", "squared_weight", "motion_weight", "motion_strength_weight")
         at_least(self, 0, "perceptual_weight", "disc_start", "disc_weight")
-        at_least(self, 1, "disc_num_layers")
+        within(self, 1, 16, "disc_num_layers")
         one_of(self, "disc_dims", "disc_loss")
 
 
@@ -151,7 +152,7 @@ class VAEValidationOptions:
     """Clips of a validation."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_validation_clips")
+        within(self, 1, 2**20, "num_validation_clips")
 
 
 @dataclass(frozen=True, kw_only=True)

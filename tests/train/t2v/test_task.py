@@ -193,3 +193,21 @@ def test_a_cache_is_recorded_as_it_was_cut_and_other_options_are_refused(
     assert getattr(with_clip_of(options, source), name) == getattr(cache.clip, name)
     with pytest.raises(ValueError, match=f"{name} {given[name]} has no effect, because the clips of"):
         with_clip_of(replace(options, **given), source)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"seed": -1}, "seed -1 is too small"),
+        ({"max_train_steps": 10**18}, "max_train_steps 10{18} is too large"),
+        ({"batch_size": 10**9}, "batch_size 10{9} is too large"),
+        ({"dataloader_prefetch_size": 10**9}, "dataloader_prefetch_size 10{9} is too large"),
+        ({"dataloader_num_workers": 10**9}, "dataloader_num_workers 10{9} is too large"),
+        ({"model_max_length": 10**9}, "model_max_length 10{9} is out of range"),
+        ({"betas": (1.0, 1.0)}, "betas 1 1 are out of range"),
+        ({"betas": (-0.1, 0.9)}, "betas -0.1 0.9 are out of range"),
+    ],
+)
+def test_values_that_no_machine_takes_are_refused(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        TrainOptions(model_path="", vae_latent_folder="l", **options)
