@@ -19,6 +19,7 @@ parser.add_argument("--layers", type=int, default=4)
 parser.add_argument("--batch", type=int, default=2)
 add_options(parser)
 options = parser.parse_args()
+labels = {"engine": options.engine, "precision": options.precision}
 
 rng = np.random.default_rng(0)
 config = LatteConfig(num_layers=options.layers, sample_size=(32, 32), video_length=5)
@@ -29,4 +30,9 @@ latents = rng.standard_normal((options.batch, 4, 5, 32, 32), np.float32)
 text = rng.standard_normal((options.batch, 300, 4096), np.float32)
 timestep = np.full(options.batch, 500.0, np.float32)
 keys_values = model.text_keys_values(text)
-repeat(options, lambda: model(latents, timestep, None, text_kv=keys_values).asnumpy())
+repeat(
+    options.repeats,
+    lambda: model(latents, timestep, None, text_kv=keys_values).asnumpy(),
+    engine=options.engine,
+    precision=options.precision,
+)

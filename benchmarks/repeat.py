@@ -15,14 +15,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=3)
 
 
-def repeat(options: argparse.Namespace, action: Callable[[], object]) -> None:
-    """Run it and print a line of JSON; the first repeat compiles."""
+def repeat(repeats: int, action: Callable[[], object], **labels: str) -> None:
+    """Run it and print a line of JSON; the first repeat compiles. labels: what it is, for the line."""
     seconds, processor = [], []
-    for _ in range(options.repeats):
+    for _ in range(repeats):
         start, processor_start = time.perf_counter(), time.process_time()
         action()
         seconds.append(round(time.perf_counter() - start, 2))
         processor.append(round(time.process_time() - processor_start, 2))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     figures = {"seconds_each": seconds, "cpu_seconds_each": processor, "peak_mib": peak}
-    print(json.dumps({"engine": options.engine, "precision": options.precision, **figures}))
+    print(json.dumps({**labels, **figures}))

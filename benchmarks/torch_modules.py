@@ -8,15 +8,13 @@ safetensors.
 """
 
 import argparse
-import json
-import resource
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.repeat import repeat
 from opensora.models.causal_vae.config import CausalVAEConfig, Layer, decoder_layers, encoder_layers
 
 LAYERS, HEADS, WIDTH, TEXT, CAPTION = 4, 16, 1152, 300, 4096
@@ -255,17 +253,7 @@ def main() -> None:
         step = transformer_step(2 if options.what == "forward" else 1, options.what == "train")
     else:
         step = vae_step(options.what)
-    seconds = []
-    for _ in range(options.repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(round(time.perf_counter() - start, 2))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(
-        json.dumps(
-            {"what": options.what, "torch": torch.__version__, "seconds_each": seconds, "peak_mib": peak}
-        )
-    )
+    repeat(options.repeats, step, what=options.what, engine=f"torch {torch.__version__}", precision="fp32")
 
 
 if __name__ == "__main__":

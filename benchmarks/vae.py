@@ -24,6 +24,7 @@ parser.add_argument("--hidden_size", type=int, default=128)
 parser.add_argument("--memory", choices=("auto", "exact", "chunked", "tiled"), default="auto")
 add_options(parser)
 options = parser.parse_args()
+labels = {"engine": options.engine, "precision": options.precision}
 
 rng = np.random.default_rng(0)
 config = CausalVAEConfig(hidden_size=options.hidden_size)
@@ -43,7 +44,17 @@ else:
 shape = (1, 3, options.frames, options.size, options.size)
 if options.half == "encode":
     video = engine.tensor(rng.uniform(-1, 1, shape).astype(np.float32))
-    repeat(options, lambda: vae.encode(video).mean.asnumpy())
+    repeat(
+        options.repeats,
+        lambda: vae.encode(video).mean.asnumpy(),
+        engine=options.engine,
+        precision=options.precision,
+    )
 else:
     latents = engine.tensor(rng.standard_normal(vae.latent_shape(shape), np.float32))
-    repeat(options, lambda: vae.decode(latents).asnumpy())
+    repeat(
+        options.repeats,
+        lambda: vae.decode(latents).asnumpy(),
+        engine=options.engine,
+        precision=options.precision,
+    )
