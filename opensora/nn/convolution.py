@@ -101,6 +101,31 @@ def from_frames(x: Tensor, batch: int) -> Tensor:
     return ops.transpose(ops.reshape(x, (-1, batch, *x.shape[1:])), (1, 2, 0, 3, 4))
 
 
+def upsampling_conv(x: Tensor, weight: Tensor, bias: Tensor, batch: int) -> Tensor:
+    """`causal_conv3d` of the frames with doubled pixels."""
+    return causal_conv3d(double_pixels(x), weight, bias, batch)
+
+
+def double_frames(x: Tensor, batch: int) -> Tensor:
+    """T -> 2T - 1: the first frame stays, the others are interpolated linearly with half-pixel centres."""
+    if x.shape[0] == batch:
+        return x
+    rest = x[batch:]
+    frames = rest.shape[0] // batch
+    if frames == 1:
+        return ops.concat((x, rest), 0)
+    before = ops.concat((rest[:batch], rest[: (frames - 1) * batch]), 0)
+    after = ops.concat((rest[batch:], rest[(frames - 1) * batch :]), 0)
+    pairs = ops.stack((0.25 * before + 0.75 * rest, 0.75 * rest + 0.25 * after), 1)  # (T*B, 2, C, H, W)
+    pairs = ops.transpose(ops.reshape(pairs, (frames, batch, 2, -1)), (0, 2, 1, 3))
+    return ops.concat((x[:batch], ops.reshape(pairs, (2 * frames * batch, *x.shape[1:]))), 0)
+
+
+def time_upsampling_conv(x: Tensor, weight: Tensor, bias: Tensor, batch: int) -> Tensor:
+    """`causal_conv3d` of doubled frames."""
+    return causal_conv3d(double_frames(x, batch), weight, bias, batch)
+
+
 def double_pixels(x: Tensor) -> Tensor:
     """Nearest neighbour: (N, C, H, W) -> (N, C, 2H, 2W)."""
     rows, channels, height, width = x.shape

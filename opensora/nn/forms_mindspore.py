@@ -7,12 +7,15 @@ from opensora.nn.convolution import (
     causal_conv3d,
     conv2d,
     depthwise_conv2d,
+    double_frames,
     double_pixels,
     from_frames,
     repeat_first_frame,
     sum_over_taps,
     time_tap,
+    time_upsampling_conv,
     to_frames,
+    upsampling_conv,
 )
 from opensora.nn.images import (
     halve,
@@ -39,6 +42,7 @@ __all__ = [
     "causal_conv3d",
     "conv2d",
     "depthwise_conv2d",
+    "double_frames",
     "double_pixels",
     "from_frames",
     "gelu",
@@ -66,8 +70,10 @@ __all__ = [
     "split_heads",
     "sum_over_taps",
     "time_tap",
+    "time_upsampling_conv",
     "to_frames",
     "upconv2d",
+    "upsampling_conv",
 ]
 
 amax = ops.amax

@@ -4,6 +4,8 @@ Their docstrings are those of `forms_mindspore` and the files that it imports fr
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -212,7 +214,7 @@ def normalise_channels(
 # --- convolutions of frames-first videos ---
 
 
-def conv2d(x: Node, weight: Node, bias: Node, stride: int = 1, padding: Padding = SAME) -> Node:
+def conv2d(x: Node, weight: Node, bias: Node | None, stride: int = 1, padding: Padding = SAME) -> Node:
     if isinstance(x, FramesNode):
         kernel = expand_dims(weight, 2)
         return x.map_video(lambda video: _convolved(video, kernel, bias, (1, stride, stride), padding))
@@ -263,12 +265,14 @@ def _causal(
     return as_video(padded, batch).map_video(lambda video: _convolved(video, weight, bias, strides, padding))
 
 
-def _convolved(x: Output, weight: Node, bias: Node, strides: Sequence[int], padding: Padding) -> Operator:
+def _convolved(
+    x: Output, weight: Node, bias: Node | None, strides: Sequence[int], padding: Padding
+) -> Operator:
     top, bottom, left, right = padding
     more = len(strides) - 2  # axes before height and width
     before, after = [0] * more + [top, left], [0] * more + [bottom, right]
     y = o.convolution(x, weight.output, list(strides), before, after, [1] * len(strides))
-    return o.add(y, reshape(bias, (1, -1, *(1,) * len(strides))).output)
+    return y if bias is None else o.add(y, reshape(bias, (1, -1, *(1,) * len(strides))).output)
 
 
 def repeat_first_frame(x: Node, batch: int, times: int) -> Node:
@@ -289,6 +293,57 @@ def to_frames(video: Node) -> Node:
 
 def from_frames(x: Node, batch: int) -> Node:
     return Node(as_video(x, batch).video)
+
+
+def double_frames(x: Node, batch: int) -> Node:
+    video = as_video(x, batch)
+    batch, channels, frames, height, width = video.video.get_shape()
+    if frames == 1:
+        return video
+    rest = video.frames(slice(1, None))
+    before = concat((rest[:batch], rest[:-batch]), 0) if frames > 2 else rest
+    after = concat((rest[batch:], rest[-batch:]), 0) if frames > 2 else rest
+    pairs = (
+        o.unsqueeze(as_video(part, batch).video, integers([3]))
+        for part in (0.25 * before + 0.75 * rest, 0.75 * rest + 0.25 * after)
+    )  # (B, C, T, 1, H, W)
+    shape = integers([batch, channels, 2 * (frames - 1), height, width])
+    return concat((video[:batch], FramesNode(o.reshape(o.concat(pairs, 3), shape, False).output(0))), 0)
+
+
+def time_upsampling_conv(x: Node, weight: Node, bias: Node, batch: int) -> Node:
+    """Each tap convolves the frames before they are interpolated, which weighs whole frames: half as many."""
+    taps = weight.shape[2]
+
+    def seen(tap: int) -> Node:
+        # Interpolation keeps a constant, so the bias may be added before it.
+        frames = double_frames(conv2d(x, weight[:, :, tap], bias if tap == 0 else None), batch)
+        return repeat_first_frame(frames, batch, taps - 1 - tap)[: frames.shape[0]]
+
+    return reduce(add, (seen(tap) for tap in range(taps)))
+
+
+def upsampling_conv(x: Node, weight: Node, bias: Node, batch: int) -> Node:
+    """Several taps read one of the doubled pixels: with their sums, a transposed convolution does the work.
+
+    Output pixel 2i reads the pixel i - 1 by the first tap and i by the sum of the others; 2i + 1 reads i and
+    i + 1. That is a kernel (w2, w1 + w2, w0 + w1, w0) along each axis.
+    """
+    if weight.shape[2] > 1:
+        return causal_conv3d(double_pixels(x), weight, bias, batch)
+    kernel = transpose(_doubling_taps(_doubling_taps(weight, 3), 4), (1, 0, 2, 3, 4))
+
+    def convolved(video: Output) -> Operator:
+        pads = [0, 1, 1]
+        y = o.convolution_backprop_data(video, kernel.output, [1, 2, 2], None, pads, pads, [1, 1, 1])
+        return o.add(y, reshape(bias, (1, -1, 1, 1, 1)).output)
+
+    return as_video(x, batch).map_video(convolved)
+
+
+def _doubling_taps(weight: Node, axis: int) -> Node:
+    first, middle, last = chunk(weight, 3, axis)
+    return _joined((last, middle + last, first + middle, first), axis)
 
 
 def double_pixels(x: Node) -> Node:

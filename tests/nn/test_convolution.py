@@ -4,6 +4,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.engine import open_engine
+from opensora.engine.block import Block
+from opensora.nn import F
 from opensora.nn.convolution import causal_conv3d, conv2d, from_frames, to_frames
 from opensora.nn.padding import NONE, SAME, Padding
 
@@ -104,3 +107,44 @@ def test_gradients_of_the_causal_convolution(frames: int, strides: Strides) -> N
         change = expected(*moved, *strides) - expected(*arrays, *strides)  # type: ignore[call-arg]
         slope = float((change * by_output).sum())
         assert float((gradient.asnumpy() * direction).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["mindspore", "openvino"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_convolutions_of_doubled_pixels_and_frames(engine: str, batch: int, frames: int) -> None:
+    """As if pixels or frames were doubled first, whatever is computed instead."""
+    video = random(batch, 3, frames, 5, 7).astype(np.float32)
+    weights = {
+        "plane": random(4, 3, 1, 3, 3).astype(np.float32),
+        "cube": random(4, 3, 3, 3, 3).astype(np.float32),
+        "bias": random(4).astype(np.float32),
+    }
+
+    def network(run: Any, x: Any, batch: int) -> Any:
+        return run(Block(convolved), ("",), x, batch)
+
+    def convolved(w: Any, x: Any, batch: int) -> Any:
+        rows = F.to_frames(x)
+        return tuple(
+            F.from_frames(result, batch)
+            for result in (
+                F.upsampling_conv(rows, w["plane"], w["bias"], batch),
+                F.time_upsampling_conv(rows, w["cube"], w["bias"], batch),
+            )
+        )
+
+    opened = open_engine(engine)
+    pixels, times = opened.run(network, opened.weights(weights), opened.tensor(video), batch)
+    strides = 1, 1, SAME
+    doubled = video.repeat(2, 3).repeat(2, 4)
+    wanted = expected(doubled, weights["plane"], weights["bias"], *strides)
+    np.testing.assert_allclose(pixels.asnumpy(), wanted, rtol=1e-5, atol=2e-5)
+    rest = np.concatenate([video[:, :, 1:2], video[:, :, 1:], video[:, :, -1:]], 2)
+    middle, before, after = rest[:, :, 1:-1], rest[:, :, :-2], rest[:, :, 2:]
+    pairs = np.stack([0.75 * middle + 0.25 * before, 0.75 * middle + 0.25 * after], 3)
+    between = pairs.reshape(batch, 3, -1, 5, 7) if frames > 1 else video[:, :, 1:]
+    wanted = expected(
+        np.concatenate([video[:, :, :1], between], 2), weights["cube"], weights["bias"], *strides
+    )
+    np.testing.assert_allclose(times.asnumpy(), wanted, rtol=1e-5, atol=2e-5)

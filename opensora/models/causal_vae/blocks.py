@@ -115,7 +115,7 @@ def spatial_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor
 
 
 def spatial_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return F.causal_conv3d(F.double_pixels(x), w["conv.conv.weight"], w["conv.conv.bias"], batch)
+    return F.upsampling_conv(x, w["conv.conv.weight"], w["conv.conv.bias"], batch)
 
 
 # --- down and up in time ---
@@ -143,24 +143,13 @@ def mixed_time_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Ten
 
 
 def time_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    """T -> 2T - 1: the first frame stays, the others are interpolated linearly with half-pixel centres."""
-    if x.shape[0] == batch:
-        return x
-    rest = x[batch:]
-    frames = rest.shape[0] // batch
-    if frames == 1:
-        return F.concat((x, rest), 0)
-    before = F.concat((rest[:batch], rest[: (frames - 1) * batch]), 0)
-    after = F.concat((rest[batch:], rest[(frames - 1) * batch :]), 0)
-    pairs = F.stack((0.25 * before + 0.75 * rest, 0.75 * rest + 0.25 * after), 1)  # (T*B, 2, C, H, W)
-    pairs = F.transpose(F.reshape(pairs, (frames, batch, 2, -1)), (0, 2, 1, 3))
-    return F.concat((x[:batch], F.reshape(pairs, (2 * frames * batch, *x.shape[1:]))), 0)
+    return F.double_frames(x, batch)
 
 
 def mixed_time_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
     mix = F.sigmoid(w["mix_factor"])
-    x = time_upsample(w, x, batch, groups)
-    return mix * x + (1.0 - mix) * F.causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch)
+    convolved = F.time_upsampling_conv(x, w["conv.conv.weight"], w["conv.conv.bias"], batch)
+    return mix * F.double_frames(x, batch) + (1.0 - mix) * convolved
 
 
 FUNCTIONS = (
