@@ -88,6 +88,7 @@ gather = ops.gather
 mean = ops.mean
 relu = ops.relu
 reshape = ops.reshape
+sqrt = ops.sqrt
 stack = ops.stack
 stop_gradient = ops.stop_gradient
 sum = ops.sum
@@ -96,5 +97,7 @@ transpose = ops.transpose
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T of matrices (rows, in) and (out, in): (rows, out)."""
+    """x W^T of matrices (rows, in) and (out, in): (rows, out); or of as many of them, (n, rows, out)."""
+    if x.ndim > 2:
+        return ops.BatchMatMul(transpose_b=True)(x, weight)
     return ops.MatMul(transpose_b=True)(x, weight)

@@ -99,6 +99,10 @@ def exp(x: Node) -> Node:
     return x.map(o.exp)
 
 
+def sqrt(x: Node) -> Node:
+    return x.map(o.sqrt)
+
+
 def clamp(x: Node, low: float, high: float) -> Node:
     return x.map(lambda value: o.clamp(value, low, high))
 

@@ -68,7 +68,9 @@ class DenoiserTask(ABC, Generic[M]):
         self.dtype = compute_dtype(options.number_format)
         # With sharded masters in the optimizer, no process needs all weights in float32.
         self._rounds = sharding.ranks > 1 and self.dtype != ms.float32
-        self.optimizer = make_optimizer(options, options.max_train_steps, sharding, masters=self._rounds)
+        self.optimizer = make_optimizer(
+            options, options.max_train_steps, sharding, self._rounds, model.engine
+        )
         self.scaler = LossScaler(options)
         self.weights = {**model.weights, **(beside or {})}
         self.ema = EMA(self.weights, options.ema_decay, sharding)

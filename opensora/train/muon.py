@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from opensora.nn import Tensor
+from opensora.engine import Engine, open_engine
+from opensora.engine.block import Block, Weights
+from opensora.nn import F, Tensor
 from opensora.nn.flat import ParameterSharding
 from opensora.runtime import mindspore
 from opensora.train.optim import FIRST, AdamW, AdamWRule, Optimizer, ParameterGroup, Step, UpdateRule
@@ -42,18 +44,34 @@ def make_optimizer(
     max_steps: int = 1,
     sharding: ParameterSharding | None = None,
     masters: bool = False,
+    engine: Engine | None = None,
 ) -> Optimizer:
-    """The optimizer that `options.optim` names; see `Optimizer` for the arguments."""
-    kind = Muon if options.optim == "muon" else AdamW
-    return kind(options, max_steps, sharding, masters)
+    """The optimizer that `options.optim` names; see `Optimizer` for the arguments.
+
+    engine: computes the products of Muon, by default MindSpore.
+    """
+    if options.optim == "muon":
+        return Muon(options, max_steps, sharding, masters, engine)
+    return AdamW(options, max_steps, sharding, masters)
 
 
 class Muon(Optimizer):
     """Muon for the matrices in the network's blocks, AdamW for all other weights."""
 
+    def __init__(
+        self,
+        options: OptimizerOptions,
+        max_steps: int = 1,
+        sharding: ParameterSharding | None = None,
+        masters: bool = False,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(options, max_steps, sharding, masters)
+        self._engine = engine or open_engine()
+
     def rule_of(self, name: str, shape: Sequence[int]) -> UpdateRule:
         if len(shape) > 1 and HIDDEN.search(name) and not name.endswith(TABLES):
-            return MuonRule(self.sharding)
+            return MuonRule(self.sharding, self._engine)
         return AdamWRule(self.options.betas, self.options.optim_eps)
 
 
@@ -67,14 +85,15 @@ class MuonRule:
     name = "muon"
     moments = (FIRST,)
 
-    def __init__(self, sharding: ParameterSharding) -> None:
-        self._sharding = sharding
+    def __init__(self, sharding: ParameterSharding, engine: Engine) -> None:
+        self._sharding, self._engine = sharding, engine
 
     def __call__(
         self, group: ParameterGroup, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor], step: Step
     ) -> tuple[Tensor, ...]:
         direction, momentum = _nesterov(gradient, *moments, ms.Tensor(np.float32(step.gradient_scale)))
-        updates = orthogonal(group.layout.unpack(self._sharding.gather(direction, group.layout.length)))
+        whole = group.layout.unpack(self._sharding.gather(direction, group.layout.length))
+        updates = orthogonal(whole, self._engine)
         updates = {name: update * step_length(update.shape) for name, update in updates.items()}
         own = self._sharding.local(group.layout.pack(updates))
         numbers = np.array((1 - step.learning_rate * group.weight_decay, step.learning_rate), np.float32)
@@ -90,7 +109,7 @@ def step_length(shape: Sequence[int]) -> float:
     return STEP * math.sqrt(max(shape[:2]))
 
 
-def orthogonal(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def orthogonal(weights: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
     """Each weight (outputs, inputs, ...), as a matrix, with its singular values moved into [0.68, 1.13].
 
     Singular values below a hundredth of the matrix's norm may stay smaller.
@@ -100,11 +119,13 @@ def orthogonal(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         same_shape.setdefault(_wide_shape(weight.shape), []).append(name)
     results: dict[str, Tensor] = {}
     for (rows, columns), names in same_shape.items():
+        identity = ms.Tensor(np.eye(rows, dtype=np.float32))
         many = max(1, VALUES_AT_ONCE // (rows * columns))
         for start in range(0, len(names), many):
             chosen = names[start : start + many]
             matrices = ops.stack([_wide(weights[name]) for name in chosen])  # (n, rows, columns)
-            results.update(zip(chosen, ops.unstack(_orthogonal(matrices)), strict=True))
+            turned = engine.call(ORTHOGONALISED, {}, matrices, identity)
+            results.update(zip(chosen, ops.unstack(turned), strict=True))
     return {name: _narrow(results[name], weight.shape) for name, weight in weights.items()}
 
 
@@ -125,22 +146,25 @@ def _narrow(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     return ops.reshape(matrix if matrix.shape[0] == shape[0] else ops.transpose(matrix, (1, 0)), tuple(shape))
 
 
-@ms.jit
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """Orthogonalise matrices (n, rows, columns), rows <= columns.
+def _orthogonalised(w: Weights, matrices: Tensor, identity: Tensor) -> Tensor:
+    """Orthogonalise matrices (n, rows, columns), rows <= columns; identity: (rows, rows).
 
-    The polynomials act on the Gram matrices, which are smaller.
+    The polynomials act on the Gram matrices, which are smaller. All of these are symmetric, and a product
+    with the second one transposed is that with itself.
     """
-    identity = ops.eye(matrices.shape[1], dtype=ms.float32)
-    gram = ops.BatchMatMul(transpose_b=True)(matrices, matrices)  # (n, rows, rows)
-    square_norm = ops.reshape(ops.sum(ops.sum(gram * identity, -1), -1) + TINY, (-1, 1, 1))
-    gram, factor = gram / square_norm, identity / ops.sqrt(square_norm)
+    gram = F.product(matrices, matrices)  # (n, rows, rows)
+    square_norm = F.reshape(F.sum(F.sum(matrices * matrices, -1), -1) + TINY, (-1, 1, 1))
+    gram, factor = gram / square_norm, identity / F.sqrt(square_norm)
     first, third, fifth = COEFFICIENTS
-    for _ in range(ITERATIONS):
-        polynomial = first * identity + third * gram + fifth * ops.BatchMatMul()(gram, gram)
-        factor = ops.BatchMatMul()(polynomial, factor)
-        gram = ops.BatchMatMul()(ops.BatchMatMul()(polynomial, gram), polynomial)
-    return ops.BatchMatMul()(factor, matrices)
+    for iteration in range(ITERATIONS):
+        polynomial = first * identity + third * gram + fifth * F.product(gram, gram)
+        factor = F.product(polynomial, factor)
+        if iteration < ITERATIONS - 1:
+            gram = F.product(F.product(polynomial, gram), polynomial)
+    return F.product(factor, F.transpose(matrices, (0, 2, 1)))
+
+
+ORTHOGONALISED = Block(_orthogonalised)
 
 
 @ms.jit

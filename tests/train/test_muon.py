@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.engine import ENGINES, choose_training_engine, open_engine
 from opensora.train import muon
 from opensora.train.muon import Muon, make_optimizer, orthogonal, step_length
 from opensora.train.optim import AdamW
@@ -36,18 +37,19 @@ def options(**changes: Any) -> OptimizerOptions:
     )
 
 
-def one(weight: Any) -> np.ndarray:
-    return np.asarray(orthogonal({"weight": weight})["weight"].asnumpy())
+def one(weight: Any, engine: str = "mindspore") -> np.ndarray:
+    return np.asarray(orthogonal({"weight": weight}, choose_training_engine(engine))["weight"].asnumpy())
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("shape", [(8, 8), (4, 50), (50, 4), (6, 5, 3, 3), (128, 16, 3, 3, 3)])
 @pytest.mark.parametrize("size", [1e-6, 1.0])
-def test_singular_values_become_about_one(shape: tuple[int, ...], size: float) -> None:
+def test_singular_values_become_about_one(shape: tuple[int, ...], size: float, engine: str) -> None:
     """The singular vectors stay the same."""
     matrix = np.random.default_rng(0).standard_normal((shape[0], int(np.prod(shape[1:]))))
     left, _, right = np.linalg.svd(matrix, full_matrices=False)
     matrix = (left * np.linspace(1, 0.1, len(right))) @ right
-    result = one(ms.Tensor((size * matrix).astype(np.float32).reshape(shape)))
+    result = one(ms.Tensor((size * matrix).astype(np.float32).reshape(shape)), engine)
     assert result.shape == shape
     factors = left.T @ result.reshape(matrix.shape) @ right.T
     assert np.diag(factors).min() > 0.67 and np.diag(factors).max() < 1.14
@@ -65,9 +67,9 @@ def test_matrices_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> N
     weights = {
         name: ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for name, shape in shapes.items()
     }
-    together = orthogonal(weights)
+    together = orthogonal(weights, open_engine())
     monkeypatch.setattr(muon, "VALUES_AT_ONCE", 48)
-    in_parts = orthogonal(weights)
+    in_parts = orthogonal(weights, open_engine())
     assert list(together) == list(weights)
     for name, weight in weights.items():
         for result in (together[name], in_parts[name]):

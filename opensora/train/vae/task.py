@@ -74,7 +74,7 @@ class VAETask:
         self.mesh = mesh or Mesh()
         self.quality = ReconstructionQuality(validation, self.mesh)
         sharding = parameter_sharding(self.mesh, options.parallel_mode)
-        self.optimizer = make_optimizer(options, options.max_train_steps, sharding)
+        self.optimizer = make_optimizer(options, options.max_train_steps, sharding, engine=vae.engine)
         self.disc_optimizer = AdamW(options, max(1, options.max_train_steps - loss.disc_start), sharding)
         self.ema = EMA(vae.weights, options.ema_decay, sharding)
         if self.mesh.size > 1:
@@ -216,7 +216,7 @@ class VAETask:
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """PSNR of the moving average on the validation clips."""
-        return self.quality(CausalVAE(self.vae.config, self.ema.weights), step, folder)
+        return self.quality(CausalVAE(self.vae.config, self.ema.weights, self.vae.engine), step, folder)
 
     def state_files(self) -> Mapping[str, Arrays]:
         files: dict[str, Arrays] = {"model": _arrays(self.vae.weights), "ema": self.ema.arrays()}
