@@ -244,8 +244,8 @@ def _group_norm(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradient
     inner = o.subtract(o.multiply(gradient, slope), o.add(offset, o.multiply(normal, along)))
     return [
         reshaped(inner, shape),
-        summed_to(products, (channels, 1)) if wants[1] else None,
-        summed_to(sums, (channels, 1)) if wants[2] else None,
+        reshaped(summed_to(products, (channels, 1)), (channels,)) if wants[1] else None,
+        reshaped(summed_to(sums, (channels, 1)), (channels,)) if wants[2] else None,
     ]
 
 

@@ -69,6 +69,43 @@ CASES: dict[str, tuple[Any, tuple[np.ndarray, ...]]] = {
     "steps": (lambda x: x[1::3] * 2.0, (array(8, 3),)),
     "tile": (lambda x: F.tile(x, (2, 1, 3)), (array(2, 3, 1),)),
     "broadcast": (lambda x: F.broadcast_to(x, (4, 2, 3)), (array(2, 1),)),
+    "conv2d": (function("conv2d"), (array(2, 3, 6, 5), array(4, 3, 3, 3), array(4))),
+    "conv2d of every second pixel": (
+        lambda x, w, b: F.conv2d(x, w, b, 2, (0, 1, 0, 1)),
+        (array(2, 3, 6, 8), array(4, 3, 3, 3), array(4)),
+    ),
+    "pointwise": (
+        lambda x, w, b: F.causal_conv3d(x, w, b, 2, 1, 1, (0, 0, 0, 0)),
+        (array(6, 3, 4, 4), array(4, 3, 1, 1, 1), array(4)),
+    ),
+    "causal_conv3d": (
+        lambda x, w, b: F.causal_conv3d(x, w, b, 2),
+        (array(6, 3, 4, 5), array(4, 3, 3, 3, 3), array(4)),
+    ),
+    "causal_conv3d of one frame": (
+        lambda x, w, b: F.causal_conv3d(x, w, b, 1),
+        (array(1, 3, 4, 5), array(4, 3, 3, 3, 3), array(4)),
+    ),
+    "causal_conv3d of every second frame": (
+        lambda x, w, b: F.causal_conv3d(x, w, b, 1, 2),
+        (array(5, 3, 4, 5), array(4, 3, 3, 3, 3), array(4)),
+    ),
+    "causal_conv3d of every second pixel": (
+        lambda x, w, b: F.causal_conv3d(x, w, b, 1, 1, 2, (0, 1, 0, 1)),
+        (array(5, 3, 4, 6), array(4, 3, 1, 3, 3), array(4)),
+    ),
+    "group_norm": (
+        lambda x, w, b: F.group_norm(x, w, b, 2, 2),
+        (array(6, 4, 3, 5), array(4), array(4, seed=1)),
+    ),
+    "group_norm of every frame": (
+        lambda x, w, b: F.group_norm(x, w, b, 3, 2),
+        (array(3, 4, 3, 5), array(4), array(4, seed=1)),
+    ),
+    "double_pixels": (function("double_pixels"), (array(2, 3, 2, 4),)),
+    "video": (lambda x: F.from_frames(F.double_pixels(F.to_frames(x)), 2), (array(2, 3, 3, 2, 2),)),
+    "time_tap": (lambda x: F.time_tap(F.repeat_first_frame(x, 2, 2), 2, 1, 3, 2), (array(10, 3, 2, 2),)),
+    "sqrt": (lambda x: F.sqrt(x * x + 1.0), (array(3, 4),)),
     "stopped": (lambda x, y: F.stop_gradient(x) * x + y, (array(2, 3), array(2, 3, seed=1))),
 }
 

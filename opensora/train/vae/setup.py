@@ -12,6 +12,7 @@ from opensora.data.dataset import ArrayClips, DemoDataset, VideoDataset
 from opensora.data.dataset.videos import HELD_OUT_INTERVAL, split
 from opensora.data.lists.files import listed_files
 from opensora.demo_data.render import DemoClips, Renderer
+from opensora.engine import choose_training_engine
 from opensora.engine.mindspore import set_jit
 from opensora.media.formats import media_files
 from opensora.models.causal_vae.config import CausalVAEConfig
@@ -80,6 +81,7 @@ def make_task(
         if options.collapse_time:
             collapsed = collapse_time({name: value.asnumpy() for name, value in vae.weights.items()}, rng)
             vae.weights = {name: ms.Tensor(value) for name, value in collapsed.items()}
+    vae.engine = choose_training_engine(options.engine if options.mode == 0 else "mindspore")
     clips, validation = make_clips(options) if data is None else _array_clips(options, data)
     return VAETask(vae, clips, validation, loss or make_loss(options, config, rng), options, mesh)
 

@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.engine import ENGINES, choose_training_engine
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.models.discriminator import Discriminator
 from opensora.models.lpips import LPIPS
@@ -108,9 +109,10 @@ class NearTheReference(VAELoss):
     side = 1
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.slow
 @pytest.mark.usefixtures("operator_mode")
-def test_a_whole_step_is_the_reference() -> None:
+def test_a_whole_step_is_the_reference(engine: str) -> None:
     """Of the discriminator's 156,000 units, computed in double precision at the reference's reconstruction,
     one lies 2e-7 from its bend and others 2e-6. So noise of 5e-6 on the reconstruction, or rounding, decides
     which side it takes, which moves the adversarial gradient by 4e-3 of its maximum and its weight by 1e-4.
@@ -123,6 +125,7 @@ def test_a_whole_step_is_the_reference() -> None:
     vae = CausalVAE(
         CausalVAEConfig.from_dict(reference.read_json("vae/config")),
         {name: ms.Tensor(value) for name, value in reference.load("vae/weights").items()},
+        choose_training_engine(engine),
     )
     logs = {name.removeprefix("log."): value for name, value in case.items() if name.startswith("log.")}
     expected = {name.removeprefix("grad."): value for name, value in case.items() if name.startswith("grad.")}
