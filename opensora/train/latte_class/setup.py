@@ -11,6 +11,7 @@ from opensora.data.loader import Loader
 from opensora.data.samples import SampleSource
 from opensora.data.setup import Opened, open_source
 from opensora.data.text.captions import CaptionFeatures
+from opensora.engine import choose_training_engine
 from opensora.engine.mindspore import set_jit
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.latte_class.config import LatteClassConfig
@@ -92,6 +93,7 @@ def _make_task(
     model = Latte.initialise(config, np.random.default_rng(options.seed))
     if options.pretrained is not None:
         model.load_weights(options.pretrained)
+    model.engine = choose_training_engine(options.engine if options.mode == 0 else "mindspore")
     data = stack.enter_context(open_data(source, options, mesh))
     held_out = None
     if options.validation_latent_folder is not None:

@@ -52,7 +52,8 @@ def train_t2v(
     make_preview: makes what writes videos of validation_prompts, `opensora.pipeline.preview.PromptPreview`.
     data: pairs of frames uint8 (T, H, W, 3) and a caption, in place of the files that the options name.
     network: makes the network from its configuration and a generator of random numbers. It has what training
-        uses of `LatteT2V`: config, weights by name, forward_with_tape, load_weights and save_pretrained.
+        uses of `LatteT2V`: config, weights by name, forward_with_tape, load_weights and save_pretrained; its
+        `engine` is set.
     """
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # raises now, and not after everything is loaded
