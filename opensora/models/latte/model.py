@@ -4,7 +4,6 @@ Blocks alternate between the patches of each frame, which also attend to the tex
 patch (Latte, arXiv:2401.03048; Open-Sora-Plan v1.1.0).
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +11,14 @@ import numpy as np
 
 from opensora.engine import Engine, open_engine, run_network
 from opensora.engine.block import as_array
-from opensora.engine.tree import Tree
 from opensora.models import embeddings
+from opensora.models.latent_transformer import LatentTransformer
 from opensora.models.latte import blocks
 from opensora.models.latte.config import TIMESTEP_CHANNELS, LatteConfig, open_latte, weight_specs
 from opensora.models.latte.masks import latent_biases
 from opensora.models.latte.network import Masks, TextKeysValues, denoise, text_keys_values
 from opensora.nn import FrameExchange, Tensor
-from opensora.runtime import mindspore
-from opensora.weights import CONFIG, HalfStorage, load_config, save_weights
+from opensora.weights import CONFIG, HalfStorage, load_config
 
 if TYPE_CHECKING:
     from opensora.engine.mindspore import Tape
@@ -28,20 +26,8 @@ if TYPE_CHECKING:
 ALL_FRAMES_HERE = FrameExchange()
 
 
-class LatteT2V:
+class LatteT2V(LatentTransformer[LatteConfig]):
     """The denoiser: its configuration, and its weights under the names of the release."""
-
-    def __init__(
-        self, config: LatteConfig, weights: Mapping[str, Tensor], engine: Engine | None = None
-    ) -> None:
-        """weights: a dict as the engine keeps it, or a mapping that makes each tensor when it is read
-        (`OnDemand`).
-
-        engine: what computes, by default MindSpore.
-        """
-        self.config = config
-        self.weights = weights
-        self.engine = engine or open_engine()
 
     @classmethod
     def from_pretrained(
@@ -81,11 +67,6 @@ class LatteT2V:
         """A model with random weights; `weight_specs` gives the distribution of each."""
         specs = weight_specs(config)
         return cls(config, open_engine().weights({name: spec.draw(rng) for name, spec in specs.items()}))
-
-    def save_pretrained(self, folder: str | Path, dtype: str = "float32") -> None:
-        """Write a folder that `from_pretrained` and the reference load."""
-        arrays = {name: as_array(value) for name, value in self.weights.items()}
-        save_weights(folder, self.config.to_dict(), arrays, dtype=dtype)
 
     def __call__(
         self,
@@ -137,28 +118,10 @@ class LatteT2V:
             exchange or ALL_FRAMES_HERE,
         )
 
-    def forward_with_tape(
-        self, *inputs: Tree, num_no_recompute: int = 0, **options: Tree
-    ) -> tuple[Tensor, "Tape"]:
-        """Call the model and record a tape: `tape.gradients([(output, gradient)], wanted=[text_embeds])`.
-
-        inputs, options: those of a call.
-        num_no_recompute: the number of layers, counted from the last, whose activations are saved. The
-            backward pass does not compute these layers again.
-        """
-        layers = range(self.config.num_layers)[-num_no_recompute:] if num_no_recompute else ()
-        names = [f"transformer_blocks.{layer}" for layer in layers]
-        tape = self.engine.tape(self.weights, {*names, *(f"temporal_{name}" for name in names)})
-        return self(*inputs, tape=tape, **options), tape
-
-    def value_and_grad(
-        self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Tree, **options: Tree
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss_of_output(output), and its gradients by the names of the weights used."""
-        output, tape = self.forward_with_tape(*inputs, **options)
-        loss, by_output = mindspore().value_and_grad(loss_of_output)(output)
-        gradients, _ = tape.gradients([(output, by_output)])
-        return loss, gradients
+    def last_blocks(self, layers: int) -> set[str]:
+        total = self.config.num_layers
+        names = [f"transformer_blocks.{layer}" for layer in range(max(0, total - layers), total)]
+        return {*names, *(f"temporal_{name}" for name in names)}
 
     def text_keys_values(self, text_embeds: Tensor) -> list[TextKeysValues]:
         """Keys and values of a text for each layer. Sampling computes them once, not at every step."""

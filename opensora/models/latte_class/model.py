@@ -1,6 +1,6 @@
 """Latte: a diffusion transformer for videos of classes, or of no class (arXiv:2401.03048)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from opensora.engine import Engine, open_engine, run_network
 from opensora.engine.block import as_array
 from opensora.engine.tree import Tree
 from opensora.models import embeddings
+from opensora.models.latent_transformer import LatentTransformer
 from opensora.models.latte.config import TIMESTEP_CHANNELS
 from opensora.models.latte.masks import latent_biases
 from opensora.models.latte_class.config import LatteClassConfig
@@ -23,22 +24,14 @@ from opensora.models.latte_class.weights import (
     weight_specs,
 )
 from opensora.nn import Tensor
-from opensora.runtime import mindspore
 from opensora.weights import save_weights
 
 if TYPE_CHECKING:
     from opensora.engine.mindspore import Tape
 
 
-class Latte:
+class Latte(LatentTransformer[LatteClassConfig]):
     """The denoiser: its configuration, and its weights under the published names."""
-
-    def __init__(
-        self, config: LatteClassConfig, weights: Mapping[str, Tensor], engine: Engine | None = None
-    ) -> None:
-        """weights: as the engine keeps them. engine: what computes, by default MindSpore."""
-        self.config, self.weights = config, weights
-        self.engine = engine or open_engine()
 
     @classmethod
     def from_pretrained(
@@ -132,28 +125,7 @@ class Latte:
         noise = free[:, :channels] + guidance_scale * (labelled[:, :channels] - free[:, :channels])
         return np.concatenate([noise, labelled[:, channels:]], 1)
 
-    def forward_with_tape(
-        self, *inputs: Tree, num_no_recompute: int = 0, **options: Tree
-    ) -> tuple[Tensor, "Tape"]:
-        """Call the model and record a tape: `tape.gradients([(output, gradient)])`.
-
-        inputs, options: those of a call.
-        num_no_recompute: the number of layers, counted from the last, whose activations are saved.
-        """
-        tape = self.engine.tape(self.weights, self._last_blocks(num_no_recompute))
-        return self(*inputs, tape=tape, **options), tape
-
-    def value_and_grad(
-        self, loss_of_output: Callable[[Tensor], Tensor], *inputs: Tree, **options: Tree
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss_of_output(output), and its gradients by the names of the weights used."""
-        output, tape = self.forward_with_tape(*inputs, **options)
-        loss, by_output = mindspore().value_and_grad(loss_of_output)(output)
-        gradients, _ = tape.gradients([(output, by_output)])
-        return loss, gradients
-
-    def _last_blocks(self, layers: int) -> set[str]:
-        """The names of the blocks of the last `layers` layers."""
+    def last_blocks(self, layers: int) -> set[str]:
         total = self.config.num_layers
         chosen = range(max(0, total - layers), total)
         if self.config.variant == "dit":
