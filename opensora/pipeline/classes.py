@@ -180,7 +180,8 @@ class ClassPreview:
         pipe = ClassPipeline(model, load_vae(self.vae, model.engine))
         config = model.config
         frames, height, width = pipe.vae.config.strides.pixel_size((config.video_length, *config.sample_size))
-        rows = []
+        rows, videos = [], folder / f"step-{step:08d}"
+        videos.mkdir(parents=True, exist_ok=True)
         for number, label in enumerate(self.labels):
             settings = Sampling(frames, height, width, FPS, 20, 4.0, "DPM++2M", number)
             name = label_name(config, label)
@@ -190,7 +191,7 @@ class ClassPreview:
                 log.warning("no video of %r: %s", name, error)
                 continue
             suffix = ".mp4" if len(video) > 1 else ".png"
-            write_video(folder / f"step-{step:08d}" / f"{safe_name(name, number)}{suffix}", video, FPS)
+            write_video(videos / f"{safe_name(name, number)}{suffix}", video, FPS)
             shown = np.linspace(0, len(video) - 1, min(FRAMES_SHOWN, len(video))).astype(int)
             rows.append(video[shown])
         if rows:

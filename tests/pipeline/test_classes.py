@@ -1,14 +1,15 @@
 """Sampling of classes: the original's loops, guidance, and labels by name and number."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from opensora.models import Latte
+from opensora.models import CausalVAE, Latte
 from opensora.models.latte_class.config import LatteClassConfig
-from opensora.pipeline.classes import ClassDenoiser, ClassPipeline, sample_original
+from opensora.pipeline.classes import ClassDenoiser, ClassPipeline, ClassPreview, sample_original
 from opensora.pipeline.labels import find_label, label_name
 from opensora.pipeline.settings import Sampling
 from tests.models.latte_class.cases import build, frames_second, tensors
@@ -85,6 +86,19 @@ def test_an_unconditional_model_reads_no_label_and_has_no_guidance() -> None:
     pipe = pipeline(SMALL.changed(num_classes=0))
     plain, guided = (Sampling(5, 32, 32, 10, 3, scale, "DPM++2M", 0) for scale in (1.0, 4.0))
     np.testing.assert_array_equal(pipe.sample([0], plain, [1]), pipe.sample([0], guided, [1]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("operator_mode")
+def test_a_preview_has_a_video_of_each_label_and_a_sheet(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    CausalVAE.initialise(VAE, rng).save_pretrained(tmp_path / "vae")
+    config = SMALL.changed(class_names=NAMED.class_names, video_length=1)
+    preview = ClassPreview(["cow", "0"], config, tmp_path / "vae")
+    preview(Latte.initialise(config, rng), tmp_path / "samples", 7)
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "samples").rglob("*.png"))
+    folder = "samples/step-00000007"
+    assert found == [f"{folder}.png", f"{folder}/0000-cow.png", f"{folder}/0001-ant.png"]
 
 
 def test_labels() -> None:
