@@ -25,6 +25,7 @@ from opensora.config_files import read_settings
 BLOCK = 2**22
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """The errors of a disk, or of a user's share of it, that is full."""
+LARGEST_JOURNAL = 2**30
 LOCK = ".lock"
 SCRATCH = re.compile(r"\.opensora-[0-9a-f]{16}(\..*)?", re.DOTALL)
 
@@ -185,11 +186,16 @@ def read_sidecar(path: str | Path) -> dict[str, Any]:
 def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
     """The objects in a journal of this project, a file of JSON lines; none if it is missing.
 
-    A line that is no object is passed over: a kill or a full disk cut it short.
+    A line that is no object is passed over: a kill or a full disk cut it short. Raises ValueError for a file
+    that is too large for a journal.
     """
     path = Path(path)
     if not path.is_file():
         return
+    if path.stat().st_size > LARGEST_JOURNAL:
+        raise ValueError(
+            f"{path} is larger than {LARGEST_JOURNAL:,} bytes, which no journal is: move it away"
+        )
     with open(path, "rb") as file:
         while line := file.readline(BLOCK):
             with suppress(ValueError, RecursionError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opensora.files import atomic_path, only_writer, scratch_folder, write_atomic
+from opensora.files import atomic_path, only_writer, read_json_lines, scratch_folder, write_atomic
 
 HOLD = """
 import sys
@@ -92,3 +92,10 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         write_atomic(tmp_path / "a", full)
     assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_a_journal_has_a_limit(tmp_path: Path) -> None:
+    with open(tmp_path / "metrics.jsonl", "wb") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is larger than 1,073,741,824 bytes"):
+        next(read_json_lines(tmp_path / "metrics.jsonl"))

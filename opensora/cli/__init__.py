@@ -73,7 +73,7 @@ def _main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("opensora: interrupted; finished files are complete", file=sys.stderr)
         return 130
-    except (ValueError, OSError, UnsupportedVersion) as error:
+    except (ValueError, OSError, MemoryError, UnsupportedVersion) as error:
         if os.environ.get("OPENSORA_TRACEBACK"):
             raise
         print(f"opensora: {printable(_sentence(error))}", file=sys.stderr)
@@ -122,6 +122,8 @@ def _overview() -> str:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: close other programs, or use smaller files or batches"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         disk = f"the disk of {error.filename}" if error.filename else "the disk"
         return f"{disk} is full: free space and start the command again"

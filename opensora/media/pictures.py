@@ -15,6 +15,8 @@ from opensora.media.orientation import EXIF, EXIF_TAG, UPRIGHT, Orientation
 from opensora.media.pixels import on_white
 from opensora.media.timeline import Timeline, from_times, select, still
 
+MOST_PIXELS = 2**30
+"""Of all frames of an animation: each is decoded as a whole, however little of it a file stores."""
 ANIMATED = ("GIF", "PNG", "WEBP")  # a .jpg of several pictures holds previews and depth besides the first
 SHORTEST_DELAY, BROWSER_DELAY = 11, 100  # milliseconds: browsers show a frame of 10 or less for 100
 TICKS = {"GIF": Fraction(1, 100)}  # seconds; the other formats count in milliseconds
@@ -45,6 +47,12 @@ def describe(path: Path) -> PictureFacts:
     with Image.open(path, formats=PICTURE_FORMATS) as picture:
         require_pixels(picture.height, picture.width)
         stored = picture.height, picture.width
+        count = len(_shown_images(picture))
+        if count * picture.height * picture.width > MOST_PIXELS:
+            raise ValueError(
+                f"its {count:,} frames of {picture.height}x{picture.width} are too many, at most "
+                f"{MOST_PIXELS:,} pixels of an animation are read: convert it to .mp4"
+            )
         written = _written(picture)
         delays = [delay for delay, _ in _frames(picture)]
         orientation = EXIF.get(picture.getexif().get(EXIF_TAG, 1), UPRIGHT)

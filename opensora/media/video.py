@@ -113,11 +113,12 @@ def _first_frame(source: VideoStream, packet: av.Packet | None) -> av.VideoFrame
 
 def _even_stamps(path: Path, source: VideoStream) -> np.ndarray | None:
     """Decoding times of all frames in ticks, if the index holds them and they are evenly spaced."""
-    stream = source.stream
+    stream, size = source.stream, path.stat().st_size
+    if stream.frames > size:
+        raise ValueError(f"it claims {stream.frames:,} frames in {size:,} bytes, the file is damaged")
     entries = list(stream.index_entries)
     if not stream.frames or len(entries) != stream.frames or any(entry.is_discard for entry in entries):
         return None
-    size = path.stat().st_size
     stamps = [entry.timestamp for entry in entries if entry.pos + entry.size <= size]
     if not stamps:
         raise ValueError("it is cut off before its first frame")

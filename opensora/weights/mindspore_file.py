@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from opensora.files import naming
 from opensora.weights.files import DTYPES, TensorEntry, WeightsError, WeightsFile
 
 TYPES = {
@@ -40,7 +41,11 @@ class MindSporeFile(WeightsFile):
         self.entries = {}
         self._parts: dict[str, list[tuple[int, int]]] = {}
         try:
-            with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            with (
+                naming(self.path),
+                open(self.path, "rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            ):
                 end = self._end(data)
                 for message in _fields(data, 0, end):
                     self._add(data, message)

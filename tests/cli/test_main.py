@@ -65,6 +65,11 @@ def raising(error: BaseException) -> object:
     [
         (KeyboardInterrupt(), 130, "opensora: interrupted"),
         (PermissionError(13, "Permission denied", "a.mp4"), 2, "opensora: a.mp4: Permission denied"),
+        (
+            MemoryError(),
+            2,
+            "opensora: there is not enough memory: close other programs, or use smaller files or batches",
+        ),
         (ValueError("two\n lines"), 2, "opensora: two\\n lines"),
     ],
 )

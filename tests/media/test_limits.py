@@ -138,3 +138,26 @@ def test_a_full_disk_is_no_success(name: str, part: float) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(Path().iterdir())
+
+
+def test_many_frames_on_a_large_canvas_are_refused_at_once() -> None:
+    """A GIF of 8000x8000 stores 30 frames of one pixel each in 1 kB."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 8000, 8000, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    frame = b"\x21\xf9\x04\x04\x05\0\0\0\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
+    Path("a.gif").write_bytes(head + frame * 30 + b";")
+    with pytest.raises(ValueError, match=r"a\.gif cannot be read as a picture: its 30 frames of 8000x8000"):
+        probe("a.gif")
+
+
+def test_the_frames_that_an_index_claims_are_compared_with_the_file() -> None:
+    content = bytearray(write("a.mp4", 30).read_bytes())
+    for name, offset, values in (
+        ("stsz", 4, (1, 10**7)),
+        ("stts", 8, (10**7, 512)),
+        ("stsc", 8, (1, 10**7, 1)),
+    ):
+        place = content.find(name.encode()) + 4 + offset
+        content[place : place + 4 * len(values)] = struct.pack(f">{len(values)}I", *values)
+    Path("a.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match=r"it claims 10,000,000 frames in [\d,]+ bytes, the file is damaged"):
+        probe("a.mp4")

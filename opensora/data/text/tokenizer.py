@@ -11,6 +11,10 @@ from opensora.weights import WeightsError
 PADDING, END = 0, 1
 
 
+LARGEST = 2**26
+"""Bytes of a tokenizer; T5's has 0.8 million."""
+
+
 class Tokenizer:
     """Token ids as in T5's training: no start token, one end token, padding on the right.
 
@@ -23,6 +27,10 @@ class Tokenizer:
         if not path.is_file():
             raise WeightsError(
                 f"{path} does not exist: copy spiece.model from the text encoder's release into the folder"
+            )
+        if path.stat().st_size > LARGEST:
+            raise WeightsError(
+                f"{path} is larger than {LARGEST:,} bytes, which no tokenizer is: check the path"
             )
         self._processor = SentencePieceProcessor()
         try:

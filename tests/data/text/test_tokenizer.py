@@ -101,3 +101,10 @@ def test_what_is_not_read_is_told(tokenizer: Tokenizer) -> None:
 
 def test_lone_surrogates_are_unknown_characters(tokenizer: Tokenizer) -> None:
     assert tokenizer(["a \ud800 dog"], 8)[0].tolist() == tokenizer(["a ? dog"], 8)[0].tolist()
+
+
+def test_a_file_that_is_too_large_for_a_tokenizer_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "spiece.model", "wb") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(ValueError, match=r"spiece\.model is larger than 67,108,864 bytes"):
+        Tokenizer.from_folder(tmp_path)
