@@ -6,21 +6,29 @@ sequence = r % S, guidance = r // S % G, data = r // (S * G).
 
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from opensora import runtime
+from opensora.console import printable
 from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.control import Control, Hub
 
 ms = runtime.LazyMindSpore()
 
 SCHEDULER = "MS_SCHED"
+SECONDS_BETWEEN_LOOKS = 1.0
+SAYS = "opensora: "
+FAILED = " failed and ends the job: "
 ADDRESS_LENGTH = 128
 # Errors of a worker that another job's scheduler rejects, and of a second scheduler on the port.
 PORT_IN_USE = ("Repeated registration", "MS_SCHED_PORT is occupied")
@@ -80,6 +88,7 @@ def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) 
             )
         yield Mesh()
         return
+    _watch_launcher()
     rank, size = _join_cluster()
     control, hub = _connect(rank, size)
     try:
@@ -91,12 +100,30 @@ def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) 
             )
         yield _mesh(rank, size, sequence, team, control)
         control.leave()
+    except (ValueError, OSError) as error:
+        # Said before the others hear of it: once one of them has ended, msrun kills this process.
+        print(f"opensora: {printable(reason(error))}", file=sys.stderr, flush=True)
+        control.fail(reason(error), exit_code(error))
+        raise SystemExit(exit_code(error)) from error
     except BaseException as error:
         control.fail(reason(error), exit_code(error))
         raise
     finally:
         if hub is not None:
             hub.close()
+
+
+def _watch_launcher() -> None:
+    """Let this process get SIGTERM when `msrun` has gone, which leaves its workers running."""
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.environ["MS_ROLE"] != SCHEDULER:  # which ends after the workers
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def reason(error: BaseException) -> str:
@@ -119,9 +146,7 @@ def _join_cluster() -> tuple[int, int]:
         ms.communication.init()
     except RuntimeError as error:
         if is_scheduler and "timed out node" in str(error):
-            sys.exit(
-                "opensora: a process of the job was lost: see its log, worker_<rank>.log, beside this file"
-            )
+            sys.exit(f"opensora: a process of the job was lost: {_reason_in_logs()}")
         if any(words in str(error) for words in PORT_IN_USE):
             host, port = os.environ.get("MS_SCHED_HOST"), os.environ.get("MS_SCHED_PORT")
             raise ValueError(
@@ -132,6 +157,20 @@ def _join_cluster() -> tuple[int, int]:
     if is_scheduler:
         sys.exit(0)
     return ms.communication.get_rank(), ms.communication.get_group_size()
+
+
+def _reason_in_logs() -> str:
+    """What a worker wrote into its log before it ended, as far as the scheduler finds it beside its own."""
+    remedy = "see its log, worker_<rank>.log, beside this file"
+    try:
+        own = Path(os.readlink("/proc/self/fd/1"))
+        logs = sorted(own.parent.glob("worker_*.log"))
+        texts = [log.read_text(encoding="utf-8", errors="replace") for log in logs]
+    except OSError:
+        return remedy
+    said = [line for text in texts for line in text.splitlines() if line.startswith(SAYS)]
+    told = [line for line in said if FAILED in line]  # by those who heard of it
+    return (told or said or [remedy])[-1].removeprefix(SAYS)
 
 
 def _connect(rank: int, size: int) -> tuple[Control, Hub | None]:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -252,15 +253,19 @@ def check_shared_frames(
 
 
 class Fragile(Toy):
-    """A toy run in which the second process fails at step 5."""
+    """A toy run in which the second process, or the first, fails at step 5, or that takes its time."""
 
     def __init__(self, rank: int, how: str) -> None:
         super().__init__()
-        self.how = how if rank == 1 else ""
+        self.how = how if rank == 1 or how == "slow" else ""
+        if rank == 0 and how == "refused by the first":
+            self.how = "bad input"
 
     def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
         if step == 5 and self.how == "killed in a step":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "slow":
+            time.sleep(0.3)
         if step == 5 and self.how == "bad input":
             raise ValueError("the fifth sample cannot be read")
         return super().step(step, batch)
@@ -272,7 +277,10 @@ class Fragile(Toy):
 
 def fragile(run: str, how: str) -> int:
     with open_mesh() as mesh:
-        options = LoopOptions(output_dir=run, max_train_steps=10, checkpointing_steps=2, log_interval=1)
+        steps, every = (1000, 1000) if how == "slow" else (10, 2)
+        options = LoopOptions(
+            output_dir=run, max_train_steps=steps, checkpointing_steps=every, log_interval=1
+        )
         return train(Fragile(mesh.rank, how), options, mesh)
 
 
