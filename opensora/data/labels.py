@@ -31,7 +31,7 @@ class ClassLabels:
         return {"labels": np.array(numbers, np.int32), "text_mask": np.ones((len(numbers), 1), np.int32)}
 
     def fault(self, caption: str, source: int) -> str:
-        """What is wrong with a class for training, or ""."""
+        """The reason why a class cannot be trained on, or ""."""
         return "" if not caption or caption in self._numbers else f"the class {shown(caption)} is unknown"
 
     def require(self, caption: str) -> None:

@@ -220,7 +220,7 @@ class DemoDataOptions:
     resolution: int = 64
     """Height and width of a clip in pixels."""
     demo_captions: Literal["sentence", "subject"] = "sentence"
-    """What the captions say: subject and colour, or the subject alone, as the class of `train-class`."""
+    """Content of the captions: subject and colour, or the subject alone, as the class of `train-class`."""
 
     def __post_init__(self) -> None:
         within(self, 1, 10**8, "num_clips")

@@ -11,7 +11,7 @@ from opensora.demo_data.render import Renderer
 
 
 class SubjectScore(NamedTuple):
-    """What a clip of a class shows; None if it shows no subject."""
+    """The subject that a clip of a class shows; None if it shows none."""
 
     subject: str
     seed: int

@@ -171,7 +171,7 @@ def constant(value: Operand, dtype: Any = None) -> Node:
 
 
 STOP = "stop_gradient"
-"""What the names of nodes begin with that no gradient passes."""
+"""Prefix of the names of nodes that no gradient passes."""
 
 
 def stopped(x: Node) -> Node:

@@ -48,7 +48,7 @@ def differentiate(
 def residuals(
     found: Sequence[Output], inputs: Sequence[Any], by_outputs: Sequence[Any]
 ) -> tuple[list[Output], list[Any]]:
-    """What the forward has to save, and the parameters that stand for it in the graph of the gradients.
+    """The outputs that the forward has to save, and the parameters for them in the graph of the gradients.
 
     found: the gradients; their graph no longer contains the forward. inputs, by_outputs: the parameters of
     the forward and those of the outputs' gradients.

@@ -204,7 +204,7 @@ def _softmax(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
 
 
 def _mvn(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
-    """Of MVN with its variance normalised, the eps inside the root."""
+    """Rule of MVN with its variance normalised, the eps inside the root."""
     x, y, axes, gradient = node.input_value(0), node.output(0), node.input_value(1), by[0]
     scale = inverse_deviation(x, axes, node.get_attributes()["eps"])
     along = o.reduce_mean(o.multiply(gradient, y), axes, True)
@@ -325,7 +325,7 @@ def _broadcasted(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradien
 
 
 def _gather(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
-    """Of rows of a table (rows, width); a row that was taken several times gets the sum."""
+    """Rule of gathering rows of a table (rows, width); a row taken several times gets the sum."""
     table, indices = node.input_value(0), node.input_value(1)
     assert int(constant_of(node, 2)) == 0 and len(shape_of(table)) == 2
     updates = rows(by[0])

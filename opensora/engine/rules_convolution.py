@@ -62,7 +62,7 @@ def _by_weight(
 
 
 def _interpolate(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
-    """Of the nearest pixels of an image that grows by whole factors: sums over the copies of each."""
+    """Rule of enlarging an image to its nearest pixels by whole factors: sums over the copies of each."""
     assert node.get_attributes()["mode"] == "nearest"
     shape, grown = shape_of(node.input_value(0)), shape_of(node.output(0))
     factors = [large // small for large, small in zip(grown, shape, strict=True)]

@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = (
     *(".ivf", ".h264", ".264", ".hevc", ".265", ".m2v", ".y4m"),
 )
 VideoFormat = Literal["mp4", "webm", "mov", "mkv", "gif", "webp", "png"]
-"""What videos are written as; png is a folder with a picture for each frame."""
+"""Formats that videos are written in; png is a folder with a picture for each frame."""
 SHEET = ".contact.png"
 """The end of the name of a contact sheet, which lies beside its video and is none itself."""
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 class TransformerConfig(Protocol):
     """The configuration of a network."""
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of the latents."""
+
+    @property
+    def patch_size(self) -> int:
+        """Height and width of a patch in latents."""
+
     def to_dict(self) -> dict[str, Any]:
         """The content of its config.json."""
 
@@ -28,6 +36,9 @@ C = TypeVar("C", bound=TransformerConfig)
 
 class LatentTransformer(ABC, Generic[C]):
     """A transformer that denoises latents: its configuration, and its weights under the published names."""
+
+    images_alone = "pass images alone as a video"
+    """The remedy in an error for images without a video."""
 
     def __init__(self, config: C, weights: Mapping[str, Tensor], engine: Engine | None = None) -> None:
         """weights: a dict as the engine keeps it, or a mapping that makes each tensor when it is read
@@ -51,6 +62,25 @@ class LatentTransformer(ABC, Generic[C]):
     @abstractmethod
     def last_blocks(self, layers: int) -> set[str]:
         """The names of the blocks of the last `layers` layers."""
+
+    def check_latents(self, latents: Tensor, num_images: int) -> None:
+        """Raise ValueError for latents that this model does not take, and for a wrong number of images."""
+        channels, size = self.config.in_channels, self.config.patch_size
+        if latents.ndim != 5 or latents.shape[1] != channels:
+            raise ValueError(
+                f"latents have the shape {tuple(latents.shape)}: "
+                f"this model takes (batch, {channels}, frames, height, width)"
+            )
+        height, width = latents.shape[3:]
+        if height % size or width % size:
+            raise ValueError(
+                f"latents are {height}x{width}: height and width must be multiples of the patch size, {size}"
+            )
+        if not 0 <= num_images < latents.shape[2]:
+            raise ValueError(
+                f"num_images is {num_images}, but latents have {latents.shape[2]} frames and images: "
+                f"{self.images_alone}"
+            )
 
     def forward_with_tape(
         self, *inputs: Tree, num_no_recompute: int = 0, **options: Tree

@@ -81,7 +81,7 @@ def _assembled(
     factor: int,
     compute: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """What is kept of the results of tiles. rows, columns: spans of the tiles, and of what they give."""
+    """The results of tiles, joined. rows, columns: spans of the tiles, and of the parts that are kept."""
     if len(rows) == len(columns) == 1:
         return compute(images)
     height, width = images.shape[2:]
@@ -109,7 +109,7 @@ def _scaled(part: Span, origin: int, factor: int) -> slice:
 def chopped(
     images: np.ndarray, part: int, margin: int, factor: int, compute: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """What `compute` makes of images (N, C, H, W), tile by tile, as RGT's authors divide them.
+    """Apply `compute` to images (N, C, H, W) tile by tile, as RGT's authors divide them.
 
     For networks to which every pixel matters: size // part + 1 equal parts along each axis, computed with
     `margin` pixels more at inner sides. The image is mirrored at its lower and right border to a multiple of

@@ -228,7 +228,7 @@ class DeviceOptions:
     device: Literal["CPU", "Ascend"] = "CPU"
     """Device to compute on."""
     engine: Literal["auto", "mindspore", "openvino"] = "auto"
-    """What computes; auto: OpenVINO on a CPU if it is installed, else MindSpore."""
+    """Engine that computes; auto: OpenVINO on a CPU if it is installed, else MindSpore."""
     mode: Literal[0, 1] = 0
     """0: compile every block; 1: run MindSpore operator by operator, slower but easier to debug."""
 

@@ -64,9 +64,7 @@ class WeightsFile:
         return self._converted(name, self._stored(name, self.dtype(name)))
 
     def share(self, name: str) -> np.ndarray:
-        """What `read` gives; where the file holds it so, an array that maps the file, read as it is used;
-        writing to it leaves the file as it is.
-        """
+        """The array of `read`, mapped from the file if it is stored so; writing to it changes no file."""
         return self.read(name)
 
     def drop_pages(self) -> None:

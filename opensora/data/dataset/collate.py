@@ -12,7 +12,7 @@ from opensora.models.geometry import Size, Strides
 PUBLISHED = CausalVAEConfig().strides
 PATCH = Strides(1, 2)
 TEXTS = ("text_embeds", "labels", "input_ids")
-"""What a sample may have of its text, one of them."""
+"""The forms of a sample's text, of which it has one."""
 
 
 class PixelBatch(NamedTuple):

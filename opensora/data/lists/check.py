@@ -160,7 +160,7 @@ def _describe(
 
 
 def _describe_captions(stream: Stream, indices: Sequence[int]) -> Iterator[str]:
-    """How many of these items' captions, as a run reads them, are empty, cut off or without an embedding."""
+    """Lines about captions that are empty, cut off or without an embedding, as a run reads these items."""
     faults: Counter[str] = Counter()
     examples: dict[str, str] = {}
     count = 0

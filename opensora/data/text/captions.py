@@ -28,7 +28,7 @@ class CaptionFeatures(Protocol):
         """
 
     def fault(self, caption: str, source: int) -> str:
-        """What is wrong with a cleaned caption for training, or ""."""
+        """The reason why a cleaned caption cannot be trained on, or ""."""
 
 
 def draw_caption(
@@ -71,7 +71,7 @@ class TokenIds:
         return {"input_ids": input_ids, "text_mask": mask}
 
     def fault(self, caption: str, source: int) -> str:
-        """What is wrong with a cleaned caption for training, or ""."""
+        """The reason why a cleaned caption cannot be trained on, or ""."""
         if not caption:
             return EMPTY
         unread = self._tokenizer.unread(caption, self.length)
@@ -104,7 +104,7 @@ class TextEmbeddings:
         return clean_caption(caption)
 
     def fault(self, caption: str, source: int) -> str:
-        """What is wrong with a cleaned caption for training, or ""."""
+        """The reason why a cleaned caption cannot be trained on, or ""."""
         if not caption:
             return EMPTY
         return "" if caption_key(caption) in self._caches[source] else "not in the cache of text embeddings"

@@ -29,6 +29,8 @@ ALL_FRAMES_HERE = FrameExchange()
 class LatteT2V(LatentTransformer[LatteConfig]):
     """The denoiser: its configuration, and its weights under the names of the release."""
 
+    images_alone = "pass images alone as a video, with temporal=False"
+
     @classmethod
     def from_pretrained(
         cls,
@@ -99,7 +101,7 @@ class LatteT2V(LatentTransformer[LatteConfig]):
 
         Raises ValueError for shapes that do not fit the model or one another.
         """
-        self._check_latents(latents, num_images)
+        self.check_latents(latents, num_images)
         if text_kv is None:
             self._check_text(text_embeds, num_images)
             text_kv = run_network(self.engine, tape, text_keys_values, self.weights, self.config, text_embeds)
@@ -134,24 +136,6 @@ class LatteT2V(LatentTransformer[LatteConfig]):
             return Masks(text, None, None)
         sizes = self.config.patch_size, self.config.compress_kv_factor
         return Masks(text, *latent_biases(self.engine, latent_mask, latents.shape, *sizes))
-
-    def _check_latents(self, latents: Tensor, num_images: int) -> None:
-        channels, size = self.config.in_channels, self.config.patch_size
-        if latents.ndim != 5 or latents.shape[1] != channels:
-            raise ValueError(
-                f"latents have the shape {tuple(latents.shape)}: "
-                f"this model takes (batch, {channels}, frames, height, width)"
-            )
-        height, width = latents.shape[3:]
-        if height % size or width % size:
-            raise ValueError(
-                f"latents are {height}x{width}: height and width must be multiples of the patch size, {size}"
-            )
-        if latents.shape[2] <= num_images:
-            raise ValueError(
-                f"num_images is {num_images}, but latents have {latents.shape[2]} frames and images: "
-                "pass images alone as a video, with temporal=False"
-            )
 
     def _check_text(self, text_embeds: Tensor, num_images: int) -> None:
         shape, channels = tuple(text_embeds.shape), self.config.caption_channels

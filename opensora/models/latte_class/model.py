@@ -137,7 +137,7 @@ class Latte(LatentTransformer[LatteClassConfig]):
     ) -> tuple[Tree, ...]:
         """The inputs of the networks, checked. Raises ValueError."""
         config = self.config
-        self._check_latents(latents, num_images)
+        self.check_latents(latents, num_images)
         steps = np.asarray(as_array(timestep))
         sinusoids = embeddings.timestep_embedding(
             steps, TIMESTEP_CHANNELS, lowest=config.variant == "zero"
@@ -166,20 +166,3 @@ class Latte(LatentTransformer[LatteClassConfig]):
                 f"0 to {config.num_classes - 1}, and {config.null_label} for none"
             )
         return numbers.astype(np.int32)
-
-    def _check_latents(self, latents: Tensor, num_images: int) -> None:
-        channels, size = self.config.in_channels, self.config.patch_size
-        if latents.ndim != 5 or latents.shape[1] != channels:
-            raise ValueError(
-                f"latents have the shape {tuple(latents.shape)}: "
-                f"this model takes (batch, {channels}, frames, height, width)"
-            )
-        height, width = latents.shape[3:]
-        if height % size or width % size:
-            raise ValueError(
-                f"latents are {height}x{width}: height and width must be multiples of the patch size, {size}"
-            )
-        if not 0 <= num_images < latents.shape[2]:
-            raise ValueError(
-                f"num_images is {num_images}, but latents have {latents.shape[2]} frames and images"
-            )

@@ -130,7 +130,7 @@ def global_block(
 
 
 def rest(w: Weights, x: Tensor, attended: Tensor, height: int, width: int) -> Tensor:
-    """What follows attention in every block: the feed-forward, one half of it gated by the other."""
+    """The rest of every block after attention: the feed-forward, one half of it gated by the other."""
     y = x + attended
     hidden = F.gelu_erf(F.linear(w, "mlp.fc1", norm(w, "norm2", y)))
     half = hidden.shape[2] // 2

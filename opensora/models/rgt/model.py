@@ -60,7 +60,7 @@ class RGT:
 
     @property
     def scale(self) -> int:
-        """By how much the network itself enlarges."""
+        """The factor by which the network itself enlarges."""
         return self.config.upscale
 
     def __call__(self, images: Tensor, factor: int | None = None, strength: float = 1.0) -> Tensor:
