@@ -25,7 +25,7 @@ COMMANDS = {
     "reconstruct": "reconstruct videos and measure the error",
     "interpolate": "raise the frame rate of videos",
     "upscale": "enlarge videos and pictures",
-    "evaluate": "compare two folders of videos (PSNR, SSIM, LPIPS, FVD)",
+    "evaluate": "compare two folders of videos (PSNR, SSIM, LPIPS, FVD), or videos with prompts (CLIP)",
     "evaluate-demo": "score the demo model against its targets",
     "prepare-data": "prepare a data set for training",
     "check-data": "check data lists: what training would read, what it would reject and why",

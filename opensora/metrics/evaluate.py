@@ -1,13 +1,14 @@
 """`opensora evaluate`: compare the videos of two folders."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from opensora import runtime
 from opensora.data.clips import ClipShape
+from opensora.data.lists.beside import CaptionFinder
 from opensora.data.read_ahead import read_ahead
 from opensora.files import read_sidecar, write_json
 from opensora.media.formats import media_files
@@ -36,12 +37,14 @@ def evaluate(options: EvaluateOptions) -> int:
     way.
     """
     shape = _clip_shape(options)
-    check_metrics(options.metric, options.lpips_weights, options.i3d_weights)
+    check_metrics(options.metric, options.lpips_weights, options.i3d_weights, options.clip_weights)
     pairs, output = _find_pairs(options), _check_output(options)
+    prompts = find_prompts(pairs) if "clip_score" in options.metric else {}
     if need_networks(options.metric):
         runtime.set_device(options.device)
-    scores = Scores(options.metric, options.lpips_weights, options.i3d_weights, options.batch_size)
-    files, skipped = _measure(pairs, shape, scores, options)
+    weights = options.lpips_weights, options.i3d_weights
+    scores = Scores(options.metric, *weights, options.batch_size, options.clip_weights)
+    files, skipped = _measure(pairs, prompts, shape, scores, options)
     if not files:
         raise ValueError(
             f"none of {len(pairs)} pairs could be measured, the first because {skipped[0]['reason']}"
@@ -57,7 +60,11 @@ def evaluate(options: EvaluateOptions) -> int:
 
 
 def _measure(
-    pairs: Sequence[FilePair], shape: ClipShape, scores: Scores, options: EvaluateOptions
+    pairs: Sequence[FilePair],
+    prompts: Mapping[Path, str],
+    shape: ClipShape,
+    scores: Scores,
+    options: EvaluateOptions,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """(files with their scores, files that could not be measured with the reason)."""
     files: list[dict[str, Any]] = []
@@ -68,7 +75,13 @@ def _measure(
             videos = read()
             frames, height, width, _ = videos.real.shape
             size = {"frames": frames, "height": height, "width": width}
-            files.append({"file": name, **size, **scores.pair(*videos)})
+            files.append(
+                {
+                    "file": name,
+                    **size,
+                    **scores.pair(videos.real, videos.generated, prompts.get(pair.generated)),
+                }
+            )
         except ValueError as error:
             log.info("%s is left out: %s", name, error)
             skipped.append({"file": name, "reason": str(error)})
@@ -78,13 +91,43 @@ def _measure(
 
 
 def _find_pairs(options: EvaluateOptions) -> list[FilePair]:
-    folders = (options.real_video_dir, options.generated_video_dir)
-    pairs = match(*map(media_files, folders))[: options.subset_size]
+    generated = media_files(options.generated_video_dir)
+    if options.real_video_dir is not None:
+        pairs = match(media_files(options.real_video_dir), generated)[: options.subset_size]
+    else:
+        comparing = [name for name in options.metric if METRICS[name].needs_real]
+        if comparing:
+            raise ValueError(
+                f"{comparing[0]} compares with real videos: name their folder with --real_video_dir"
+            )
+        pairs = [FilePair(path, path) for path in generated][: options.subset_size]
     if "fvd" in options.metric and len(pairs) < 2:
         raise ValueError(
             "fvd compares two sets of videos and there is one pair: add videos, or use psnr, ssim and lpips"
         )
     return pairs
+
+
+def find_prompts(pairs: Sequence[FilePair]) -> dict[Path, str]:
+    """The prompt of each generated video, by its path: from the sidecar that `opensora generate` writes, or a
+    caption beside it or beside the real one.
+
+    Raises ValueError for a video without a prompt.
+    """
+    finders = {path.parent: CaptionFinder(path.parent) for pair in pairs for path in pair}
+    prompts: dict[Path, str] = {}
+    for pair in pairs:
+        recipe = read_sidecar(pair.generated.with_suffix(".json")).get("recipe")
+        found = recipe.get("prompt") if isinstance(recipe, dict) else None
+        for path in dict.fromkeys((pair.generated, pair.real)):
+            if not isinstance(found, str):
+                captions = finders[path.parent].captions(path.name)
+                found = captions[0] if isinstance(captions, list) else captions
+        if not isinstance(found, str):
+            beside = pair.generated.with_suffix(".txt").name
+            raise ValueError(f"{pair.generated} has no prompt: write it to {beside} beside it")
+        prompts[pair.generated] = found
+    return prompts
 
 
 def _check_output(options: EvaluateOptions) -> Path:
@@ -145,7 +188,8 @@ def _clip_shape(options: EvaluateOptions) -> ClipShape:
 
 def _read(pair: FilePair, shape: ClipShape) -> VideoPair:
     """Both videos, of one shape. Raises ValueError for a file that cannot be read and for different sizes."""
-    real, generated = shape.read(pair.real), shape.read(pair.generated)
+    real = shape.read(pair.real)
+    generated = real if pair.generated == pair.real else shape.read(pair.generated)
     if real.shape[1:3] != generated.shape[1:3]:
         sizes = [f"{video.shape[1]}x{video.shape[2]}" for video in (real, generated)]
         raise ValueError(

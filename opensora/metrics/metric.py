@@ -8,10 +8,11 @@ import numpy as np
 
 
 class VideoPair(NamedTuple):
-    """A real video and the generated one, both uint8 (T, H, W, 3) of one shape."""
+    """A real video and the generated one, both uint8 (T, H, W, 3) of one shape, and the latter's prompt."""
 
     real: np.ndarray
     generated: np.ndarray
+    prompt: str | None = None
 
 
 class Metric(ABC):

@@ -12,8 +12,8 @@ class VideoPairOptions:
 
     GROUP: ClassVar[str] = "videos"
 
-    real_video_dir: str
-    """Folder of the real videos or pictures."""
+    real_video_dir: str | None = None
+    """Folder of the real videos or pictures; clip_score and clip_temp do not need it."""
     generated_video_dir: str
     """Folder of the generated ones. A pair has one name; suffixes may differ."""
     subset_size: int | None = None
@@ -37,15 +37,18 @@ class MetricOptions:
     GROUP: ClassVar[str] = "metrics"
 
     metric: list[str] = field(default_factory=lambda: ["psnr", "ssim"])
-    """Any of psnr, ssim, mean_frame (PSNR of the real video's mean frame, shown throughout), lpips, fvd."""
+    """Any of psnr, ssim, mean_frame (PSNR of the real video's mean frame, shown throughout), lpips, fvd,
+    clip_score (how well frames fit the prompt), clip_temp (how alike neighbouring frames are)."""
     lpips_weights: list[str] = field(default_factory=list)
     """Weights of LPIPS and its VGG16 (.safetensors, .ckpt, .pth), in one file or one each."""
     i3d_weights: str | None = None
     """Weights of I3D (.safetensors, .ckpt, .pt), for FVD."""
+    clip_weights: str | None = None
+    """Folder of CLIP as on the Hub (config.json, weights, vocab.json, merges.txt)."""
     batch_size: int = 4
-    """Frames in the network of LPIPS at once."""
+    """Frames in the networks of LPIPS and CLIP at once."""
     device: Literal["CPU", "Ascend"] = "CPU"
-    """Device of the networks of LPIPS and FVD."""
+    """Device of the networks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,13 @@ I3D_SOURCE = (
 )
 
 
+CLIP_SOURCE = "https://huggingface.co/openai/clip-vit-base-patch32 or clip-vit-large-patch14"
+
+
 class MetricInfo(NamedTuple):
     """A metric's column in tables, and its needs.
 
-    `weights`: the option that names its weights, from `source`.
+    `weights`: the option that names its weights, from `source`. needs_real: it compares with real videos.
     """
 
     heading: str
@@ -31,6 +34,7 @@ class MetricInfo(NamedTuple):
     min_side: int = 1  # pixels
     weights: str | None = None
     source: str = ""
+    needs_real: bool = True
 
 
 METRICS = {
@@ -40,14 +44,16 @@ METRICS = {
     # Its network halves the size four times.
     "lpips": MetricInfo("LPIPS", 4, 16, "lpips_weights", LPIPS_SOURCE),
     "fvd": MetricInfo("FVD", 2, 1, "i3d_weights", I3D_SOURCE),
+    "clip_score": MetricInfo("CLIP score", 2, 1, "clip_weights", CLIP_SOURCE, needs_real=False),
+    "clip_temp": MetricInfo("CLIP temp", 2, 1, "clip_weights", CLIP_SOURCE, needs_real=False),
 }
 
 
 class Scores:
     """Scores pairs of videos by the named metrics.
 
-    lpips_weights, i3d_weights: weight files. batch_size: frames in LPIPS's network at once. Raises ValueError
-    for an unknown metric, and for missing weights or files without them.
+    lpips_weights, i3d_weights: weight files. clip_weights: a folder. batch_size: frames in a network at once.
+    Raises ValueError for an unknown metric, and for missing weights or files without them.
     """
 
     def __init__(
@@ -56,14 +62,22 @@ class Scores:
         lpips_weights: Sequence[str] = (),
         i3d_weights: str | None = None,
         batch_size: int = 4,
+        clip_weights: str | None = None,
     ) -> None:
-        check_metrics(metrics, lpips_weights, i3d_weights)
+        check_metrics(metrics, lpips_weights, i3d_weights, clip_weights)
         self._metrics = {
-            name: _make(name, lpips_weights, i3d_weights, batch_size) for name in METRICS if name in metrics
+            name: _make(name, lpips_weights, i3d_weights, batch_size)
+            for name in METRICS
+            if name in metrics and METRICS[name].weights != "clip_weights"
         }
+        if clip_weights is not None and any(METRICS[name].weights == "clip_weights" for name in metrics):
+            from opensora.metrics.clip import clip_metrics
 
-    def pair(self, real: np.ndarray, generated: np.ndarray) -> dict[str, float]:
-        """The scores of two videos, uint8 (T, H, W, 3) of one shape.
+            found = clip_metrics(clip_weights, batch_size)
+            self._metrics |= {name: metric for name, metric in found.items() if name in metrics}
+
+    def pair(self, real: np.ndarray, generated: np.ndarray, prompt: str | None = None) -> dict[str, float]:
+        """The scores of two videos, uint8 (T, H, W, 3) of one shape. prompt: of the generated one.
 
         Raises ValueError for frames that are too small.
         """
@@ -73,7 +87,8 @@ class Scores:
                 f"frames of {real.shape[1]}x{real.shape[2]} are too small for {', '.join(self._metrics)}: "
                 f"{needed} pixels are needed"
             )
-        scores = {name: metric.score(VideoPair(real, generated)) for name, metric in self._metrics.items()}
+        videos = VideoPair(real, generated, prompt)
+        scores = {name: metric.score(videos) for name, metric in self._metrics.items()}
         return {name: score for name, score in scores.items() if score is not None}
 
     def total(self, files: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -119,13 +134,19 @@ def mean_of_files(files: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
 
 
-def check_metrics(metrics: Sequence[str], lpips_weights: Sequence[str], i3d_weights: str | None) -> None:
+def check_metrics(
+    metrics: Sequence[str],
+    lpips_weights: Sequence[str],
+    i3d_weights: str | None,
+    clip_weights: str | None = None,
+) -> None:
     """Raises ValueError for a metric that is unknown, named twice, or has no weights."""
     if not metrics:
         raise ValueError(f"there is no metric: choose some of {', '.join(METRICS)}")
     if len(set(metrics)) < len(metrics):
         raise ValueError(f"metrics {' '.join(metrics)} name one twice: name each once")
-    files = {"lpips_weights": list(lpips_weights), "i3d_weights": [i3d_weights] if i3d_weights else []}
+    single = {"i3d_weights": i3d_weights, "clip_weights": clip_weights}
+    files = {"lpips_weights": list(lpips_weights), **{name: [path] for name, path in single.items() if path}}
     for name in metrics:
         if name == "flolpips":
             raise ValueError(
@@ -140,10 +161,11 @@ def check_metrics(metrics: Sequence[str], lpips_weights: Sequence[str], i3d_weig
         option, source = METRICS[name].weights, METRICS[name].source
         if option is None:
             continue
-        if not files[option]:
-            raise ValueError(f"{name} needs --{option}, the file {source}")
+        if not files.get(option):
+            what = "folder" if option == "clip_weights" else "file"
+            raise ValueError(f"{name} needs --{option}, the {what} {source}")
         for path in files[option]:
-            if not Path(path).is_file():
+            if not (Path(path).is_dir() if option == "clip_weights" else Path(path).is_file()):
                 raise ValueError(
                     f"{option} {path} does not exist: check the path; the weights come from {source}"
                 )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from opensora.models.amt.model import AMT
     from opensora.models.causal_vae.model import CausalVAE
     from opensora.models.causal_vae.tiling import Tiling
+    from opensora.models.clip.model import CLIP
     from opensora.models.discriminator import Discriminator
     from opensora.models.i3d import I3D
     from opensora.models.latte.model import LatteT2V
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "AMT": "amt.model",
+    "CLIP": "clip.model",
     "CausalVAE": "causal_vae.model",
     "Tiling": "causal_vae.tiling",
     "Discriminator": "discriminator",
@@ -36,6 +38,7 @@ HOMES = {
 
 __all__ = [
     "AMT",
+    "CLIP",
     "I3D",
     "LPIPS",
     "RGT",

@@ -46,6 +46,11 @@ def gelu_erf(x: Tensor) -> Tensor:
     return 0.5 * x * (1.0 + ops.erf(0.7071067811865476 * x))
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """GELU as CLIP approximates it."""
+    return x * ops.sigmoid(1.702 * x)
+
+
 def gelu(x: Tensor) -> Tensor:
     """GELU in its tanh approximation (arXiv:1606.08415), where 1 + tanh(z) = 2 sigmoid(2 z)."""
     return x * ops.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x))

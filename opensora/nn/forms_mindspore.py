@@ -1,7 +1,7 @@
 """The functions of `F` on MindSpore: those of this package, and the framework's own operators."""
 
 from opensora.engine.tensor import Tensor
-from opensora.nn.activations import gelu, gelu_erf, leaky_relu, log, prelu, sigmoid, silu
+from opensora.nn.activations import gelu, gelu_erf, leaky_relu, log, prelu, quick_gelu, sigmoid, silu
 from opensora.nn.attention import attention, merge_heads, split_heads
 from opensora.nn.convolution import (
     causal_conv3d,
@@ -60,6 +60,7 @@ __all__ = [
     "pixel_grid",
     "pixel_shuffle",
     "prelu",
+    "quick_gelu",
     "repeat_first_frame",
     "resize",
     "resize_bicubic",

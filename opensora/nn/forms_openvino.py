@@ -151,6 +151,10 @@ def gelu_erf(x: Node) -> Node:
     return x.map(lambda value: o.gelu(value, "erf"))
 
 
+def quick_gelu(x: Node) -> Node:
+    return x * (1.702 * x).map(o.sigmoid)
+
+
 # --- linear maps, modulation, attention ---
 
 

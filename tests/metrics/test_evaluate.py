@@ -203,4 +203,6 @@ def test_missing_partners_are_named(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_folders_must_be_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate"]) == 2
-    assert "option real_video_dir is required" in capfd.readouterr().err
+    assert "option generated_video_dir is required" in capfd.readouterr().err
+    assert main(["evaluate", "--generated_video_dir", "made"]) == 2
+    assert "name their folder with --real_video_dir" in capfd.readouterr().err
