@@ -57,6 +57,8 @@ def check_resumed(run: Path, options: LoopOptions, config: Mapping[str, Any], sa
     """
     before = _last_start(run / HISTORY)
     if before is None:
+        if (run / HISTORY).is_file():
+            log.warning("no line of %s can be read, so the options are not compared", run / HISTORY)
         return
     now = _description(options, config)
     changed = _differences(before["options"], now["options"])

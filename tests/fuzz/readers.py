@@ -329,6 +329,10 @@ def _read_saved_latents(folder: Path) -> None:
 # --- media ---
 
 
+CODECS = {".webm": "libvpx", ".ts": "mpeg2video", ".mpg": "mpeg2video", ".flv": "flv", ".h264": "libx264"}
+"""Codecs other than MPEG-4 that the containers take."""
+
+
 def _make_media(suffix: str) -> Callable[[Path], object]:
     def make(folder: Path) -> None:
         path = folder / f"a{suffix}"
@@ -336,9 +340,15 @@ def _make_media(suffix: str) -> Callable[[Path], object]:
             write_video(path, _pixels(1 if suffix == ".png" else 8))
         elif suffix == ".jpg":
             Image.fromarray(_pixels(1)[0]).save(path)
+        elif suffix == ".apng":
+            first, *rest = map(Image.fromarray, _pixels())
+            first.save(path, "PNG", save_all=True, append_images=rest, duration=40)
+        elif suffix == ".y4m":
+            head = b"YUV4MPEG2 W48 H32 F25:1 Ip A1:1 C420\n"
+            path.write_bytes(head + b"".join(b"FRAME\n" + bytes([n]) * 2304 for n in range(4)))
         else:
-            with av.open(str(path), "w") as container:
-                stream: Any = container.add_stream("mpeg4", rate=24)
+            with av.open(str(path), "w", format="h264" if suffix == ".h264" else None) as container:
+                stream: Any = container.add_stream(CODECS.get(suffix, "mpeg4"), rate=24)
                 stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
                 for frame in _pixels():
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
@@ -353,6 +363,8 @@ def _read_media(folder: Path) -> None:
     assert info.frames >= 0
     frames: Iterator[np.ndarray] = iter_frames(path)
     for _ in zip(range(MOST_FRAMES), frames, strict=False):
+        pass
+    for _ in islice(iter_frames(path, start=info.frames // 2), 3):
         pass
 
 
@@ -392,6 +404,9 @@ READERS = {
     "saved-latents": Reader(_make_saved_latents, _read_saved_latents),
     **{
         f"media{suffix.replace('.', '-')}": Reader(_make_media(suffix), _read_media)
-        for suffix in (".mp4", ".avi", ".mkv", ".mov", ".gif", ".webp", ".png", ".jpg")
+        for suffix in (
+            *(".mp4", ".avi", ".mkv", ".mov", ".webm", ".ts", ".mpg", ".flv", ".h264", ".y4m"),
+            *(".gif", ".webp", ".apng", ".png", ".jpg"),
+        )
     },
 }

@@ -114,3 +114,9 @@ def test_the_history_has_a_line_a_start_and_bears_a_cut_one(run: Path) -> None:
         file.write('{"time": "20')
     with pytest.raises(ValueError, match="optim was 'adamw' and is 'muon'"):
         check_resumed(run, t2v(seed=5, optim="muon"), NETWORK, same_run=True)
+
+
+def test_a_history_that_cannot_be_read_is_said(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (run / "history.jsonl").write_bytes(b"\xff\xfe" * 50)
+    check_resumed(run, t2v(seed=5), NETWORK, same_run=True)
+    assert "no line of run/history.jsonl can be read, so the options are not compared" in caplog.text
