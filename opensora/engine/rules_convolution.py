@@ -61,6 +61,21 @@ def _by_weight(
     return reshaped(o.transpose(whole, integers(1, 2, 0)), shape_of(weight))
 
 
+def _transposed(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
+    """Of a transposed convolution: the convolution, and its gradient by the weight with the roles changed."""
+    settings = node.get_attributes()
+    assert all(step == 1 for step in settings["dilations"]) and not any(settings["output_padding"])
+    x, weight, gradient = node.input_value(0), node.input_value(1), by[0]
+    strides = list(settings["strides"])
+    before, after = list(settings["pads_begin"]), list(settings["pads_end"])
+    by_x = by_weight = None
+    if wants[0]:
+        by_x = o.convolution(gradient, weight, strides, before, after, [1] * len(strides)).output(0)
+    if wants[1]:
+        by_weight = _by_weight(gradient, weight, x, strides, before, after)
+    return [by_x, by_weight]
+
+
 def _interpolate(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
     """Rule of enlarging an image to its nearest pixels by whole factors: sums over the copies of each."""
     assert node.get_attributes()["mode"] == "nearest"
@@ -76,4 +91,8 @@ def _interpolate(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradien
     return [reshaped(result, shape), *(None for _ in wants[1:])]
 
 
-CONVOLUTION_RULES: dict[str, Rule] = {"Convolution": _convolution, "Interpolate": _interpolate}
+CONVOLUTION_RULES: dict[str, Rule] = {
+    "Convolution": _convolution,
+    "ConvolutionBackpropData": _transposed,
+    "Interpolate": _interpolate,
+}

@@ -4,6 +4,7 @@ The tensors between blocks are MindSpore's and share the memory of the graphs' o
 optimizers and maps between devices need not know.
 """
 
+import math
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -22,6 +23,9 @@ from opensora.runtime import mindspore
 
 ms = mindspore()
 Arrays: TypeAlias = list[np.ndarray]
+
+LARGE = 2**21
+"""Elements of a tensor. A graph with a larger one gives its working memory back after each call."""
 
 
 class TrainingOpenVINO(OpenVINO):
@@ -243,7 +247,14 @@ class Graph:
         if computed:
             with _as_engine_error("OpenVINO does not take this graph"):
                 model = openvino().Model(computed, list(parameters))
-                self._request = _core().compile_model(model, "CPU", _settings("fp32")).create_infer_request()
+                self._compiled = _core().compile_model(model, "CPU", _settings("fp32"))
+            self._request = self._compiled.create_infer_request()
+        # Graphs keep their working memory, some twenty tensors; of large ones it would fill the machine.
+        arrays = [
+            *(result.get_shape() for result in computed),
+            *(p.output(0).get_shape() for p in parameters),
+        ]
+        self._releases = max((math.prod(shape) for shape in arrays), default=0) > LARGE
 
     def __call__(self, arrays: Arrays) -> Arrays:
         tensor, results = openvino().Tensor, [np.empty(*shape) for shape in self._shapes]
@@ -254,6 +265,8 @@ class Graph:
                 for place, array in enumerate(results):
                     self._request.set_output_tensor(place, tensor(array, shared_memory=True))
                 self._request.infer()
+                if self._releases:
+                    self._compiled.release_memory()
         computed = iter(results)
         return [next(computed) if place is None else arrays[place] for place in self._passed]
 

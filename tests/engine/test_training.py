@@ -94,6 +94,14 @@ CASES: dict[str, tuple[Any, tuple[np.ndarray, ...]]] = {
         lambda x, w, b: F.causal_conv3d(x, w, b, 1, 1, 2, (0, 1, 0, 1)),
         (array(5, 3, 4, 6), array(4, 3, 1, 3, 3), array(4)),
     ),
+    "upsampling_conv": (
+        lambda x, w, b: F.upsampling_conv(x, w, b, 2),
+        (array(6, 3, 4, 5), array(4, 3, 1, 3, 3), array(4)),
+    ),
+    "time_upsampling_conv": (
+        lambda x, w, b: F.time_upsampling_conv(x, w, b, 2),
+        (array(6, 3, 4, 5), array(4, 3, 3, 3, 3), array(4)),
+    ),
     "group_norm": (
         lambda x, w, b: F.group_norm(x, w, b, 2, 2),
         (array(6, 4, 3, 5), array(4), array(4, seed=1)),
