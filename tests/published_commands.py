@@ -121,7 +121,7 @@ VALUES = {
         --learning_rate=1e-04 --lr_scheduler="constant" --lr_warmup_steps=0 --checkpointing_steps=500
         --output_dir="class_ucf101" --train_classcondition --gradient_checkpointing --attention_mode flash
         --report_to="wandb" --enable_tracker --allow_tf32 --checkpoints_total_limit 3
-        --timestep_bias_strategy none --noise_offset 0
+        --timestep_bias_strategy none --noise_offset 0 --resume_from_checkpoint="latest"
     """,
     "generate-class": """
         --ckpt class_ucf101 --model Latte-XL/122 --ae demo --save_video_path ./sample_videos/ --fps 10

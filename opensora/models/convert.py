@@ -134,7 +134,8 @@ def _place(kind: str, folder: ModelFolder) -> Path:
         raise WeightsError(
             f"{folder.path} is a model folder and has no {FORMATS[kind].title}: name a file for --target"
         )
-    return Path(getattr(folder, kind) or folder.path / "text_encoder")
+    part = "transformer" if kind == "latte_class" else kind
+    return Path(getattr(folder, part) or folder.path / "text_encoder")
 
 
 def _to_mindspore(target: Path, how: Conversion) -> bool:
@@ -198,7 +199,7 @@ def _config(kind: str, source: Path, target: Path, how: Conversion) -> tuple[dic
         if folder is not None and (folder / "config.json").is_file():
             return load_config(folder), True
     log.info("%s has no config.json: assuming that of the released %s", source, FORMATS[kind].title)
-    return FORMATS[kind].release_config(), False
+    return FORMATS[kind].release_config(source), False
 
 
 def _copy(names: tuple[str, ...], source: Path, target: Path, output: OutputFolder) -> None:

@@ -85,7 +85,7 @@ def _combine_ranks(source: Path, target: Path, model_config: str | None) -> Path
     """
     files = [open_file(path) for path in _rank_files(source)]
     kind = FORMATS[find_format(files[0].path)]
-    config = load_config(model_config) if model_config is not None else kind.release_config()
+    config = load_config(model_config) if model_config is not None else kind.release_config(files[0].path)
     whole = kind.shapes(config)
     path = target / "rank_0" / FULL
     if path.exists():

@@ -25,6 +25,8 @@ from opensora.weights import Arrays
 log = logging.getLogger(__name__)
 
 B = TypeVar("B")
+LATEST = "latest"
+"""The published name of the run's own newest checkpoint, with which a run continues anyway."""
 STOPPED_BY_SIGNAL = 75
 """Exit code of a run that was stopped, saved a checkpoint, and can be continued (EX_TEMPFAIL)."""
 
@@ -151,7 +153,7 @@ def _resume(task: Task[B], options: LoopOptions, run: Path) -> tuple[int, dict[s
     folder = latest_checkpoint(run)
     if folder is not None:
         check_resumed(run, options, task.config, same_run=True)
-    elif options.resume_from_checkpoint is not None:
+    elif options.resume_from_checkpoint is not None and options.resume_from_checkpoint != LATEST:
         folder = Path(options.resume_from_checkpoint)
         check_resumed(folder.absolute().parents[1], options, task.config, same_run=False)
     else:

@@ -176,7 +176,9 @@ def test_kinds_are_told_by_their_names(tmp_path: Path) -> None:
         save_file({name: np.zeros((1, 1, 1, 1), np.float32)}, tmp_path / "x.safetensors")
         assert find_format(tmp_path / "x.safetensors") == kind
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match=r"holds none of the known models \(LatteT2V, CausalVAE, "):
+    with pytest.raises(
+        WeightsError, match=r"none of the known models \(LatteT2V, class-conditional Latte, CausalVAE, "
+    ):
         find_format(tmp_path / "x.safetensors")
 
 

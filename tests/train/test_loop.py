@@ -220,6 +220,11 @@ def test_a_new_run_continues_the_checkpoint_of_another(tmp_path: Path) -> None:
     np.testing.assert_array_equal(branch.w, whole.w)
 
 
+def test_latest_is_a_new_run_where_there_is_no_checkpoint(tmp_path: Path) -> None:
+    """As the published scripts of v1.0 have it."""
+    assert train(Toy(), options(tmp_path / "run", 2, resume_from_checkpoint="latest")) == 0
+
+
 def test_one_training_at_a_time_in_a_folder(tmp_path: Path) -> None:
     class Second(Toy):
         def step(self, step: int, batch: np.ndarray) -> dict[str, float]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from opensora.cli import main
 from opensora.diffusion import GaussianDiffusion
 from opensora.models import Latte
 from opensora.models.latte_class import network
@@ -275,3 +276,30 @@ def test_bad_settings_and_labels(tmp_path: Path) -> None:
     save_file({"a": np.zeros(3, np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="does not hold the weights of a Latte"):
         Latte.from_pretrained(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("variant", ["dit", "single", "zero"])
+def test_convert_keeps_what_the_original_reads(variant: str, tmp_path: Path) -> None:
+    """From a folder to one of half precision, with the tables of positions of "dit"."""
+    build(variant).save_pretrained(tmp_path / "run")
+    assert main(["convert", "--src", "run", "--target", "half/latte", "--dtype", "float16"]) == 0
+    saved = load_file(tmp_path / "half" / "latte" / "diffusion_pytorch_model.safetensors")
+    weights = arrays(variant)
+    assert set(saved) == set(weights)
+    for name, value in weights.items():
+        np.testing.assert_array_equal(saved[name], value.astype(np.float16))
+    assert (
+        Latte.from_pretrained(tmp_path / "half" / "latte", engine="openvino").config == build(variant).config
+    )
+
+
+def test_convert_of_a_published_file_finds_its_configuration(tmp_path: Path) -> None:
+    config = LatteClassConfig(
+        num_layers=1, num_attention_heads=6, attention_head_dim=64, num_classes=3, sample_size=(8, 8),
+        video_length=5, patch_size=4,
+    )  # fmt: skip
+    model = Latte.initialise(config, np.random.default_rng(0))
+    weights = {name: value.asnumpy() for name, value in model.weights.items()}
+    save_file({**position_tables(config), **weights}, tmp_path / "ucf101.safetensors")
+    assert main(["convert", "--src", "ucf101.safetensors", "--target", "ucf101"]) == 0
+    assert Latte.from_pretrained(tmp_path / "ucf101", engine="openvino").config == config
