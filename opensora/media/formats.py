@@ -43,6 +43,8 @@ def media_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
+        if folder.exists():
+            raise ValueError(f"{folder} is a file: name the folder that holds it")
         raise ValueError(f"folder {folder} does not exist: check the path")
     found = []
     unread: Counter[str] = Counter()

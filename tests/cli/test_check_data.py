@@ -101,6 +101,10 @@ def test_a_list_that_a_run_would_refuse(place: Path, capsys: pytest.CaptureFixtu
             ["--video_data", str(place / "videos.txt"), "--contact_sheet", "sheet.png"],
             "sheet.png exists and is not overwritten",
         ),
+        (
+            ["--video_data", str(place / "videos.txt"), "--contact_sheet", "sheet.txt"],
+            "contact_sheet sheet.txt has another ending than a picture: use .png or .jpg",
+        ),
     ):
         assert main(["check-data", *words]) == 2
         assert message in capsys.readouterr().err

@@ -102,3 +102,9 @@ def test_contact_sheets_are_no_pictures_of_their_folder() -> None:
     for name in ("a.mp4", "a.contact.png", "contact.png"):
         Path(name).touch()
     assert [path.name for path in media_files(".")] == ["a.mp4", "contact.png"]
+
+
+def test_a_file_in_place_of_a_folder_is_named() -> None:
+    Path("a.mp4").touch()
+    with pytest.raises(ValueError, match=r"a\.mp4 is a file: name the folder that holds it"):
+        media_files("a.mp4")

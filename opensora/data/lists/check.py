@@ -18,6 +18,7 @@ from opensora.data.options import DEFAULT_TEXT_LENGTH, DataOptions
 from opensora.data.samples import SampleSource, Stream, shuffled
 from opensora.data.setup import make_source
 from opensora.data.text.cleaning import clean_caption
+from opensora.media.formats import STILL_SUFFIXES
 from opensora.media.reader import frames_between, probe
 from opensora.media.sheets import contact_sheet
 from opensora.media.writer import write_video
@@ -57,6 +58,10 @@ class CheckDataOptions(DataOptions):
         super().__post_init__()
         at_least(self, 1, "num_samples", "batch_size")
         at_least(self, 0, "seed")
+        if self.contact_sheet is not None and Path(self.contact_sheet).suffix.lower() not in STILL_SUFFIXES:
+            raise ValueError(
+                f"contact_sheet {self.contact_sheet} has another ending than a picture: use .png or .jpg"
+            )
 
 
 class OpenedItem(NamedTuple):
@@ -111,6 +116,7 @@ def check_data(options: CheckDataOptions) -> Iterator[str]:
             yield from _describe(name, stream, options, thumbnails)
     yield from _describe_run(source, options)
     if options.contact_sheet is not None and thumbnails:
+        Path(options.contact_sheet).parent.mkdir(parents=True, exist_ok=True)
         write_video(options.contact_sheet, contact_sheet(np.stack(thumbnails))[None])
         yield f"contact sheet: {options.contact_sheet}"
 
