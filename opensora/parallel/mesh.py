@@ -5,6 +5,7 @@ sequence = r % S, guidance = r // S % G, data = r // (S * G).
 """
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -127,8 +128,8 @@ def _watch_launcher() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """One sentence about an error. Unexpected errors include their type."""
-    text = " ".join(str(error).split())[:1000]
+    """One sentence about an error, without the framework's call stack; unexpected ones with their type."""
+    text = " ".join(re.split(r"\n-{9,}", str(error))[0].split())[:1000]
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
 
 
