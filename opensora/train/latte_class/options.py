@@ -86,6 +86,11 @@ class TrainClassOptions(
         TilingOptions.__post_init__(self)
         ClassValidationOptions.__post_init__(self)
         TransformerOptions.__post_init__(self)
+        if self.use_image_num and self.num_frames > 1 and not self.use_img_from_vid:
+            raise ValueError(
+                "use_image_num takes pictures of other classes than the video's, but a sample has one: "
+                "take them from the videos with --use_img_from_vid"
+            )
         if self.enable_tiling and self.vae_latent_folder is not None:
             raise ValueError(
                 "enable_tiling has no effect: latents from a cache are not encoded, so leave it out"

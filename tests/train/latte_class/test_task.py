@@ -174,4 +174,5 @@ def test_bad_requests(cache: LatentCache, tmp_path: Path, capsys: pytest.Capture
         ae_path=tmp_path / "vae",
     )
     fails("class list", classes=tmp_path / "none.txt")
+    fails("take them from the videos with --use_img_from_vid", use_image_num=2, image_data="pictures.txt")
     fails("class_dropout_prob 2.0 is out of range", class_dropout_prob=2)
