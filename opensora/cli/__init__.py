@@ -26,6 +26,7 @@ COMMANDS = {
     "interpolate": "raise the frame rate of videos",
     "upscale": "enlarge videos and pictures",
     "evaluate": "compare two folders of videos (PSNR, SSIM, LPIPS, FVD), or videos with prompts (CLIP)",
+    "export-vbench": "name videos as VBench's own tool reads them",
     "evaluate-demo": "score the demo model against its targets",
     "prepare-data": "prepare a data set for training",
     "check-data": "check data lists: what training would read, what it would reject and why",
