@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from opensora.cli import main
@@ -14,6 +15,8 @@ from opensora.train.loop import train
 from opensora.train.options import LoopOptions
 from opensora.train.summary import TaskSummary, log_summary
 from opensora.train.t2v.options import TrainOptions
+from opensora.train.vae.options import TrainVAEOptions
+from opensora.train.vae.setup import train_vae
 from tests.train.toy import Toy
 
 GIB = 2**30
@@ -164,3 +167,15 @@ def test_other_names_of_options() -> None:
     )
     assert (options.model_path, options.batch_size, options.checkpointing_steps) == ("m", 3, 7)
     assert (options.dataloader_num_workers, options.gradient_accumulation_steps) == (2, 2)
+
+
+def test_the_packaged_autoencoder_has_a_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "opensora")
+    frames = [np.zeros((5, 32, 32, 3), np.uint8)] * 2
+    given = {"model_config": "demo", "output_dir": str(tmp_path / "run"), "dry_run": True, "batch_size": 1}
+    settings = {"video_num_frames": 5, "resolution": 32, "num_validation_clips": 1}
+    assert train_vae(TrainVAEOptions(**given, **settings), data=frames) == 0
+    assert "--load_from_checkpoint starts from them" in caplog.text
+    caplog.clear()
+    assert train_vae(TrainVAEOptions(**given, **settings, load_from_checkpoint="demo"), data=frames) == 0
+    assert "starting from the weights of" in caplog.text and not (tmp_path / "run").exists()

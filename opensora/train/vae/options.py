@@ -15,9 +15,9 @@ class VAEModelOptions:
 
     GROUP: ClassVar[str] = "model"
     model_config: str
-    """Configuration of the autoencoder: a folder with config.json, or a .json file."""
+    """Configuration of the autoencoder: a folder with config.json, a .json file, or "demo"."""
     load_from_checkpoint: str | None = None
-    """Initial weights: a checkpoint of another run (its moving average), a model folder or a file;
+    """Initial weights: a checkpoint of another run (its moving average), a model folder, a file, or "demo";
     default: random."""
     collapse_time: bool = False
     """The initial weights were trained on single frames: sum the time taps of each kernel into one, and add

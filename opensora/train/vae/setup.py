@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from opensora.train.vae.loss import PENALTIES, VAELoss
 from opensora.train.vae.options import TrainVAEOptions
 from opensora.train.vae.task import ClipSequence, VAETask
 from opensora.weights import read_config
+from opensora.weights.folder import find_autoencoder
 from opensora.weights.inflation import collapse_time
 from opensora.weights.sources import folder_files
 
@@ -56,11 +58,23 @@ def train_vae(
     """
     if data is None:
         options.require_source()
+    options = _with_demo(options)
     set_jit(options.mode == 0)
     with open_mesh(use_parallel=options.use_parallel) as mesh:
         config = Path(options.model_config)
         initial = [config] if config.is_dir() and folder_files(config) else []
         return train(make_task(options, mesh, data, loss), options, mesh, initial)
+
+
+def _with_demo(options: TrainVAEOptions) -> TrainVAEOptions:
+    """The options with the folder of the packaged autoencoder in place of "demo"."""
+    demo = str(find_autoencoder("demo"))
+    config, initial = options.model_config, options.load_from_checkpoint
+    return replace(
+        options,
+        model_config=demo if config == "demo" else config,
+        load_from_checkpoint=demo if initial == "demo" else initial,
+    )
 
 
 def make_task(
