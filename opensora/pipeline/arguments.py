@@ -180,12 +180,16 @@ def _sampling(spec: ModelSpec, settings: dict[str, Any], sampler: Any) -> Sampli
         chosen = complete_sampling(spec, **{**given, "num_sampling_steps": min(steps, TRAIN_STEPS)})
         return replace(chosen, num_sampling_steps=steps, sample_method=type(sampler).__name__)
     if sampler is not None and not isinstance(sampler, str):
-        raise TypeError(f"sampler must be a name or an object like a Sampler, not {kind(sampler)}")
+        raise TypeError(
+            f"sampler must be a name, or an object with all that Sampler has, not {kind(sampler)}"
+        )
     return complete_sampling(spec, **given, sample_method=sampler)
 
 
 def _is_sampler(sampler: Any) -> bool:
-    return all(hasattr(sampler, name) for name in ("timesteps", "step"))
+    """True for an object with all that sampling uses of a `Sampler`."""
+    names = ("timesteps", "init_noise_sigma", "scale_model_input", "needs_noise", "step")
+    return not isinstance(sampler, type) and all(hasattr(sampler, name) for name in names)
 
 
 def _timesteps(sampler: Any) -> np.ndarray:

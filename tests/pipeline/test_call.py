@@ -109,6 +109,17 @@ def test_a_callback_sees_each_step(pipe: Pipeline, caplog: pytest.LogCaptureFixt
     np.testing.assert_array_equal(pipe("a dog", seed=8, steps=2, num_frames=4).frames, videos[1].frames)
 
 
+def test_an_object_that_lacks_a_part_is_no_sampler(pipe: Pipeline) -> None:
+    class Half:
+        timesteps = np.array([999.0])
+
+        def step(self, eps: np.ndarray, i: int, x: np.ndarray, noise: Any = None) -> np.ndarray:
+            return x
+
+    with pytest.raises(TypeError, match="sampler must be a name, or an object with all that Sampler has"):
+        pipe("a cat", sampler=Half())
+
+
 def test_types_of_options_are_those_of_the_call() -> None:
     named = set(inspect.signature(Pipeline.__call__).parameters) - {"self", "unknown"}
     assert named == {"prompt", "num_videos_per_prompt", *CallOptions.__annotations__}
