@@ -37,6 +37,7 @@ COMMANDS = {
     "train": "train the transformer",
     "train-class": "train a class-conditional or unconditional transformer",
     "plot": "plot the curves of training runs",
+    "download": "download a model from the Hugging Face Hub",
     "convert": "convert checkpoints between PyTorch, MindSpore and training runs",
     "combine": "merge the checkpoint shards of a parallel run",
     "info": "describe a model folder and estimate what a video costs",
