@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
-from itertools import dropwhile
+from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -195,10 +195,17 @@ def frame_time(frame: av.VideoFrame) -> Fraction:
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Interlaced frames as progressive ones, at the same times. Each needs the one before and after it."""
-    first = next(frames, None)
-    if first is None:
-        return
+    """Interlaced frames as progressive ones, at the same times. Each needs the one before and after it.
+
+    Size and format may change within a stream: FFmpeg aborts the process if a filter meets other frames than
+    it was configured for.
+    """
+    for _, alike in groupby(frames, lambda frame: (frame.width, frame.height, frame.format.name)):
+        yield from _deinterlaced_alike(alike)
+
+
+def _deinterlaced_alike(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    first = next(frames)
     graph = Graph()
     source = graph.add_buffer(
         width=first.width, height=first.height, format=first.format, time_base=first.time_base

@@ -1,6 +1,7 @@
 """Pictures and animations in Pillow: their timeline and size, and their frames as RGB pixels."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -15,6 +16,8 @@ from opensora.media.orientation import EXIF, EXIF_TAG, UPRIGHT, Orientation
 from opensora.media.pixels import on_white
 from opensora.media.timeline import Timeline, from_times, select, still
 
+# Such data are not used, and no message about them helps.
+warnings.filterwarnings("ignore", message="Corrupt EXIF data", module=r"PIL\.")
 MOST_PIXELS = 2**30
 """Of all frames of an animation: each is decoded as a whole, however little of it a file stores."""
 ANIMATED = ("GIF", "PNG", "WEBP")  # a .jpg of several pictures holds previews and depth besides the first

@@ -348,7 +348,8 @@ def _make_media(suffix: str) -> Callable[[Path], object]:
             path.write_bytes(head + b"".join(b"FRAME\n" + bytes([n]) * 2304 for n in range(4)))
         else:
             with av.open(str(path), "w", format="h264" if suffix == ".h264" else None) as container:
-                stream: Any = container.add_stream(CODECS.get(suffix, "mpeg4"), rate=24)
+                options = {"flags": "+ildct+ilme"} if suffix == ".mpg" else {}  # interlaced
+                stream: Any = container.add_stream(CODECS.get(suffix, "mpeg4"), rate=24, options=options)
                 stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
                 for frame in _pixels():
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))

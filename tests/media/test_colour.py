@@ -3,6 +3,7 @@
 import logging
 import struct
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -192,3 +193,21 @@ def test_the_cover_of_a_song_is_no_video() -> None:
     for function in (probe, read_video):
         with pytest.raises(ValueError, match="it has a cover picture, and no video"):
             function("song.mp4")
+
+
+def test_interlaced_frames_may_change_their_size_and_format() -> None:
+    """FFmpeg aborts the process if a filter meets frames of another kind."""
+
+    def frames():
+        kinds = [("yuv420p", 96, 64)] * 3 + [("yuv411p", 96, 64)] * 2 + [("yuv420p", 48, 32)] * 2
+        for number, (pixels, width, height) in enumerate(kinds):
+            frame = av.VideoFrame(width, height, pixels)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            yield frame
+
+    shown = list(container.deinterlaced(frames()))
+    assert [(25 * container.frame_time(frame), frame.format.name, frame.width) for frame in shown] == [
+        *((number, "yuv420p", 96) for number in range(3)),
+        *((number, "yuv411p", 96) for number in (3, 4)),
+        *((number, "yuv420p", 48) for number in (5, 6)),
+    ]
