@@ -101,21 +101,40 @@ class _Encoding:
         rate = codec.sample_rate if codec.sample_rate in AAC_RATES else DEFAULT_RATE
         layout = "mono" if codec.channels == 1 else "stereo"
         self._output = container.add_stream("aac", rate=rate, layout=layout)
-        self._resampler = av.AudioResampler(
-            "fltp", layout, rate, self._output.codec_context.frame_size or 1024
-        )
-        self._start = start
+        self._layout, self._rate, self._start = layout, rate, start
+        self._resampler, self._kind = self._make_resampler(), ("", "", 0)
+        self._last: int | None = None
+
+    def _make_resampler(self) -> av.AudioResampler:
+        size = self._output.codec_context.frame_size or 1024
+        return av.AudioResampler("fltp", self._layout, self._rate, size)
 
     def convert(self, packet: "av.Packet[av.AudioStream]") -> Iterator[av.Packet]:
         for frame in self._decoded(packet):
             if frame.pts is not None:
                 frame.pts -= self._start
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if kind != self._kind:  # as between the programmes of a broadcast
+                yield from self._rest()
+                self._resampler, self._kind = self._make_resampler(), kind
             for part in self._resampler.resample(frame):
-                yield from self._output.encode(part)
+                yield from self._encoded(part)
         if not packet.size:
+            yield from self._rest()
+            yield from self._encoded(None)
+
+    def _encoded(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
+        """Packets in order: the clock of a broadcast may start again."""
+        for packet in self._output.encode(frame):
+            if packet.dts is not None and (self._last is None or packet.dts > self._last):
+                self._last = packet.dts
+                yield packet
+
+    def _rest(self) -> Iterator[av.Packet]:
+        """What the resampler holds back."""
+        if self._kind[2]:
             for part in self._resampler.resample(None):
-                yield from self._output.encode(part)
-            yield from self._output.encode(None)
+                yield from self._encoded(part)
 
     def _decoded(self, packet: "av.Packet[av.AudioStream]") -> list[av.AudioFrame]:
         try:

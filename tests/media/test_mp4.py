@@ -147,3 +147,13 @@ def test_a_missing_folder_is_named(tmp_path):
         open_mp4(tmp_path / "missing" / "out.mp4", FPS),
     ):
         pass
+
+
+def test_sound_whose_layout_changes_is_encoded_on(tmp_path):
+    """As between the programmes of a broadcast; of a clock that starts again, the first part is kept."""
+    parts = [write_source(tmp_path / f"{layout}.ts", "mp2", layout) for layout in ("stereo", "mono")]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert click_times(copy(joined, tmp_path / "out.mp4")) == pytest.approx(
+        click_times(copy(parts[0], tmp_path / "first.mp4")), abs=0.02
+    )
