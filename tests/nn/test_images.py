@@ -1,5 +1,6 @@
 """Resampling of images, on both engines, against the formula."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,26 @@ def shift(w: Any, image: Any, flow: Any) -> Any:
 @Block
 def resize(w: Any, image: Any, height: int, width: int) -> Any:
     return F.resize(image, height, width)
+
+
+@Block
+def resize_bicubic(w: Any, image: Any, height: int, width: int) -> Any:
+    return F.resize_bicubic(image, height, width)
+
+
+@Block
+def pixel_shuffle(w: Any, x: Any, factor: int) -> Any:
+    return F.pixel_shuffle(x, factor)
+
+
+@Block
+def depthwise(w: Any, x: Any, stride: int, padding: tuple[int, int, int, int]) -> Any:
+    return F.depthwise_conv2d(x, w["weight"], w["bias"], stride, padding)
+
+
+@Block
+def activations(w: Any, x: Any) -> Any:
+    return F.gelu_erf(x), F.quick_gelu(x)
 
 
 @Block
@@ -105,3 +126,50 @@ def test_transposed_convolution_spreads_each_pixel(engine: str) -> None:
         spread[:, :, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += part
     expected = spread[:, :, 1:-1, 1:-1] + bias[:, None, None]
     np.testing.assert_allclose(run(engine, upconv2d, x, weight=weight, bias=bias), expected, atol=1e-4)
+
+
+def cubic_shares(size: int, new_size: int) -> np.ndarray:
+    """(new_size, size): Keys' kernel with a = -0.75 at the distance from each pixel; borders are repeated."""
+    shares = np.zeros((new_size, size))
+    for new in range(new_size):
+        centre = (new + 0.5) * size / new_size - 0.5
+        for place in range(math.floor(centre) - 1, math.floor(centre) + 3):
+            d = abs(centre - place)
+            near = 1.25 * d**3 - 2.25 * d**2 + 1
+            far = -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
+            shares[new, min(max(place, 0), size - 1)] += near if d <= 1 else far
+    return shares
+
+
+@pytest.mark.parametrize("size", [(12, 20), (3, 5), (4, 7)])
+def test_bicubic_resizing_is_the_formula(engine: str, size: tuple[int, int]) -> None:
+    image = random(2, 3, 6, 10)
+    expected = cubic_shares(6, size[0]) @ image @ cubic_shares(10, size[1]).T
+    np.testing.assert_allclose(run(engine, resize_bicubic, image, *size), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_channels_become_pixels(engine: str, factor: int) -> None:
+    x = random(2, 2 * factor**2, 3, 4)
+    found = run(engine, pixel_shuffle, x, factor)
+    assert found.shape == (2, 2, 3 * factor, 4 * factor)
+    for c, i, j in np.ndindex(2, factor, factor):
+        np.testing.assert_array_equal(found[:, c, i::factor, j::factor], x[:, c * factor**2 + factor * i + j])
+
+
+@pytest.mark.parametrize(("kernel", "stride", "edge"), [(3, 1, 1), (4, 4, 0)])
+def test_depthwise_convolution(engine: str, kernel: int, stride: int, edge: int) -> None:
+    x, weight, bias = random(2, 3, 8, 9), random(3, 1, kernel, kernel), random(3)
+    padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))
+    expected = np.einsum("nchwij,cij->nchw", windows[:, :, ::stride, ::stride], weight[:, 0])
+    found = run(engine, depthwise, x, stride, (edge,) * 4, weight=weight, bias=bias)
+    np.testing.assert_allclose(found, expected + bias[:, None, None], atol=1e-5)
+
+
+def test_exact_and_quick_gelu(engine: str) -> None:
+    x = np.linspace(-8, 8, 501, dtype=np.float32)
+    exact, quick = (part.asnumpy() for part in open_engine(engine).call(activations, {}, x))
+    erf = np.array([math.erf(value / math.sqrt(2)) for value in x])
+    np.testing.assert_allclose(exact, 0.5 * x * (1 + erf), atol=1e-6)
+    np.testing.assert_allclose(quick, x / (1 + np.exp(-1.702 * x.astype(np.float64))), atol=2e-6)
