@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Container, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree
 from opensora.engine.turns import take_mindspore
 from opensora.engine.weights import OnDemand
-from opensora.runtime import set_device
+from opensora.runtime import UnsupportedVersion, set_device
 
 if TYPE_CHECKING:
     from opensora.engine.mindspore import Tape
@@ -107,6 +108,8 @@ class WithReserve:
     def _fall_back(self, error: EngineError) -> None:
         if self._failed:
             return
+        if find_spec("mindspore") is None:
+            raise UnsupportedVersion(f"{error}; MindSpore, the reserve, is not installed") from error
         say_reserve(error)
         take_mindspore()
         if "mindspore" not in sys.modules:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from opensora.engine import EngineError, choose_engine, open_engine, openvino
+from opensora.engine import EngineError, choose_engine, open_engine, openvino, reserve
 from opensora.engine.block import Block
 from opensora.engine.graph import Node
 from opensora.engine.openvino import OpenVINO
 from opensora.nn import F, forms_mindspore, forms_openvino
+from opensora.runtime import UnsupportedVersion
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -130,6 +131,14 @@ def test_a_layer_in_chunks_that_is_refused_is_computed_by_mindspore(monkeypatch:
     monkeypatch.setattr(openvino, "_core", Refusing)
     bound = choose_engine("openvino").bind(scaled.function, block)
     np.testing.assert_allclose(bound(X, 2.0).asnumpy(), expected, rtol=1e-5)
+
+
+def test_without_a_reserve_the_refusal_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "_core", Refusing)
+    monkeypatch.setattr(reserve, "find_spec", lambda name: None)  # as with Python 3.13
+    engine = choose_engine("auto")
+    with pytest.raises(UnsupportedVersion, match=r"no kernel[\s\S]*MindSpore, the reserve, is not installed"):
+        engine.run(network, engine.weights(weights()), X, 2.0)
 
 
 def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
