@@ -10,6 +10,7 @@ import platform
 import sys
 
 from benchmarks.measure import measure
+from opensora.engine import ENGINES
 
 OPENSORA = [sys.executable, "-m", "opensora"]
 CASES = {
@@ -17,8 +18,15 @@ CASES = {
     "demo": [*OPENSORA, "generate", "an elephant on a sky blue background"],
     "vae_encode_9x128x128": [sys.executable, "-m", "benchmarks.vae", "encode"],
     "vae_decode_3x16x16": [sys.executable, "-m", "benchmarks.vae", "decode"],
-    "train_step_xl_4_layers": [sys.executable, "-m", "benchmarks.train_step"],
-    "train_step_xl_4_layers_no_recompute": [sys.executable, "-m", "benchmarks.train_step", "4"],
+    **{
+        f"{name}_{engine}": [sys.executable, "-m", "benchmarks.train_step", *words, "--engine", engine]
+        for engine in ENGINES
+        for name, words in {
+            "train_step_xl_4_layers": ["transformer"],
+            "train_step_xl_4_layers_no_recompute": ["transformer", "--keep", "4"],
+            "train_step_vae_9x64x64": ["vae"],
+        }.items()
+    },
 }
 
 

@@ -1,37 +1,74 @@
-"""A training step of LatteT2V at the release's width, 4 + 4 layers, random weights: loss and gradients.
+"""A training step at the release's width with random weights: loss and gradients.
 
-Batch 1, latents 4x5x32x32, 300 tokens. The argument is how many layers keep what they compute
-(num_no_recompute), 0 unless given. Prints the seconds of the fastest of three steps after the one that
-compiles, and the processor seconds of that step.
+python -m benchmarks.train_step transformer --keep 4 --engine openvino
+python -m benchmarks.train_step vae
+
+The transformer has 4 + 4 layers, batch 1, latents 4x5x32x32, 300 tokens; `--keep` of its layers keep their
+activations. The autoencoder trains on a clip of 9x64x64 by squared error and KL. Prints a line of JSON:
+seconds of each step, the first of which compiles, and the peak memory.
 """
 
-import json
-import sys
-import time
+import argparse
+from collections.abc import Callable
 
+import mindspore as ms
 import numpy as np
 
+from benchmarks.repeat import repeat
+from opensora.engine import ENGINES, Engine, choose_training_engine
+from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.train.t2v.step import Batch, step_gradients
+from opensora.train.vae.loss import VAELoss
+from opensora.train.vae.step import generator_step
 
 rng = np.random.default_rng(0)
-model = LatteT2V.initialise(LatteConfig(num_layers=4, sample_size=(32, 32), video_length=5), rng)
-batch = Batch(
-    latents=rng.standard_normal((1, 4, 5, 32, 32), np.float32),
-    noise=rng.standard_normal((1, 4, 5, 32, 32), np.float32),
-    timestep=np.array([500]),
-    text_embeds=rng.standard_normal((1, 300, 4096), np.float32),
-)
-keeping = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-times = []
-for _ in range(4):
-    start, processor = time.perf_counter(), time.process_time()
-    terms, gradients, _ = step_gradients(model, batch, num_no_recompute=keeping)
-    (
-        terms["loss"].asnumpy(),
-        gradients["caption_projection.linear_1.weight"].asnumpy(),
-    )  # the last that is computed
-    times.append((time.perf_counter() - start, time.process_time() - processor))
-    del terms, gradients
-seconds, processor = min(times[1:])
-print(json.dumps({"step_seconds": round(seconds, 2), "step_processor_seconds": round(processor, 2)}))
+
+
+def transformer(engine: Engine, keep: int) -> Callable[[], object]:
+    model = LatteT2V.initialise(LatteConfig(num_layers=4, sample_size=(32, 32), video_length=5), rng)
+    model.engine = engine
+    batch = Batch(
+        latents=rng.standard_normal((1, 4, 5, 32, 32), np.float32),
+        noise=rng.standard_normal((1, 4, 5, 32, 32), np.float32),
+        timestep=np.array([500]),
+        text_embeds=rng.standard_normal((1, 300, 4096), np.float32),
+    )
+
+    def step() -> None:
+        terms, gradients, _ = step_gradients(model, batch, num_no_recompute=keep)
+        terms["loss"].asnumpy()
+        gradients["caption_projection.linear_1.weight"].asnumpy()  # the last that is computed
+
+    return step
+
+
+def autoencoder(engine: Engine) -> Callable[[], object]:
+    vae = CausalVAE.initialise(CausalVAEConfig(), rng)
+    vae.engine = engine
+    video = ms.Tensor(rng.uniform(-1, 1, (1, 3, 9, 64, 64)).astype(np.float32))
+    noise = ms.Tensor(rng.standard_normal(vae.latent_shape(video.shape), np.float32))
+    loss = VAELoss(squared_weight=1.0)
+
+    def step() -> None:
+        _, gradients, _ = generator_step(vae, loss, video, noise=noise)
+        gradients["encoder.conv_in.weight"].asnumpy()  # the last that is computed
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("transformer", "vae"))
+    parser.add_argument("--engine", choices=ENGINES, default="openvino")
+    parser.add_argument("--keep", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=4)
+    options = parser.parse_args()
+    engine = choose_training_engine(options.engine)
+    step = transformer(engine, options.keep) if options.what == "transformer" else autoencoder(engine)
+    repeat(options.repeats, step, what=options.what, engine=options.engine, keep=str(options.keep))
+
+
+if __name__ == "__main__":
+    main()
