@@ -68,8 +68,21 @@ def output_folder(root: Path, overwrite: bool) -> Iterator[OutputFolder]:
         remove_scratch(place)
         with scratch_folder(place) as building:
             output = OutputFolder(root, building, overwrite)
-            yield output
-            output.publish()
+            with _naming_targets(building, root):
+                yield output
+                output.publish()
+
+
+@contextmanager
+def _naming_targets(building: Path, root: Path) -> Iterator[None]:
+    """Name the file that was to be, instead of the temporary one, in errors of the system."""
+    try:
+        yield
+    except OSError as error:
+        path = Path(str(error.filename))
+        if error.errno is None or building not in path.parents:
+            raise
+        raise OSError(error.errno, error.strerror, str(root / path.relative_to(building))) from error
 
 
 def _same(new: Path, old: Path) -> bool:

@@ -1,5 +1,6 @@
 """A conversion writes all of its files or none, and starts again after a kill."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file
 
 from opensora.cli import main
 from opensora.models.convert import Conversion, convert
-from opensora.models.output_folder import OutputFolder
+from opensora.models.output_folder import OutputFolder, output_folder
 from opensora.train.checkpoint import save_checkpoint
 from opensora.weights import WeightsError
 from opensora.weights.folder import DEMO
@@ -141,3 +142,11 @@ def test_overwriting_a_release(tmp_path: Path) -> None:
     target = Path(shutil.copytree(RELEASE / "5x32x32", tmp_path / "part"))
     convert(RELEASE / "t2v.pt", target, Conversion(overwrite=True))
     assert "diffusion_pytorch_model.safetensors" in files(target)
+
+
+def test_an_error_of_the_disk_names_the_file_that_was_to_be(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as caught, output_folder(tmp_path / "new", False) as output:
+        place = output.place(tmp_path / "new" / "vae" / "config.json")
+        raise OSError(errno.ENOSPC, "No space left on device", str(place))
+    assert caught.value.filename == str(tmp_path / "new" / "vae" / "config.json")
+    assert not (tmp_path / "new").exists()
