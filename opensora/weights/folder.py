@@ -1,6 +1,8 @@
 """Folders of a model's parts, in the layout of the release or in the package (the demo model)."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from opensora.weights.files import WeightsError
 
 DEMO = Path(__file__).parent.parent / "demo"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,13 @@ def find_model(
 ) -> ModelFolder:
     """Find the folders of a model; no weights are read.
 
-    model_path: a folder with `vae/` and a folder for each version; "demo" is the model in the package.
+    model_path: a folder with `vae/` and a folder for each version; "demo" is the model in the package, and
+    a name on the Hub its copy in the Hub's cache. text_encoder may be such a name too.
     version: such as 65x512x512. Optional if there is one version, or one for videos of `num_frames` frames.
     text_encoder: a folder. Default: `<model_path>/text_encoder`, if it exists.
     Raises WeightsError for a folder or config.json that is missing.
     """
-    path = DEMO if str(model_path) == "demo" else Path(model_path)
+    path = DEMO if str(model_path) == "demo" else in_cache(model_path)
     if not path.is_dir():
         raise WeightsError(
             f"model folder {path} does not exist: check the path, or use 'demo' for the model that ships"
@@ -55,6 +59,7 @@ def find_model(
             f"{path} has no version {version!r}{did_you_mean(version, versions)}: "
             f"it holds {', '.join(versions) or 'none'}"
         )
+    text_encoder = None if text_encoder is None else in_cache(text_encoder)
     if text_encoder is None and (path / "text_encoder").is_dir():
         text_encoder = path / "text_encoder"
     if text_encoder is not None and not (Path(text_encoder) / "config.json").is_file():
@@ -76,12 +81,29 @@ def _only_version(path: Path, versions: list[str], num_frames: int | None) -> st
     raise WeightsError(f"{path} holds {', '.join(versions)}: choose one with --version")
 
 
+def in_cache(path: str | Path) -> Path:
+    """The path as it is, or for the name of a model on the Hub its files in the cache of the Hub's own tools.
+
+    The name is that of a folder if there is one. Nothing is downloaded.
+    """
+    path = Path(path)
+    if path.exists() or not HUB_NAME.fullmatch(str(path)):
+        return path
+    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    model = cache / f"models--{str(path).replace('/', '--')}"
+    reference = model / "refs" / "main"
+    commit = reference.read_text(encoding="utf-8", errors="replace").strip() if reference.is_file() else ""
+    snapshot = model / "snapshots" / commit
+    return snapshot if re.fullmatch("[0-9a-f]{40}", commit) and snapshot.is_dir() else path
+
+
 def find_autoencoder(path: str | Path) -> Path:
     """The folder of an autoencoder: `path`/vae of a model folder, or `path`.
 
     Raises WeightsError if there is none.
     """
-    path = DEMO if str(path) == "demo" else Path(path)
+    path = DEMO if str(path) == "demo" else in_cache(path)
     if not path.is_dir():
         raise WeightsError(
             f"model folder {path} does not exist: check the path, or use 'demo' for the model that ships"

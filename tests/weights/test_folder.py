@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from opensora.weights import WeightsError, find_model
-from opensora.weights.folder import DEMO, find_autoencoder
+from opensora.weights.folder import DEMO, find_autoencoder, in_cache
 
 
 def make(folder: Path, *parts: str) -> Path:
@@ -68,3 +68,27 @@ def test_faults(tmp_path: Path) -> None:
     for message, arguments in faults.items():
         with pytest.raises(WeightsError, match=message):
             find_model(*arguments)
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+def test_names_on_the_hub_are_looked_up_in_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    commit = "0123456789" * 4
+    model = tmp_path / "cache" / ("hub" if variable == "HF_HOME" else "") / "models--some--model"
+    snapshot = model / "snapshots" / commit
+    (snapshot / "vae").mkdir(parents=True)
+    (snapshot / "vae" / "config.json").write_text("{}")
+    assert in_cache("some/model") == Path("some/model")  # the cache names no commit
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    assert find_autoencoder("some/model") == snapshot / "vae"
+    assert in_cache("other/model") == Path("other/model")
+    (model / "refs" / "main").write_text("../..")
+    assert in_cache("some/model") == Path("some/model")
+    (tmp_path / "some" / "model").mkdir(parents=True)
+    (model / "refs" / "main").write_text(commit)
+    assert in_cache("some/model") == Path("some/model")  # a folder of this name comes first
