@@ -13,6 +13,7 @@ from opensora.media.container import frame_time, pulled
 
 NAME, SETTINGS = "minterpolate", "mi_mode=mci:me_mode=bidir:me=epzs:search_param=64:scd=none"
 BLOCK = 16  # pixels of the side of a block whose motion is estimated
+SMALLEST = 2 * BLOCK  # pixels of each side that the filter needs
 BEFORE, AFTER = 1, 3  # copies of the first and last frame that the filter needs around a scene
 PIXELS = "yuv444p"  # the filter takes no RGB
 
@@ -47,7 +48,7 @@ def motion_compensated(scene: Iterator[np.ndarray], factor: int) -> Iterator[lis
 
 def _filtered(frames: Iterator[np.ndarray], height: int, width: int, factor: int) -> Iterator[av.VideoFrame]:
     """The filter's frames at `factor` times the rate; those of the input come each second."""
-    below, right = -height % BLOCK, -width % BLOCK
+    below, right = (max(size + -size % BLOCK, SMALLEST) - size for size in (height, width))
     graph, tick, reformatter = Graph(), Fraction(1), VideoReformatter()
     source = graph.add_buffer(
         width=width + right, height=height + below, format=av.VideoFormat(PIXELS), time_base=tick

@@ -54,6 +54,13 @@ def test_motion_compensation_takes_scenes_of_any_length(length: int, factor: int
     np.testing.assert_array_equal(found[::factor], frames)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 16), (17, 200), (200, 8)])
+def test_motion_compensation_takes_frames_of_any_size(height: int, width: int) -> None:
+    frames = moving(3, height=height, width=width)
+    found = np.stack(list(interpolated(iter(frames), 2, motion_compensated)))
+    assert found.shape == (6, height, width, 3)
+
+
 def test_motion_compensation_is_better_than_the_mean() -> None:
     frames = moving(9)
     found = list(interpolated(iter(frames[::2]), 2, motion_compensated))
