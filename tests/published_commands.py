@@ -90,6 +90,8 @@ FLAGS = {
         ckpt model ae save_video_path fps num_classes num_frames image_size train_classcondition
         num_sampling_steps num_sample cfg_scale sample_method mixed_precision attention_mode
     """,
+    "interpolate": "ckpt niters input output_path frame_rate",
+    "upscale": "SR ckpt_path root_path input_dir output_dir mul_numwork use_chop",
     "train-vae": TRAINING + """
         use_discriminator model_config max_steps save_steps video_path data_file_path video_column
         video_num_frames sample_rate dynamic_sample resolution load_from_checkpoint random_crop
@@ -115,6 +117,11 @@ All have `config` as well.
 """
 
 VALUES = {
+    "interpolate": "--ckpt amt-g.pth --input test.mp4 --rec_path out.mp4 --frame_rate 30",
+    "upscale": """
+        --ckpt_path RGT_x4.pth --input_dir test.mp4 --rec_path out.mp4 --root_path . --mul_numwork 16
+        --use_chop True
+    """,
     "train-class": """
         --model Latte-XL/122 --video_data list.txt --num_classes 101 --ae demo --sample_rate 3 --num_frames
         16 --max_image_size 128 --train_batch_size=8 --gradient_accumulation_steps=1 --max_train_steps=1000000

@@ -118,6 +118,8 @@ def test_values_are_taken(name: str) -> None:
         ("train", "--model LatteT2V-D64-XL/122", "config.json in model_path/version"),
         ("train-vae", "--scale_lr", "set --learning_rate itself"),
         ("embed-text", "--captions x", "pass it as --prompt_path"),
+        ("interpolate", "--niters 2 --input a.mp4", "use --factor 2, 4 or 8"),
+        ("upscale", "--SR x4 --input_dir a.mp4", "use --factor 2 or --factor 4"),
     ],
 )
 def test_what_would_change_the_result_is_answered(name: str, words: str, message: str) -> None:

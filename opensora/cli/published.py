@@ -216,12 +216,28 @@ GENERATE_CLASS: Answers = {
     "mixed_precision": "use --precision bf16",
 }
 
+RESULT = "name the result itself with --rec_path"
+INTERPOLATE: Answers = {
+    "niters": "use --factor 2, 4 or 8 for one, two or three of its passes",
+    "output_path": RESULT,
+    "frame_rate": Ignored("the result has the rate of the input times --factor"),
+}
+UPSCALE: Answers = {
+    "SR": "use --factor 2 or --factor 4",
+    "output_dir": RESULT,
+    "root_path": Ignored("frames go from file to file without a folder between"),
+    "mul_numwork": Ignored("frames are computed one after the other"),
+    "use_chop": Ignored("large frames are always computed in tiles"),
+}
+
 ANSWERS: dict[str, Answers] = {
     "generate": GENERATE,
     "reconstruct": RECONSTRUCT,
     "evaluate": EVALUATE,
     "embed-text": EMBED_TEXT,
     "generate-class": GENERATE_CLASS,
+    "interpolate": INTERPOLATE,
+    "upscale": UPSCALE,
     "train": TRAIN,
     "train-class": TRAIN_CLASS,
     "train-vae": TRAIN_VAE,

@@ -37,6 +37,8 @@ class InterpolateMethodOptions:
 class InterpolateOptions(InterpolateFileOptions, InterpolateMethodOptions, InferenceDeviceOptions):
     """Options of `opensora interpolate`."""
 
+    ALIASES: ClassVar[dict[str, str]] = {"ckpt": "weights", "input": "video_path"}
+
 
 def check_options(options: InterpolateOptions) -> None:
     """Raises ValueError that names the option and the remedy."""

@@ -36,6 +36,8 @@ class UpscaleMethodOptions:
 class UpscaleOptions(UpscaleFileOptions, UpscaleMethodOptions, InferenceDeviceOptions):
     """Options of `opensora upscale`."""
 
+    ALIASES: ClassVar[dict[str, str]] = {"ckpt_path": "weights", "input_dir": "video_path"}
+
 
 def check_options(options: UpscaleOptions) -> None:
     """Raises ValueError that names the option and the remedy."""
