@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from opensora.checks import at_least, within
+from opensora.checks import at_least, at_most, within
 from opensora.config_files import ranges
 from opensora.diffusion import make_sampler
 from opensora.files import check_writable
@@ -127,6 +127,7 @@ class ClassJob:
 def prepare(options: GenerateClassOptions) -> ClassJob:
     """Check the options and complete them from the model. ValueError names option and remedy."""
     at_least(options, 1, "num_videos_per_label")
+    at_most(options, 2**16, "num_videos_per_label")
     check_device_options(options)
     policy = choose_vae_policy(options, options.device)
     transformer = _transformer(Path(options.model_path))

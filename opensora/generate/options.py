@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from opensora.checks import at_least, one_of
+from opensora.checks import at_least, at_most, one_of
 from opensora.data.text.prompts import read_prompts
 from opensora.files import check_writable
 from opensora.media.formats import VideoFormat
@@ -170,6 +170,7 @@ def prepare(options: GenerateOptions) -> GenerateJob:
 
 def _check(options: GenerateOptions) -> None:
     at_least(options, 1, "num_videos_per_prompt", "batch_size", "sp_size")
+    at_most(options, 2**16, "num_videos_per_prompt", "batch_size")
     check_device_options(options)
     if options.save_latents and options.decode_latents:
         raise ValueError(

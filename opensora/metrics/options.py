@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from opensora.checks import at_least
+from opensora.checks import at_least, at_most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +61,4 @@ class EvaluateOptions(VideoPairOptions, MetricOptions):
     def __post_init__(self) -> None:
         at_least(self, 1, "subset_size", "batch_size")
         at_least(self, 0, "num_workers")
+        at_most(self, 2**10, "num_workers")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from opensora.checks import above, at_least
+from opensora.checks import above, at_least, at_most
 from opensora.pipeline.options import InferenceDeviceOptions, VAEOptions, check_device_options
 
 
@@ -94,4 +94,6 @@ def check_options(options: ReconstructOptions) -> None:
     above(options, 0, "fps")
     at_least(options, 0, "seed", "num_workers")
     at_least(options, 1, "batch_size")
+    at_most(options, 2**16, "batch_size")
+    at_most(options, 2**10, "num_workers")
     check_device_options(options)

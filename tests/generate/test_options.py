@@ -76,6 +76,7 @@ def test_python_callers_complete_the_same_way(model_path: Path) -> None:
         ({"seed": -1}, "seed -1 is out of range"),
         ({"batch_size": 0}, "batch_size 0 is too small"),
         ({"num_videos_per_prompt": -2}, "num_videos_per_prompt -2 is too small"),
+        ({"num_videos_per_prompt": 10**9}, "num_videos_per_prompt 10{9} is too large: use 65536 or less"),
         ({"guidance_scale": math.nan}, "guidance_scale nan is out of range: use -1000 to 1000"),
         ({"guidance_scale": math.inf}, "guidance_scale inf is out of range"),
         ({"sample_method": "PNMD"}, "sampler 'PNMD' is unknown.* 'PNDM'"),
