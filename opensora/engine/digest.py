@@ -3,6 +3,8 @@
 import hashlib
 from typing import Any
 
+from opensora.engine.graph import PRECISE
+
 SMALLEST = 64
 """Operators of the smallest graph that is worth a file: smaller ones compile as quickly as they are read."""
 LARGEST = 2**27
@@ -24,7 +26,11 @@ def graph_digest(model: Any, *settings: Any) -> str | None:
             (places[value.get_node().get_friendly_name()], value.get_index())
             for value in operator.input_values()
         ]
-        digest.update(repr((operator.get_type_name(), sources, _attributes(operator))).encode())
+        digest.update(
+            repr(
+                (operator.get_type_name(), sources, _attributes(operator), PRECISE in operator.get_rt_info())
+            ).encode()
+        )
         if operator.get_type_name() == "Constant":
             digest.update(memoryview(operator.data).cast("B") if operator.data.size else b"")
     return digest.hexdigest()

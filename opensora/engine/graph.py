@@ -12,7 +12,10 @@ from opensora.engine.block import Block, Differentiable, Prefix, Weights, names_
 from opensora.engine.tree import Tree
 
 CONVERTER = "openvino.tools.ovc"
+PRECISE = "opensora_precise"
+"""Marks operators that stay in float32, see `engine/precise.py`."""
 _tracing: ContextVar[bool] = ContextVar("tracing", default=False)
+_precise: ContextVar[bool] = ContextVar("precise", default=False)
 
 Operator: TypeAlias = Any
 """An operator of the graph; the library has no type information."""
@@ -58,6 +61,23 @@ def tracing() -> Iterator[None]:
         _tracing.reset(token)
 
 
+@contextmanager
+def precisely() -> Iterator[None]:
+    """Operators of nodes that are made in the block stay in float32, whatever the precision."""
+    token = _precise.set(True)
+    try:
+        yield
+    finally:
+        _precise.reset(token)
+
+
+def marked(output: Output) -> Output:
+    """The same output, its operator marked in a `precisely` block."""
+    if _precise.get():
+        output.get_node().get_rt_info()[PRECISE] = 1
+    return output
+
+
 Operand: TypeAlias = Union["Node", np.ndarray, float]
 Index: TypeAlias = int | slice | tuple[int | slice, ...]
 
@@ -66,7 +86,7 @@ class Node:
     """A tensor of the graph, with the attributes and operators that models use of a MindSpore tensor."""
 
     def __init__(self, output: Output) -> None:
-        self.output = output
+        self.output = marked(output)
 
     @property
     def shape(self) -> tuple[int, ...]:

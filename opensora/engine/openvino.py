@@ -21,6 +21,7 @@ from opensora.engine.block import Block, Differentiable, Prefix, Weights, as_arr
 from opensora.engine.cache import GraphCache, open_cache
 from opensora.engine.digest import graph_digest
 from opensora.engine.graph import Node, Operator, Trace, constant, openvino, opset, tracing
+from opensora.engine.precise import keep_precise
 from opensora.engine.programs import Growth, Programs
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, filled, leaves, tree_map
@@ -229,7 +230,7 @@ def _compiled(model: Any, settings: dict[str, Any], cache: GraphCache | None) ->
     """
     digest = None if cache is None else graph_digest(model, _environment(), settings)
     if cache is None or digest is None:
-        return _core().compile_model(model, "CPU", settings), None
+        return _core().compile_model(_prepared(model, settings), "CPU", settings), None
     kept = cache.read(digest)
     if kept is not None:
         try:
@@ -237,11 +238,15 @@ def _compiled(model: Any, settings: dict[str, Any], cache: GraphCache | None) ->
             return _core().import_model(content, "CPU", settings), content
         except RuntimeError as error:
             log.debug("the library does not take the graph from the cache: %s", error)
-    compiled = _core().compile_model(model, "CPU", settings)
+    compiled = _core().compile_model(_prepared(model, settings), "CPU", settings)
     stream = io.BytesIO()
     compiled.export_model(stream)
     cache.write(digest, stream.getvalue())
     return compiled, None
+
+
+def _prepared(model: Any, settings: dict[str, Any]) -> Any:
+    return model if settings["INFERENCE_PRECISION_HINT"] == "f32" else keep_precise(_core(), model)
 
 
 @lru_cache(maxsize=1)

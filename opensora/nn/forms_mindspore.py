@@ -27,7 +27,7 @@ from opensora.nn.images import (
     upconv2d,
 )
 from opensora.nn.linear import linear
-from opensora.nn.modulation import add_gated, modulate
+from opensora.nn.modulation import add_gated, add_residual, modulate, precisely, unstacked
 from opensora.nn.normalisation import group_norm, layer_norm, normalise_channels, rms_norm
 from opensora.nn.permute import permute
 from opensora.runtime import mindspore
@@ -38,6 +38,7 @@ float32 = ms.float32
 
 __all__ = [
     "add_gated",
+    "add_residual",
     "attention",
     "causal_conv3d",
     "conv2d",
@@ -59,6 +60,7 @@ __all__ = [
     "permute",
     "pixel_grid",
     "pixel_shuffle",
+    "precisely",
     "prelu",
     "quick_gelu",
     "repeat_first_frame",
@@ -73,6 +75,7 @@ __all__ = [
     "time_tap",
     "time_upsampling_conv",
     "to_frames",
+    "unstacked",
     "upconv2d",
     "upsampling_conv",
 ]

@@ -3,13 +3,15 @@
 Their docstrings are those of `forms_mindspore` and the files that it imports from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
 
 import numpy as np
 
 from opensora.engine.graph import Node, Operator, Output, integers, openvino, opset, stopped
+from opensora.engine.graph import precisely as in_float32
+from opensora.engine.tree import Tree
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
 from opensora.nn.images_openvino import (
     halve,
@@ -163,12 +165,28 @@ def linear(weights: Mapping[str, Node], name: str, x: Node) -> Node:
     return y + weights[name + ".bias"] if name + ".bias" in weights else y
 
 
+def unstacked(x: Node) -> tuple[Node, ...]:
+    return tuple(x)
+
+
+def precisely(function: Callable[..., Tree], *inputs: Tree) -> Tree:
+    with in_float32():
+        return function(*inputs)
+
+
 def modulate(x: Node, scale: Node, shift: Node) -> Node:
-    return x * (scale + 1.0) + shift
+    with in_float32():
+        return x * (scale + 1.0) + shift
 
 
 def add_gated(x: Node, gate: Node, y: Node) -> Node:
-    return x + gate * y
+    with in_float32():
+        return x + gate * y
+
+
+def add_residual(x: Node, y: Node) -> Node:
+    with in_float32():
+        return x + y
 
 
 def split_heads(x: Node, heads: int) -> Node:
@@ -194,12 +212,14 @@ def attention(
 
 
 def layer_norm(x: Node, eps: float = 1e-6) -> Node:
-    return _node(o.mvn(x.output, integers([-1]), True, eps, "inside_sqrt"))
+    with in_float32():
+        return _node(o.mvn(x.output, integers([-1]), True, eps, "inside_sqrt"))
 
 
 def rms_norm(x: Node, weight: Node, eps: float = 1e-6) -> Node:
-    square = mean(x * x, -1, True)
-    return x / (square + eps).map(o.sqrt) * weight
+    with in_float32():
+        square = mean(x * x, -1, True)
+        return x / (square + eps).map(o.sqrt) * weight
 
 
 def group_norm(x: Node, weight: Node, bias: Node, batch: int, groups: int = 32, eps: float = 1e-6) -> Node:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from opensora.engine.graph import Index, Node, Operand, Operator, Output, constant, integers, opset
+from opensora.engine.graph import Index, Node, Operand, Operator, Output, constant, integers, marked, opset
 
 
 class FramesNode(Node):
@@ -14,7 +14,7 @@ class FramesNode(Node):
     """
 
     def __init__(self, video: Output) -> None:
-        self.video = video
+        self.video = marked(video)
 
     @property
     def batch(self) -> int:

@@ -1,7 +1,10 @@
 """Scales, shifts and gates of adaLN (arXiv:2212.09748), one per sample, for tokens (B, F, S, D)."""
 
+from collections.abc import Callable
+
 from opensora import runtime
 from opensora.engine.tensor import Tensor
+from opensora.engine.tree import Tree
 
 ms = runtime.mindspore()
 ops = ms.ops
@@ -16,6 +19,21 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def add_gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
     """x + gate * y: tokens x and y (B, F, S, D), gate (B, 1, 1, D)."""
     return x + _for_tokens(gate, x) * y
+
+
+def add_residual(x: Tensor, y: Tensor) -> Tensor:
+    """x + y."""
+    return x + y
+
+
+def unstacked(x: Tensor) -> Tensor:
+    """What can be unpacked to the parts of x along the first axis."""
+    return x
+
+
+def precisely(function: Callable[..., Tree], *inputs: Tree) -> Tree:
+    """The function's output, in float32 whatever the precision where an engine chooses it by operator."""
+    return function(*inputs)
 
 
 def _for_tokens(value: Tensor, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def spatial(
     y = F.modulate(F.layer_norm(x, eps), scale, shift)
     x = F.add_gated(x, gate, frame_attention(w, y, latent_bias, rotation, grid, heads))
     if keys is not None:
-        x = x + cross_attention(w, x, text)
+        x = F.add_residual(x, cross_attention(w, x, text))
     return F.add_gated(x, gate_ff, feed_forward(w, F.modulate(F.layer_norm(x, eps), scale_ff, shift_ff)))
 
 
@@ -100,6 +100,10 @@ def embed_timestep(w: Weights, embedding: Tensor) -> tuple[Tensor, Tensor]:
 
     This is adaLN-single (PixArt-alpha, arXiv:2310.00426, section 2.3).
     """
+    return F.precisely(_embed_timestep, w, embedding)
+
+
+def _embed_timestep(w: Weights, embedding: Tensor) -> tuple[Tensor, Tensor]:
     embedding = F.stop_gradient(embedding).astype(w["linear.bias"].dtype)
     y = F.linear(w, "emb.timestep_embedder.linear_1", embedding)
     y = F.linear(w, "emb.timestep_embedder.linear_2", F.silu(y))
@@ -157,6 +161,12 @@ def output(
     w: Weights, x: Tensor, embedded_timestep: Tensor, grid: tuple[int, int], patch_size: int
 ) -> Tensor:
     """Tokens (B, F, S, D) -> latents (B, C, F, H, W) in float32, whatever the weights are in."""
+    return F.precisely(_output, w, x, embedded_timestep, grid, patch_size)
+
+
+def _output(
+    w: Weights, x: Tensor, embedded_timestep: Tensor, grid: tuple[int, int], patch_size: int
+) -> Tensor:
     shift, scale = modulation(w["scale_shift_table"], F.tile(embedded_timestep, (1, 2)))
     y = F.linear(w, "proj_out", F.modulate(F.layer_norm(x, OUTPUT_EPS), scale, shift))  # (B, F, S, p*p*C)
     return unpatchify(y, grid, patch_size)
@@ -174,15 +184,19 @@ def unpatchify(y: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
 
 
 def modulation(table: Tensor, conditioning: Tensor) -> Tensor:
-    """A table (n, D) plus conditioning (B, n*D) -> (n, B, 1, 1, D): shifts, scales and gates."""
+    """A table (n, D) plus conditioning (B, n*D) -> n parts (B, 1, 1, D): shifts, scales and gates."""
+    return F.precisely(_modulation, table, conditioning)
+
+
+def _modulation(table: Tensor, conditioning: Tensor) -> Tensor:
     parts, width = table.shape
     return for_tokens(F.expand_dims(table, 0) + F.reshape(conditioning, (-1, parts, width)))
 
 
 def for_tokens(parts: Tensor) -> Tensor:
-    """n vectors of each sample (B, n, D) -> (n, B, 1, 1, D), for tokens (B, F, S, D)."""
+    """n vectors of each sample (B, n, D) -> n parts (B, 1, 1, D), for tokens (B, F, S, D)."""
     batch, count, width = parts.shape
-    return F.reshape(F.transpose(parts, (1, 0, 2)), (count, batch, 1, 1, width))
+    return F.unstacked(F.reshape(F.transpose(parts, (1, 0, 2)), (count, batch, 1, 1, width)))
 
 
 def feed_forward(w: Weights, x: Tensor) -> Tensor:
