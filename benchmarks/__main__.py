@@ -13,11 +13,22 @@ from benchmarks.measure import measure
 from opensora.engine import ENGINES
 
 OPENSORA = [sys.executable, "-m", "opensora"]
+WAYS = (("mindspore", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
 CASES = {
     "help": [*OPENSORA, "--help"],
     "demo": [*OPENSORA, "generate", "an elephant on a sky blue background"],
-    "vae_encode_9x128x128": [sys.executable, "-m", "benchmarks.vae", "encode"],
-    "vae_decode_3x16x16": [sys.executable, "-m", "benchmarks.vae", "decode"],
+    **{
+        f"{name}_{engine}_{precision}": [
+            *(sys.executable, "-m", *words),
+            *("--engine", engine, "--precision", precision),
+        ]
+        for engine, precision in WAYS
+        for name, words in {
+            "forward_xl_4_layers": ["benchmarks.forward"],
+            "vae_encode_9x128x128": ["benchmarks.vae", "encode"],
+            "vae_decode_3x16x16": ["benchmarks.vae", "decode"],
+        }.items()
+    },
     **{
         f"{name}_{engine}": [sys.executable, "-m", "benchmarks.train_step", *words, "--engine", engine]
         for engine in ENGINES

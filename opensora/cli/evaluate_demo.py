@@ -228,12 +228,12 @@ def _sampling(options: EvaluateDemoOptions) -> Sampling:
 
 
 def _pipeline(options: EvaluateDemoOptions) -> "Pipeline":
-    from opensora.pipeline import Pipeline
+    from opensora.pipeline.core import BESIDE_THE_MODEL, Pipeline
 
     return Pipeline.from_pretrained(
         options.model_path,
         options.version,
-        options.text_encoder_name,
+        options.text_encoder_name or BESIDE_THE_MODEL,
         pretrained_ckpt=options.pretrained_ckpt,
         engine=options.engine_here,
         precision=options.precision,
