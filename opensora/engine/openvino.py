@@ -296,25 +296,25 @@ def _settings(precision: str) -> dict[str, Any]:
     }
 
 
-def multiply_once(size: int) -> Callable[[], Tree]:
+def multiply_once(size: int, precision: str) -> Callable[[], Tree]:
     """A product of two square matrices, compiled, for `measure_rates`."""
     square = np.ones((size, size), np.float32)
     multiply = partial(opset().matmul, transpose_a=False, transpose_b=True)
-    return _once(lambda x: multiply(x.output, constant(square).output), square)
+    return _once(lambda x: multiply(x.output, constant(square).output), square, precision)
 
 
-def convolve_once(channels: int, frames: int, side: int) -> Callable[[], Tree]:
+def convolve_once(channels: int, frames: int, side: int, precision: str) -> Callable[[], Tree]:
     """A 3-D convolution that keeps height and width, compiled, for `measure_rates`."""
     kernel = np.ones((channels, channels, 3, 3, 3), np.float32)
     ones, pads = [1, 1, 1], [0, 1, 1]
     convolve = partial(opset().convolution, strides=ones, pads_begin=pads, pads_end=pads, dilations=ones)
     video = np.ones((1, channels, frames + 2, side, side), np.float32)
-    return _once(lambda x: convolve(x.output, constant(kernel).output), video)
+    return _once(lambda x: convolve(x.output, constant(kernel).output), video, precision)
 
 
-def _once(operator: Callable[[Node], Operator], array: np.ndarray) -> Callable[[], Tree]:
+def _once(operator: Callable[[Node], Operator], array: np.ndarray, precision: str) -> Callable[[], Tree]:
     with _as_engine_error("OpenVINO failed"):
-        program = Program(lambda x: Node(operator(x).output(0)), (array,), "fp32")
+        program = Program(lambda x: Node(operator(x).output(0)), (array,), precision)
     return partial(program, (array,))
 
 

@@ -13,7 +13,7 @@ CHANNELS, FRAMES, SIDE, TAPS = 64, 4, 32, 27
 
 
 class Rates(NamedTuple):
-    """Floating-point operations per second in float32."""
+    """Floating-point operations per second."""
 
     products: float
     """Rate of matrix products."""
@@ -21,7 +21,7 @@ class Rates(NamedTuple):
     """Rate of 3-D convolutions."""
 
 
-def measure_rates(engine: str) -> Rates:
+def measure_rates(engine: str, precision: str = "fp32") -> Rates:
     """The rates of "openvino"; of "mindspore", whose import would take seconds, what numpy's products let
     expect.
     """
@@ -30,8 +30,8 @@ def measure_rates(engine: str) -> Rates:
 
         convolution = 2 * FRAMES * SIDE**2 * TAPS * CHANNELS**2
         return Rates(
-            2 * SIZE**3 / _best(multiply_once(SIZE)),
-            convolution / _best(convolve_once(CHANNELS, FRAMES, SIDE)),
+            2 * SIZE**3 / _best(multiply_once(SIZE, precision)),
+            convolution / _best(convolve_once(CHANNELS, FRAMES, SIDE, precision)),
         )
     square = np.ones((SIZE, SIZE), np.float32)
     products = 2 * SIZE**3 / _best(lambda: square @ square)

@@ -38,7 +38,7 @@ def estimate(job: GenerateJob, videos: Sequence[PlannedVideo], free: int) -> Cos
     flops, memory = sum(expected.stage_flops.values()), memory_text(expected.memory_staged)
     line = f"{_what(job, videos)}: {operations_text(flops)}, about {memory} of memory or more"
     engine = job.options.engine_here
-    rates = _rates(engine) if job.options.device == "CPU" else None
+    rates = _rates(engine, job.options.precision) if job.options.device == "CPU" else None
     seconds = None if rates is None else expected.seconds(engine, rates)
     on_cpu = "" if seconds is None else f", about {time_text(seconds)} on this CPU (an estimate)"
     log.info("%s%s", line, on_cpu)
@@ -82,10 +82,10 @@ def _cost(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Cost:
     )
 
 
-def _rates(engine: str) -> Rates:
+def _rates(engine: str, precision: str) -> Rates:
     """The rates of the engine, or MindSpore's if OpenVINO fails: the run will then log the failure."""
     try:
-        return measure_rates(engine)
+        return measure_rates(engine, precision)
     except EngineError:
         return measure_rates("mindspore")
 

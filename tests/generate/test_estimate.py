@@ -19,7 +19,7 @@ from opensora.generate.plan import plan
 def test_one_line_and_a_quicker_command_where_it_is_long(
     model: Path, rate: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(outlook, "measure_rates", lambda engine: Rates(rate, rate))
+    monkeypatch.setattr(outlook, "measure_rates", lambda engine, precision: Rates(rate, rate))
     texts = ["a cat's house", "a dog"]
     options = GenerateOptions(
         text_prompt=texts, model_path="model", num_sampling_steps=900, sample_method="PNDM", save_latents=True
@@ -59,7 +59,7 @@ def test_the_way_of_decoding_and_whether_all_fits(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(outlook, "measure_rates", lambda engine: Rates(1e12, 1e12))
+    monkeypatch.setattr(outlook, "measure_rates", lambda engine, precision: Rates(1e12, 1e12))
     monkeypatch.setattr(outlook, "free_swap", lambda: 2**40)
     job = prepare(GenerateOptions(text_prompt=["a cat"], model_path="model", vae_memory=way))
     with caplog.at_level(logging.INFO, "opensora"):
