@@ -4,8 +4,11 @@ The tensors between blocks are MindSpore's and share the memory of the graphs' o
 optimizers and maps between devices need not know.
 """
 
+import ctypes
 import math
+import sys
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +27,8 @@ from opensora.runtime import mindspore
 ms = mindspore()
 Arrays: TypeAlias = list[np.ndarray]
 
+M_MMAP_THRESHOLD, PAGES_OF_ITS_OWN = -3, 2**22
+"""The C library's number of the setting, and bytes of an array."""
 LARGE = 2**21
 """Elements of a tensor. A graph with a larger one gives its working memory back after each call."""
 
@@ -243,32 +248,51 @@ class Graph:
         self._shapes = [
             (tuple(result.get_shape()), result.get_element_type().to_dtype()) for result in computed
         ]
-        self._request = None
+        self._compiled = None
         if computed:
+            _keep_large_arrays_apart()
             with _as_engine_error("OpenVINO does not take this graph"):
                 model = openvino().Model(computed, list(parameters))
                 self._compiled = _core().compile_model(model, "CPU", _settings("fp32"))
-            self._request = self._compiled.create_infer_request()
         # Graphs keep their working memory, some twenty tensors; of large ones it would fill the machine.
         arrays = [
             *(result.get_shape() for result in computed),
             *(p.output(0).get_shape() for p in parameters),
         ]
-        self._releases = max((math.prod(shape) for shape in arrays), default=0) > LARGE
+        self._is_large = max((math.prod(shape) for shape in arrays), default=0) > LARGE
+        self._request: Any = None
 
     def __call__(self, arrays: Arrays) -> Arrays:
-        tensor, results = openvino().Tensor, [np.empty(*shape) for shape in self._shapes]
-        if self._request is not None:
+        results = [np.empty(*shape) for shape in self._shapes]
+        if self._compiled is not None:
             with _as_engine_error("OpenVINO failed"):
-                for place, array in enumerate(arrays):
-                    self._request.set_input_tensor(place, tensor(array, shared_memory=True))
-                for place, array in enumerate(results):
-                    self._request.set_output_tensor(place, tensor(array, shared_memory=True))
-                self._request.infer()
-                if self._releases:
-                    self._compiled.release_memory()
+                self._infer(self._compiled, arrays, results)
         computed = iter(results)
         return [next(computed) if place is None else arrays[place] for place in self._passed]
+
+    def _infer(self, compiled: Any, arrays: Arrays, results: Arrays) -> None:
+        request, tensor = self._request or compiled.create_infer_request(), openvino().Tensor
+        for place, array in enumerate(arrays):
+            request.set_input_tensor(place, tensor(array, shared_memory=True))
+        for place, array in enumerate(results):
+            request.set_output_tensor(place, tensor(array, shared_memory=True))
+        request.infer()
+        if self._is_large:
+            del request  # it holds on to the arrays
+            compiled.release_memory()
+        else:
+            self._request = request
+
+
+@lru_cache(maxsize=1)
+def _keep_large_arrays_apart() -> None:
+    """Let the C library give every large array pages of its own, which go back to the system.
+
+    By itself it raises the limit with every large array that is freed, and then the heap of a training run
+    grows by the holes between them.
+    """
+    if sys.platform.startswith("linux") and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, PAGES_OF_ITS_OWN)
 
 
 def _arrays(weights: Weights, inputs: tuple[Tree, ...]) -> Arrays:

@@ -197,16 +197,16 @@ class CausalVAE:
         noise: (B, C, T, h, w) to sample latents with; None decodes the posterior's mode. freeze_encoder: the
         tape begins at the posterior. decoder_noise: (B, C, T, h, w), added to the latents before decoding.
         """
-        from opensora.engine.mindspore import Forward
-
         if self.config.frame_by_frame:
             raise ValueError(
                 "an autoencoder of images cannot be trained: make one of videos of it with "
                 "`opensora inflate-vae`"
             )
         groups, tape = self.config.norm_num_groups, self.engine.tape(self.weights)
-        encoder: Run = Forward(self.weights) if freeze_encoder else tape
-        moments = chain(encoder, self._encoder, groups, video)
+        if freeze_encoder:
+            moments = self.engine.run(chain, self.weights, self._encoder, groups, video)
+        else:
+            moments = chain(tape, self._encoder, groups, video)
         latents = tape(_mode, "", moments) if noise is None else tape(_sample, "", moments, noise)
         if decoder_noise is not None:
             latents = tape(_noisy, "", latents, decoder_noise)
