@@ -1,6 +1,7 @@
 """The release at its full size with random weights: one part of it in a process of its own, one line of JSON.
 
     python -m benchmarks.full_size denoise --weights_dtype fp32    one guided step of XL, 17x256x256
+    python -m benchmarks.full_size denoise --precision bf16        the same in bfloat16, with OpenVINO
     python -m benchmarks.full_size decode                          the autoencoder, 17x256x256
     python -m benchmarks.full_size text --stored bfloat16          T5-XXL, two prompts, layer by layer
 
@@ -27,6 +28,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from opensora.engine import ENGINE_CHOICES
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.config import weight_shapes as vae_shapes
 from opensora.models.latte.config import LatteConfig
@@ -205,6 +207,8 @@ def main() -> None:
         default="fp32",
         help="how the transformer's are kept in memory",
     )
+    parser.add_argument("--engine", choices=ENGINE_CHOICES, default="auto")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument(
         "--folder",
         default=tempfile.gettempdir(),
@@ -217,7 +221,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="opensora-full-size-", dir=options.folder) as folder:
         model = write_release(Path(folder), part, options.stored)
         load, run = stages(
-            Pipeline(ModelSpec.read(model), weights_dtype=options.weights_dtype, resident=False)
+            Pipeline(
+                ModelSpec.read(model),
+                engine=options.engine,
+                precision=options.precision,
+                weights_dtype=options.weights_dtype,
+                resident=False,
+            )
         )
         marks = [Mark()]
         load()
