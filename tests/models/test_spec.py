@@ -24,7 +24,7 @@ def test_what_the_folder_holds(spec: ModelSpec, session_model: Path) -> None:
     assert spec.paths.transformer == session_model / "5x32x32"
     assert (spec.strides, spec.text_length, spec.native_size) == ((4, 8), 12, (5, 32, 32))
     assert spec.text_encoder is not None and spec.text_encoder.d_model == 8
-    assert spec.vae.hidden_size == 32 and spec.transformer.num_layers == 1
+    assert spec.vae.hidden_size == 16 and spec.transformer.num_layers == 1
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_configurations_out_of_range_are_refused_before_any_work(
 def test_a_configuration_with_a_byte_order_mark_reads(model: Path) -> None:
     path = model / "vae" / "config.json"
     path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
-    assert ModelSpec.find(model).vae.hidden_size == 32
+    assert ModelSpec.find(model).vae.hidden_size == 16

@@ -43,6 +43,8 @@ class MovingSquare:
     """A bright square that moves over a dark ground, from a place and in a colour that follow from the
     number: 5 frames of 16 x 16."""
 
+    epoch = None
+
     def clip(self, number: int) -> np.ndarray:
         rng = np.random.default_rng([7, number])
         top, left = (int(value) for value in rng.integers(0, 6, 2))
