@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def repeat(repeats: int, action: Callable[[], object], **labels: str) -> None:
-    """Run it and print a line of JSON; the first repeat compiles. labels: what it is, for the line."""
+    """Time a function and print a line of JSON; the first repeat compiles. labels: fields to add."""
     seconds, processor = [], []
     for _ in range(repeats):
         start, processor_start = time.perf_counter(), time.process_time()

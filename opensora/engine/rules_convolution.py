@@ -62,7 +62,7 @@ def _by_weight(
 
 
 def _transposed(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
-    """Of a transposed convolution: the convolution, and its gradient by the weight with the roles changed."""
+    """The gradients of a transposed convolution: those of a convolution with the roles swapped."""
     settings = node.get_attributes()
     assert all(step == 1 for step in settings["dilations"]) and not any(settings["output_padding"])
     x, weight, gradient = node.input_value(0), node.input_value(1), by[0]

@@ -212,7 +212,7 @@ class BlockGraphs:
     def _differentiated(
         self, parameters: Sequence[Any], outputs: Sequence[Output]
     ) -> tuple[list[Any], list[Output]]:
-        """(parameters for the gradients of the outputs, the gradients that there are)."""
+        """Parameters for the outputs' gradients, and the gradients by the inputs that have one."""
         with _as_engine_error("OpenVINO does not take this graph"):
             by_outputs = [opset().parameter(output.get_shape(), np.float32) for output in outputs]
             wanted = [parameter.output(0) for parameter in parameters]

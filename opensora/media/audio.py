@@ -131,7 +131,7 @@ class _Encoding:
                 yield packet
 
     def _rest(self) -> Iterator[av.Packet]:
-        """What the resampler holds back."""
+        """The samples that are still in the resampler."""
         if self._kind[2]:
             for part in self._resampler.resample(None):
                 yield from self._encoded(part)

@@ -33,7 +33,7 @@ CONTENTS = (
 
 
 def reading_fault(path: Path, error: Exception) -> str:
-    """Why a file cannot be read. error: what a decoder or a check of ours raised."""
+    """The reason why a file cannot be read. error: the exception of a decoder or of one of our checks."""
     if type(error) is ValueError:  # of our own
         return str(error)
     if isinstance(error, av.error.FFmpegError | UnidentifiedImageError):

@@ -19,7 +19,7 @@ from opensora.media.timeline import Timeline, from_times, select, still
 # Such data are not used, and no message about them helps.
 warnings.filterwarnings("ignore", message="Corrupt EXIF data", module=r"PIL\.")
 MOST_PIXELS = 2**30
-"""Of all frames of an animation: each is decoded as a whole, however little of it a file stores."""
+"""Limit for all frames of an animation. Each is decoded at full size, even if the file stores a part."""
 ANIMATED = ("GIF", "PNG", "WEBP")  # a .jpg of several pictures holds previews and depth besides the first
 SHORTEST_DELAY, BROWSER_DELAY = 11, 100  # milliseconds: browsers show a frame of 10 or less for 100
 TICKS = {"GIF": Fraction(1, 100)}  # seconds; the other formats count in milliseconds

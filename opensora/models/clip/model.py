@@ -147,5 +147,5 @@ def layer(w: Weights, x: Tensor, bias: Tensor | None, heads: int, is_quick: bool
 
 @Block
 def project(w: Weights, x: Tensor, first: str, second: str, eps: float) -> Tensor:
-    """(N, L, D) -> (N, L, D'). first, second: what the names of both maps' weights begin with."""
+    """(N, L, D) -> (N, L, D'). first, second: name prefixes of the weights of both layers."""
     return F.linear(w, second[:-1], norm(w, first[:-1], x, eps))

@@ -124,5 +124,5 @@ def local_tables(
 
 
 def recursions(height: int, width: int) -> int:
-    """How often global attention reduces its image by 4."""
+    """The number of times that global attention reduces its image by 4."""
     return max(2, *(int(log(size // 16, 4)) for size in (height, width)))
