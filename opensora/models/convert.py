@@ -24,6 +24,7 @@ from opensora.weights.checkpoints import MANIFEST
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import mindspore_name
 from opensora.weights.sources import SUFFIXES, read_object
+from opensora.weights.vae_2d import open_vae_2d
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,9 @@ def _convert(source: Path, target: Path, how: Conversion, output: OutputFolder, 
         _copy_base(kind, source, target, how, output, trained_with)
         return
     whole = target.suffix not in SUFFIXES and (target / "vae" / "config.json").is_file()
+    if whole and kind == "vae_2d" and (source / "config.json").is_file():
+        _write_image_autoencoder(source, find_model(target, how.version).vae, how, output)
+        return
     place = _place(kind, find_model(target, how.version)) if whole else target
     if alone and trained_with is None:  # of several files, some may be those of a conversion that was killed
         output.refuse(_file(kind, source, place, ".ckpt" if _to_mindspore(place, how) else ".safetensors"))
@@ -90,6 +94,18 @@ def _convert(source: Path, target: Path, how: Conversion, output: OutputFolder, 
             _write("text_encoder", trained_with, text_encoder, how, output)
         else:
             log.info("the text encoder in %s was left out: convert that file by itself", trained_with)
+
+
+def _write_image_autoencoder(source: Path, place: Path, how: Conversion, output: OutputFolder) -> None:
+    """Make a folder of an autoencoder of images that of a model, whose videos it decodes frame by frame."""
+    if how.to == "mindspore":
+        raise WeightsError("--to mindspore writes single files: name one for --target")
+    output.refuse(place / "config.json")
+    weights = open_vae_2d(source)
+    path = place / f"{FORMATS['vae'].stem}.safetensors"
+    shutil.copyfile(source / "config.json", output.place(place / "config.json"))
+    save_tensors(output.place(path), weights, how.dtype)
+    log.info("%s: %s, %d tensors, from %s", path, FORMATS["vae_2d"].title, len(weights), source)
 
 
 def _copy_base(

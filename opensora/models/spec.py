@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from opensora.models.causal_vae import cost as vae_cost
-from opensora.models.causal_vae.config import CausalVAEConfig
+from opensora.models.causal_vae.config import CausalVAEConfig, is_of_images
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.geometry import FLOAT, Size, Strides
 from opensora.models.latte import cost as latte_cost
@@ -24,10 +24,8 @@ FRAMEWORK = 2**30
 """Bytes of the process itself: libraries, compiled code, the allocator's slack."""
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # A config.json without these keys is not that of such a model.
-REQUIRED = {
-    "transformer": ("patch_size", "sample_size", "video_length"),
-    "vae": ("encoder_spatial_downsample", "encoder_temporal_downsample"),
-}
+TRANSFORMER_KEYS = ("patch_size", "sample_size", "video_length")
+VAE_KEYS = ("encoder_spatial_downsample", "encoder_temporal_downsample")
 
 
 class Memory(NamedTuple):
@@ -63,12 +61,13 @@ class ModelSpec:
 
         Raises WeightsError or ValueError for one that is not that of a released model.
         """
-        transformer, vae = _config(paths.transformer, "transformer"), _config(paths.vae, "vae")
+        transformer = load_config(paths.transformer)
+        _require(transformer, TRANSFORMER_KEYS, paths.transformer)
         text_encoder = paths.text_encoder
         return cls(
             paths,
             LatteConfig.from_dict(transformer, paths.transformer / CONFIG),
-            CausalVAEConfig.from_dict(vae, paths.vae / CONFIG),
+            _vae_config(paths.vae),
             None
             if text_encoder is None
             else T5Config.from_dict(load_config(text_encoder), text_encoder / CONFIG),
@@ -87,8 +86,7 @@ class ModelSpec:
 
     def with_vae(self, folder: Path) -> Self:
         """The same model with the autoencoder of another folder. Raises what `read` raises."""
-        config = CausalVAEConfig.from_dict(_config(folder, "vae"), folder / CONFIG)
-        return replace(self, paths=replace(self.paths, vae=folder), vae=config)
+        return replace(self, paths=replace(self.paths, vae=folder), vae=_vae_config(folder))
 
     @property
     def strides(self) -> Strides:
@@ -168,12 +166,18 @@ class ModelSpec:
         )
 
 
-def _config(folder: Path, kind: str) -> dict[str, object]:
-    config = load_config(folder)
-    for name in REQUIRED[kind]:
+def _vae_config(folder: Path) -> CausalVAEConfig:
+    """The configuration of an autoencoder of videos or of images."""
+    values = load_config(folder)
+    if not is_of_images(values):
+        _require(values, VAE_KEYS, folder)
+    return CausalVAEConfig.from_dict(values, folder / CONFIG)
+
+
+def _require(config: Mapping[str, object], names: Collection[str], folder: Path) -> None:
+    for name in names:
         if name not in config:
             raise WeightsError(f"config.json in {folder} is not that of a released model: it has no {name!r}")
-    return config
 
 
 def _weight_bytes(folder: Path) -> int:

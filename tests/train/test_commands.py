@@ -15,7 +15,8 @@ from opensora.files import hash_file
 from opensora.media.reader import read_video
 from opensora.models import CausalVAE, T5Encoder
 from opensora.weights import load_config, weight_files
-from tests.data.material import latent_cache
+from tests.data.material import latent_cache, write_set
+from tests.models.causal_vae.test_images import write_image_autoencoder
 from tests.train.small import T5, VAE, command, make_place
 
 pytestmark = pytest.mark.slow
@@ -178,6 +179,29 @@ def test_a_trained_text_encoder_goes_with_its_transformer(
             main([*shlex.split(line)[1:], *(["--num_sampling_steps=1"] if " generate " in line else [])]) == 0
         )
     assert len(following) == 2 and len(list(Path("sample_videos").glob("*.mp4"))) == 1
+
+
+def test_v10_with_an_autoencoder_of_images(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sixteen frames and four of them as pictures, encoded one by one, and the commands that follow."""
+    caplog.set_level("INFO", "opensora")
+    text_encoder = shutil.copytree(place / "model" / "text_encoder", tmp_path / "t5")
+    T5Encoder.initialise(T5, np.random.default_rng(0)).save_pretrained(text_encoder)
+    clips = write_set(tmp_path, 2, length=20)
+    settings = {
+        "config": "train/v1.0/16x512x512", "model_path": place / "model", "video_data": clips,
+        "ae_path": write_image_autoencoder(tmp_path / "image-vae"), "text_encoder_name": text_encoder,
+        "device": "CPU", "precision": "fp32", "max_train_steps": 1, "max_image_size": 32,
+    }  # fmt: skip
+    command("train", **settings)
+    assert load_config(Path("runs/v1.0-16x512x512"))["video_length"] == 16
+    following = [line.removeprefix("next: ") for line in caplog.messages if line.startswith("next: ")]
+    for line in following:
+        extra = ["--num_sampling_steps=1"] if " generate " in line else []
+        assert main([*shlex.split(line)[1:], *extra]) == 0
+    (video,) = Path("sample_videos").glob("*.mp4")
+    assert read_video(video).shape == (16, 32, 32, 3)
 
 
 def test_missing_data_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ class CausalVAEConfig:
 
         Raises ValueError for values out of range, unknown blocks and levels that do not fit one another.
         """
-        if "block_out_channels" in values:
+        if is_of_images(values):
             values = typed(_AutoencoderKL, values, where).settings(where)
         config = typed(cls, values, where)
         levels = len(config.hidden_size_mult)
@@ -122,6 +122,11 @@ class CausalVAEConfig:
         """The factors by which latents are smaller than the video."""
         steps = [layer.kind.down for layer in encoder_layers(self)]
         return Strides(prod(step.time for step in steps), prod(step.space for step in steps))
+
+
+def is_of_images(values: Mapping[str, Any]) -> bool:
+    """True for the config.json of an autoencoder of images, such as sd-vae-ft-mse."""
+    return "block_out_channels" in values
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from safetensors.numpy import save_file
 
 from opensora.models import CausalVAE
 from opensora.models.causal_vae.config import CausalVAEConfig, weight_shapes
+from opensora.models.convert import Conversion, convert
+from opensora.models.spec import ModelSpec
 from opensora.weights import WeightsError
 from opensora.weights.inflation import inflate
 from opensora.weights.vae_2d import open_vae_2d
@@ -33,10 +35,15 @@ def published() -> dict[str, np.ndarray]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The autoencoder in the Hub's layout."""
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return write_image_autoencoder(tmp_path / "image-vae")
+
+
+def write_image_autoencoder(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     weights = {name: np.ascontiguousarray(value) for name, value in published().items()}
-    save_file(weights, tmp_path / "diffusion_pytorch_model.safetensors")
-    return tmp_path
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    return folder
 
 
 def test_the_weights_are_those_of_the_reference() -> None:
@@ -80,6 +87,23 @@ def test_a_saved_folder_loads_again_and_other_weights_do_not(folder: Path, tmp_p
     (folder / "config.json").write_text(json.dumps(wrong))
     with pytest.raises(WeightsError, match="are not those of its config"):
         CausalVAE.from_pretrained(folder, engine="openvino")
+
+
+def test_it_takes_the_place_of_a_models_autoencoder(folder: Path, model: Path) -> None:
+    """In a training by --ae_path, and in a model folder by `convert`."""
+    spec = ModelSpec.find(model)
+    assert spec.native_size == (5, 32, 32)
+    assert spec.with_vae(folder).native_size == (2, 16, 16)
+    with pytest.raises(WeightsError, match=r"vae/config\.json exists: .*--overwrite"):
+        convert(folder, model, Conversion())
+    with pytest.raises(WeightsError, match="--to mindspore writes single files"):
+        convert(folder, model, Conversion(to="mindspore", overwrite=True))
+    convert(folder, model, Conversion(overwrite=True))
+    assert ModelSpec.find(model).vae.frame_by_frame
+    replaced = CausalVAE.from_pretrained(model / "vae", engine="openvino")
+    original = CausalVAE.from_pretrained(folder, engine="openvino")
+    for name, value in original.weights.items():
+        np.testing.assert_array_equal(replaced.weights[name], value)
 
 
 @pytest.mark.parametrize(
