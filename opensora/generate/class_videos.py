@@ -10,6 +10,7 @@ from opensora import runtime
 from opensora.console import Progress
 from opensora.files import hash_file, only_writer, write_json
 from opensora.generate.classes import ClassJob
+from opensora.generate.enhance_options import enhancement_recipe, enhancement_words
 from opensora.generate.sidecar import Recipe, read_recipe
 from opensora.media.formats import result_path
 from opensora.media.names import safe_name
@@ -19,6 +20,7 @@ from opensora.weights import weight_files
 from opensora.weights.sources import hash_folder
 
 if TYPE_CHECKING:
+    from opensora.generate.enhance import Enhancement
     from opensora.pipeline.classes import ClassPipeline
 
 log = logging.getLogger(__name__)
@@ -56,10 +58,10 @@ def generate_class(job: ClassJob) -> None:
                 folder,
             )
         if todo:
-            pipe = _load(job)
+            pipe, enhance = _load(job)
             folder.mkdir(parents=True, exist_ok=True)
             for number, video in enumerate(todo, 1):
-                _make(job, pipe, video, f"video {number} of {len(todo)}")
+                _make(job, pipe, enhance, video, f"video {number} of {len(todo)}")
 
 
 def plan(job: ClassJob) -> list[PlannedClassVideo]:
@@ -67,7 +69,7 @@ def plan(job: ClassJob) -> list[PlannedClassVideo]:
 
     Raises ValueError for files that the run would overwrite.
     """
-    weights = _hashes(job)
+    weights, enhancement = _hashes(job), enhancement_recipe(job.options)
     videos = []
     for number, label in enumerate(job.labels):
         name = label_name(job.config, label)
@@ -78,6 +80,7 @@ def plan(job: ClassJob) -> list[PlannedClassVideo]:
             "precision": job.options.precision,
             "decoding": job.vae_policy.recipe(),
             "weights": weights,
+            **enhancement,
         }
         folder, still = Path(job.options.save_img_path), job.sampling.num_frames == 1
         path = result_path(folder, safe_name(name, number), job.options.format, still)
@@ -103,23 +106,28 @@ def _hashes(job: ClassJob) -> dict[str, dict[str, str]]:
     return {"transformer": transformer, "vae": hash_folder(job.vae)}
 
 
-def _load(job: ClassJob) -> "ClassPipeline":
+def _load(job: ClassJob) -> tuple["ClassPipeline", "Enhancement"]:
     options, engine = job.options, job.options.engine_here
     if engine == "mindspore":
         runtime.set_device(options.device)
+    from opensora.generate.enhance import Enhancement
     from opensora.pipeline.classes import ClassPipeline
 
     log.info("%s with %s", job.sampling.described(len(job.labels)), engine)
-    return ClassPipeline.from_pretrained(
+    pipe = ClassPipeline.from_pretrained(
         job.transformer, job.vae, engine=engine, precision=options.precision, vae_policy=job.vae_policy
     )
+    return pipe, Enhancement(options, pipe.model.engine)
 
 
-def _make(job: ClassJob, pipe: "ClassPipeline", video: PlannedClassVideo, title: str) -> None:
-    """Sample, decode and save a video. The sidecar comes first: an existing video is complete."""
+def _make(
+    job: ClassJob, pipe: "ClassPipeline", enhance: "Enhancement", video: PlannedClassVideo, title: str
+) -> None:
+    """Sample, decode, enhance and save a video. The sidecar comes first: an existing video is complete."""
     progress = Progress(title, pipe.num_evaluations(job.sampling))
     latents = pipe.sample([video.label], job.sampling, [video.recipe["seed"]], progress.step)
     frames = pipe.decode(latents)[0][: job.sampling.num_frames]  # uint8 (F, H, W, 3)
+    frames, fps = enhance(frames, job.sampling.fps)
     content: dict[str, Any] = {
         "recipe": video.recipe,
         "file": video.path.name,
@@ -129,7 +137,7 @@ def _make(job: ClassJob, pipe: "ClassPipeline", video: PlannedClassVideo, title:
         "command": _command(job, video.recipe),
     }
     write_json(video.sidecar, content)
-    write_result(video.path, frames, job.sampling.fps)
+    write_result(video.path, frames, fps)
     log.info("%s", video.path)
 
 
@@ -144,5 +152,6 @@ def _command(job: ClassJob, recipe: Recipe) -> str:
         **{name: value for name, value in recipe["decoding"].items() if value},
     }
     words = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    words += [f"--{word}" for word in enhancement_words(job.options)]
     label = [str(recipe["label"])] if "label" in recipe else []
     return shlex.join(["opensora", "generate-class", *label, *words])

@@ -10,6 +10,7 @@ from opensora.checks import at_least, at_most, within
 from opensora.config_files import ranges
 from opensora.diffusion import make_sampler
 from opensora.files import check_writable
+from opensora.generate.enhance_options import EnhanceOptions, check_enhancement, check_frames
 from opensora.media.formats import VideoFormat
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
@@ -92,6 +93,7 @@ class GenerateClassOptions(
     ClassModelPathOptions,
     ClassSamplingOptions,
     ClassOutputOptions,
+    EnhanceOptions,
     VAEOptions,
     InferenceDeviceOptions,
 ):
@@ -129,6 +131,7 @@ def prepare(options: GenerateClassOptions) -> ClassJob:
     at_least(options, 1, "num_videos_per_label")
     at_most(options, 2**16, "num_videos_per_label")
     check_device_options(options)
+    check_enhancement(options)
     policy = choose_vae_policy(options, options.device)
     transformer = _transformer(Path(options.model_path))
     config = find_config(transformer)
@@ -140,6 +143,7 @@ def prepare(options: GenerateClassOptions) -> ClassJob:
             f"{config.in_channels}: name the one that it was trained with, with --ae_path"
         )
     sampling = _sampling(options, config, vae_config.strides)
+    check_frames(options, sampling.num_frames)
     check_writable(Path(options.save_img_path), "save_img_path")
     return ClassJob(options, transformer, vae, config, _labels(options, config), sampling, policy)
 

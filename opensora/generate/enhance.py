@@ -3,7 +3,7 @@
 import numpy as np
 
 from opensora.engine import Engine
-from opensora.generate.options import GenerateEnhanceOptions
+from opensora.generate.enhance_options import EnhanceOptions
 from opensora.interpolate.frames import interpolated
 from opensora.interpolate.run import open_method
 from opensora.upscale.frames import open_upscaler
@@ -15,7 +15,7 @@ class Enhancement:
     Raises WeightsError for weights that do not fit.
     """
 
-    def __init__(self, options: GenerateEnhanceOptions, engine: Engine) -> None:
+    def __init__(self, options: EnhanceOptions, engine: Engine) -> None:
         weights = options.upscale_weights
         self._enlarge = options.upscale and open_upscaler(weights, options.upscale, 1.0, engine)
         self._factor = options.interpolate or 1

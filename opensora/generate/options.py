@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from opensora.checks import at_least, at_most, one_of
+from opensora.checks import at_least, at_most
 from opensora.data.text.prompts import read_prompts
 from opensora.files import check_writable
+from opensora.generate.enhance_options import EnhanceOptions, check_enhancement, check_frames
 from opensora.media.formats import VideoFormat
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
@@ -87,21 +88,6 @@ class GenerateOutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateEnhanceOptions:
-    """Enlargement and interpolation of the decoded frames."""
-
-    GROUP: ClassVar[str] = "enhancement"
-    upscale: Literal[2, 3, 4] | None = None
-    """By how much height and width grow after decoding, as by `opensora upscale`; default: not at all."""
-    upscale_weights: str | None = None
-    """Weights for --upscale; default: those that ship."""
-    interpolate: Literal[2, 4, 8] | None = None
-    """By how much frames and rate grow after that, as by `opensora interpolate`; default: not at all."""
-    interpolate_weights: str | None = None
-    """Weights of AMT-G for --interpolate; default: FFmpeg's filter."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class GenerateParallelOptions:
     """Parallelism (start with msrun)."""
 
@@ -120,7 +106,7 @@ class GenerateOptions(
     GenerateModelOptions,
     GenerateSamplingOptions,
     GenerateOutputOptions,
-    GenerateEnhanceOptions,
+    EnhanceOptions,
     VAEOptions,
     InferenceDeviceOptions,
     GenerateParallelOptions,
@@ -163,6 +149,7 @@ def prepare(options: GenerateOptions) -> GenerateJob:
     sampling = complete_sampling(spec, **given)
     if options.force_images:
         sampling = replace(sampling, num_frames=1)
+    check_frames(options, sampling.num_frames)
     check_writable(Path(options.save_img_path), "save_img_path")
     steps_chosen = options.num_sampling_steps or options.decode_latents or has_own_defaults(spec.paths)
     return GenerateJob(options, prompts, spec, sampling, policy, "" if steps_chosen else RELEASE_HINT)
@@ -176,23 +163,12 @@ def _check(options: GenerateOptions) -> None:
         raise ValueError(
             "--save_latents and --decode_latents exclude each other: save in one run, decode in another"
         )
-    _check_enhancement(options)
+    check_enhancement(options)
+    if options.save_latents and (options.upscale or options.interpolate):
+        name = "upscale" if options.upscale else "interpolate"
+        raise ValueError(f"--{name} works on frames: give it with --decode_latents, not --save_latents")
     if options.precision != "fp32" and options.weights_dtype != "fp32":
         raise ValueError(
             f"--weights_dtype {options.weights_dtype} requires fp32: "
             f"leave it out with --precision {options.precision}"
         )
-
-
-def _check_enhancement(options: GenerateOptions) -> None:
-    one_of(options, "upscale", "interpolate")
-    for name in ("upscale", "interpolate"):
-        factor, weights = getattr(options, name), getattr(options, f"{name}_weights")
-        if weights is not None and factor is None:
-            raise ValueError(f"--{name}_weights has no effect without --{name}: add --{name} 2")
-        if weights is not None and not Path(weights).exists():
-            raise ValueError(f"--{name}_weights {weights} does not exist: check the path")
-        if factor is not None and options.save_latents:
-            raise ValueError(f"--{name} works on frames: give it with --decode_latents, not --save_latents")
-    if options.interpolate is not None and options.force_images:
-        raise ValueError("--interpolate needs videos: leave out --force_images")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opensora.generate.enhance_options import enhancement_recipe
 from opensora.generate.options import GenerateJob
 from opensora.generate.sidecar import (
     Recipe,
@@ -41,7 +42,8 @@ def plan(job: GenerateJob) -> list[PlannedVideo]:
     """
     weights = hash_model(job.spec.paths, job.options.pretrained_ckpt)
     prompts = [prompt for prompt in job.prompts for _ in range(job.options.num_videos_per_prompt)]
-    videos = [_plan_video(job, prompt, number, weights) for number, prompt in enumerate(prompts)]
+    enhancement = enhancement_recipe(job.options)
+    videos = [_plan_video(job, prompt, number, weights, enhancement) for number, prompt in enumerate(prompts)]
     conflict = next((path for video in videos for path in _conflicts(video)), None)
     if conflict is not None:
         raise ValueError(
@@ -50,14 +52,16 @@ def plan(job: GenerateJob) -> list[PlannedVideo]:
     return videos
 
 
-def _plan_video(job: GenerateJob, prompt: str, number: int, weights: dict[str, Any]) -> PlannedVideo:
+def _plan_video(
+    job: GenerateJob, prompt: str, number: int, weights: dict[str, Any], enhancement: dict[str, Any]
+) -> PlannedVideo:
     options, folder, name = job.options, Path(job.options.save_img_path), safe_name(prompt, number)
     latents, sheet = folder / f"{name}.latents.npy", folder / f"{name}{SHEET}"
     sampled = sampling_recipe(job, prompt, number, weights)
     recipe = saved_recipe(latents, prompt) if options.decode_latents else sampled
     path = latents
     if not options.save_latents:
-        recipe = video_recipe(job, recipe, weights)
+        recipe = video_recipe(job, recipe, weights, enhancement)
         path = result_path(folder, name, options.format, options.force_images)
     sidecar = path.with_suffix(".json")
     finished = path.exists() and read_recipe(sidecar) == recipe

@@ -10,12 +10,11 @@ from typing import Any
 
 from opensora.config_files import shown, typed
 from opensora.files import read_sidecar
-from opensora.generate.options import GenerateEnhanceOptions, GenerateJob
-from opensora.interpolate.plan import method_recipe
+from opensora.generate.enhance_options import enhancement_words
+from opensora.generate.options import GenerateJob
 from opensora.pipeline import recipe as recipes
 from opensora.pipeline.recipe import Recipe, latents_recipe, repeat_command, sampled
 from opensora.pipeline.settings import Sampling
-from opensora.upscale.plan import hash_weights
 
 
 @dataclass(frozen=True)
@@ -61,29 +60,12 @@ def saved_recipe(latents: Path, prompt: str) -> Recipe:
     return recipe
 
 
-def video_recipe(job: GenerateJob, latents: Recipe, weights: dict[str, Any]) -> Recipe:
-    """The recipe of a video from that of its latents."""
-    recipe = recipes.video_recipe(latents, job.spec.vae, job.vae_policy, weights)
-    recipe |= enhancement_recipe(job.options)
+def video_recipe(
+    job: GenerateJob, latents: Recipe, weights: dict[str, Any], enhancement: dict[str, Any]
+) -> Recipe:
+    """The recipe of a video from that of its latents. enhancement: from `enhancement_recipe`."""
+    recipe = recipes.video_recipe(latents, job.spec.vae, job.vae_policy, weights) | enhancement
     return recipe if job.options.fps is None else {**recipe, "fps": job.options.fps}
-
-
-def enhancement_recipe(options: GenerateEnhanceOptions) -> dict[str, Any]:
-    """The part of a video's recipe that tells what follows decoding; empty if nothing does."""
-    recipe: dict[str, Any] = {}
-    if options.upscale is not None:
-        recipe["upscale"] = {"factor": options.upscale, "weights": hash_weights(options.upscale_weights)}
-    if options.interpolate is not None:
-        method = method_recipe(options.interpolate_weights)
-        recipe["interpolate"] = {"factor": options.interpolate, **method}
-    return recipe
-
-
-def enhancement_words(options: GenerateEnhanceOptions) -> list[str]:
-    """The options that are set, as on the command line without the dashes."""
-    names = ("upscale", "upscale_weights", "interpolate", "interpolate_weights")
-    values = {name: getattr(options, name) for name in names}
-    return [f"{name}={value}" for name, value in values.items() if value is not None]
 
 
 def read_recipe(sidecar: Path) -> Recipe | None:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from opensora.cli import main
 from opensora.files import read_sidecar
-from opensora.media.reader import read_video
+from opensora.media.reader import probe, read_video
 from opensora.models import CausalVAE, Latte
 from opensora.models.latte_class.config import LatteClassConfig
 from opensora.runtime import mindspore
+from tests.models.srvgg.test_model import small_weights
 from tests.small_model import VAE
 from tests.train.small import words
 
@@ -62,6 +64,19 @@ def test_videos_of_names_and_numbers(classes: Path, caplog: pytest.LogCaptureFix
     np.testing.assert_array_equal(read_video(again), read_video(files[3]))
 
 
+def test_frames_are_enlarged_and_interpolated(classes: Path) -> None:
+    """After decoding, as by `generate`; the sidecar says so, and its command makes the same video."""
+    save_file(small_weights(), "small.safetensors")
+    run(classes / "named", "cow", upscale=2, upscale_weights="small.safetensors", interpolate=2, fps=8)
+    (path,) = Path("out").glob("*.mp4")
+    assert read_video(path).shape == (10, 64, 64, 3) and probe(path).fps == 16
+    sidecar = read_sidecar(path.with_suffix(".json"))
+    assert sidecar["recipe"]["upscale"]["factor"] == sidecar["recipe"]["interpolate"]["factor"] == 2
+    command = shlex.split(sidecar["command"])
+    assert main([*command[1:], "--save_img_path=again"]) == 0
+    assert next(Path("again").glob("*.mp4")).read_bytes() == path.read_bytes()
+
+
 def test_all_classes_and_a_random_one(classes: Path) -> None:
     run(classes / "named", "all", num_frames=1)
     assert sorted(path.name for path in Path("out").glob("*.png")) == [
@@ -91,6 +106,9 @@ def test_an_unconditional_model_takes_the_autoencoder_of_another(classes: Path) 
         ("named/vae", [], {}, "has no depth"),
         ("none", [], {}, "must have a config.json"),
         ("named", [], {"guidance_scale": "nan"}, "guidance_scale"),
+        ("named", [], {"interpolate_weights": "a.pth"}, "has no effect without --interpolate"),
+        ("named", [], {"upscale": 4, "upscale_weights": "none.pth"}, "none.pth does not exist"),
+        ("named", [], {"interpolate": 2, "num_frames": 1}, "an image has one: leave it out"),
     ],
 )
 def test_bad_requests(

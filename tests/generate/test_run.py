@@ -74,7 +74,8 @@ def test_frames_are_enlarged_and_interpolated(model: Path) -> None:
         (["--upscale_weights", "some.pth"], "--upscale_weights has no effect without --upscale"),
         (["--interpolate", "2", "--interpolate_weights", "some.pth"], "some.pth does not exist"),
         (["--interpolate", "2", "--save_latents"], "give it with --decode_latents"),
-        (["--interpolate", "2", "--force_images"], "leave out --force_images"),
+        (["--interpolate", "2", "--force_images"], "an image has one: leave it out"),
+        (["--interpolate", "2", "--num_frames", "1"], "an image has one: leave it out"),
     ],
 )
 def test_bad_options_of_enlargement_and_interpolation(
