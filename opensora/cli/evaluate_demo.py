@@ -1,6 +1,7 @@
 """`opensora evaluate-demo`: score the demo model on subjects and colours that were never trained together."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -207,6 +208,8 @@ def _check(options: EvaluateDemoOptions) -> None:
     at_least(options, 0, "clips_per_pair", "real_clips", "seed")
     at_least(options, 1, "stride")
     at_least(options, 2, "num_frames")
+    if options.by_timestep:
+        at_least(options, 1, "real_clips")
     _sampling(options)
     for name, suffix in (("output", ".json"), ("contact_sheet", ".png")):
         path = getattr(options, name)
@@ -267,20 +270,21 @@ def _restorer(options: EvaluateDemoOptions) -> Restore:
     scale, pipe, vae = _sampling(options).guidance_scale, _pipeline(options), _autoencoder(options)
     engine = vae.engine
 
-    def restore(video: np.ndarray, caption: str, timestep: int, seed: int) -> np.ndarray:
+    def restore(video: np.ndarray, caption: str) -> Callable[[int, int], np.ndarray]:
         moments = vae.encode(engine.input(to_pixels(video[None])))
-        latents = engine.output(moments.mode()) * np.float32(LATENT_SCALE)
-        noise = np.random.default_rng(seed).standard_normal(latents.shape, np.float32)
-        sampler = PartialDDIM(timestep, max(1, round(DDIM_STEPS * timestep / TRAIN_STEPS)))
+        latents = engine.output(moments.mode()) * np.float32(LATENT_SCALE)  # (1, C, T, h, w)
         embeds, mask = pipe.encode(["", caption])
-        x = pipe.denoise(
-            *(embeds[1:], mask[1:], embeds[:1], mask[:1]),
-            sampler.noised(latents, noise),
-            sampler=sampler,
-            guidance_scale=scale,
-        )
-        pixels = vae.decode(engine.input(as_array(x) / np.float32(LATENT_SCALE)))
-        return to_bytes(engine.output(pixels))[0, : len(video)]
+        texts = embeds[1:], mask[1:], embeds[:1], mask[:1]
+
+        def denoise(timestep: int, seed: int) -> np.ndarray:
+            noise = np.random.default_rng(seed).standard_normal(latents.shape, np.float32)
+            sampler = PartialDDIM(timestep, max(1, round(DDIM_STEPS * timestep / TRAIN_STEPS)))
+            noised = sampler.noised(latents, noise)
+            x = pipe.denoise(*texts, noised, sampler=sampler, guidance_scale=scale)
+            pixels = vae.decode(engine.input(as_array(x) / np.float32(LATENT_SCALE)))
+            return to_bytes(engine.output(pixels))[0, : len(video)]
+
+        return denoise
 
     return restore
 

@@ -6,8 +6,9 @@
 The reconstruction without noise bounds every row. What is lost between two timesteps is decided there.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from opensora.demo_data.render import STRIDE, Clip, DemoClips, Renderer
 
 TIMESTEPS = (50, 100, 200, 300, 500, 700, 900, 999)
 
-Restore = Callable[[np.ndarray, str, int, int], np.ndarray]
-"""From a clip, its caption, a timestep and a seed to the clip after noising and denoising."""
+Restore = Callable[[np.ndarray, str], Callable[[int, int], np.ndarray]]
+"""From a clip and its caption to what noises the clip to a timestep, with a seed, and denoises it again."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,35 @@ def by_timestep(
 
     shape: frames, and side in pixels. seed: of the clips; the noise of clip n has the seed `seed + n`.
     """
-    drawn = [DemoClips(renderer, seed, "held_out", *shape, stride)[index] for index in range(clips)]
-    levels = [_level(None, drawn, (reconstruct(clip.video) for clip in drawn))]
-    for timestep in track(list(timesteps), "timesteps"):
-        restored = (
-            restore(clip.video, clip.caption, timestep, seed + number) for number, clip in enumerate(drawn)
-        )
-        levels.append(_level(timestep, drawn, restored))
-    return levels
+    drawn = DemoClips(renderer, seed, "held_out", *shape, stride)
+    compared: dict[int | None, list[_Comparison]] = {timestep: [] for timestep in (None, *timesteps)}
+    for number in track(list(range(clips)), "clips"):
+        clip = drawn[number]
+        compared[None].append(_compare(clip, reconstruct(clip.video)))
+        denoise = restore(clip.video, clip.caption)
+        for timestep in timesteps:
+            compared[timestep].append(_compare(clip, denoise(timestep, seed + number)))
+    return [_level(timestep, found) for timestep, found in compared.items()]
 
 
-def _level(timestep: int | None, clips: Sequence[Clip], results: Iterable[np.ndarray]) -> Level:
-    errors, sharpness, motion = [], [], []
-    for clip, result in zip(clips, results, strict=True):
-        errors.append(squared_errors(clip, result))
-        sharpness.append(sharpness_of(result) / sharpness_of(clip.video))
-        motion.append(_motion(result) / max(_motion(clip.video), 1e-6))
+class _Comparison(NamedTuple):
+    """A clip after a restoration beside the clip itself."""
+
+    errors: np.ndarray  # of `squared_errors`
+    sharpness: float  # times that of the clip
+    motion: float  # times that of the clip
+
+
+def _compare(clip: Clip, result: np.ndarray) -> _Comparison:
+    return _Comparison(
+        squared_errors(clip, result),
+        sharpness_of(result) / sharpness_of(clip.video),
+        _motion(result) / max(_motion(clip.video), 1e-6),
+    )
+
+
+def _level(timestep: int | None, found: Sequence[_Comparison]) -> Level:
+    errors, sharpness, motion = zip(*found, strict=True)
     return Level(timestep, *psnr_of_sums(np.sum(errors, axis=0)), mean(sharpness), float(np.median(motion)))
 
 

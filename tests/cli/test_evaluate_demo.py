@@ -9,6 +9,7 @@ from opensora.cli import main
     ("words", "message"),
     [
         (["--clips_per_pair", "-1"], "opensora: clips_per_pair -1 is too small"),
+        (["--by_timestep", "--real_clips", "0"], "opensora: real_clips 0 is too small"),
         (["--output", "nowhere/figures.json"], "opensora: output nowhere/figures.json cannot be written"),
         (
             ["--contact_sheet", "sheet.mp4"],

@@ -1,5 +1,6 @@
 """Where quality is lost: levels of clips whose restoration is known."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ from tests.demo_data.demo_cache import make_cache
 
 
 def test_a_level_compares_with_the_clips(tmp_path: Path) -> None:
-    seeds = []
+    seeds, encoded = [], []
 
-    def restore(video: np.ndarray, caption: str, timestep: int, seed: int) -> np.ndarray:
-        assert " on a" in caption
-        seeds.append((timestep, seed))
-        return np.repeat(video[:1], len(video), axis=0) if timestep == 500 else video
+    def restore(video: np.ndarray, caption: str) -> Callable[[int, int], np.ndarray]:
+        encoded.append(caption)
+
+        def denoise(timestep: int, seed: int) -> np.ndarray:
+            seeds.append((timestep, seed))
+            return np.repeat(video[:1], len(video), axis=0) if timestep == 500 else video
+
+        return denoise
 
     levels = by_timestep(
         make_cache(tmp_path),
@@ -28,7 +33,8 @@ def test_a_level_compares_with_the_clips(tmp_path: Path) -> None:
         seed=4,
         timesteps=(100, 500),
     )
-    assert seeds == [(100, 4), (100, 5), (100, 6), (500, 4), (500, 5), (500, 6)]
+    assert seeds == [(100, 4), (500, 4), (100, 5), (500, 5), (100, 6), (500, 6)]
+    assert len(encoded) == 3 and all(" on a" in caption for caption in encoded)
     half, same, still = levels
     assert (half.timestep, same.timestep, still.timestep) == (None, 100, 500)
     assert same.psnr == same.psnr_on_subject == 100 and same.sharpness == same.motion == 1
