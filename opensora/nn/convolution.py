@@ -4,39 +4,29 @@ Time is the outermost axis, so a shift in time is a cheap slice of rows.
 """
 
 from opensora.engine.tensor import Tensor
-from opensora.nn.padding import SAME, Padding
+from opensora.nn.window import SAME, Window
 from opensora.runtime import mindspore
 
 ops = mindspore().ops
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: Padding = SAME) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor, window: Window = SAME) -> Tensor:
     """Convolution of every frame by itself; weight (out, in, kh, kw), bias (out,)."""
-    return ops.bias_add(_convolve(x, weight, stride, padding), bias)
+    return ops.bias_add(_convolve(x, weight, window), bias)
 
 
-def depthwise_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: Padding = SAME
-) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor, window: Window = SAME) -> Tensor:
     """Convolution of every channel by itself; weight (channels, 1, kh, kw), bias (channels,)."""
     channels = weight.shape[0]
-    convolve = ops.Conv2D(channels, weight.shape[2:], 1, "pad", padding, stride, group=channels)
+    convolve = ops.Conv2D(channels, weight.shape[2:], 1, "pad", window.padding, window.stride, group=channels)
     return ops.bias_add(convolve(x, weight), bias)
 
 
-def _convolve(x: Tensor, weight: Tensor, stride: int, padding: Padding) -> Tensor:
-    return ops.Conv2D(weight.shape[0], weight.shape[2:], 1, "pad", padding, stride)(x, weight)
+def _convolve(x: Tensor, weight: Tensor, window: Window) -> Tensor:
+    return ops.Conv2D(weight.shape[0], weight.shape[2:], 1, "pad", window.padding, window.stride)(x, weight)
 
 
-def causal_conv3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    batch: int,
-    time_stride: int = 1,
-    stride: int = 1,
-    padding: Padding = SAME,
-) -> Tensor:
+def causal_conv3d(x: Tensor, weight: Tensor, bias: Tensor, batch: int, window: Window = SAME) -> Tensor:
     """Causal 3-D convolution: the first frame is repeated before the video, T becomes ceil(T / time_stride).
 
     weight (out, in, taps, kh, kw). Computed as a sum of 2-D convolutions over the time taps, which is faster
@@ -46,29 +36,19 @@ def causal_conv3d(
     taps = kernel.shape[0]
     if x.shape[0] == batch:
         # With one frame every tap sees the same pixels.
-        return conv2d(x, ops.sum(kernel, 0), bias, stride, padding)
-    return sum_over_taps(
-        repeat_first_frame(x, batch, taps - 1), kernel, bias, batch, time_stride, stride, padding
-    )
+        return conv2d(x, ops.sum(kernel, 0), bias, window)
+    return sum_over_taps(repeat_first_frame(x, batch, taps - 1), kernel, bias, batch, window)
 
 
-def sum_over_taps(
-    padded: Tensor,
-    kernel: Tensor,
-    bias: Tensor,
-    batch: int,
-    time_stride: int = 1,
-    stride: int = 1,
-    padding: Padding = SAME,
-) -> Tensor:
+def sum_over_taps(padded: Tensor, kernel: Tensor, bias: Tensor, batch: int, window: Window = SAME) -> Tensor:
     """3-D convolution of a video that includes the frames before it, as a sum over the time taps.
 
     kernel (taps, out, in, kh, kw) is the weight with time first.
     """
     taps = kernel.shape[0]
-    y = conv2d(time_tap(padded, batch, 0, taps, time_stride), kernel[0], bias, stride, padding)
+    y = conv2d(time_tap(padded, batch, 0, taps, window.time_stride), kernel[0], bias, window)
     for tap in range(1, taps):
-        y = y + _convolve(time_tap(padded, batch, tap, taps, time_stride), kernel[tap], stride, padding)
+        y = y + _convolve(time_tap(padded, batch, tap, taps, window.time_stride), kernel[tap], window)
     return y
 
 

@@ -22,7 +22,7 @@ from opensora.nn.images_openvino import (
     sample,
     upconv2d,
 )
-from opensora.nn.padding import SAME, Padding
+from opensora.nn.window import SAME, Window
 
 __all__ = ["halve", "pixel_grid", "pixel_shuffle", "resize", "resize_bicubic", "sample", "upconv2d"]
 
@@ -242,65 +242,46 @@ def normalise_channels(
 # --- convolutions of frames-first videos ---
 
 
-def conv2d(x: Node, weight: Node, bias: Node | None, stride: int = 1, padding: Padding = SAME) -> Node:
+def conv2d(x: Node, weight: Node, bias: Node | None, window: Window = SAME) -> Node:
     if isinstance(x, FramesNode):
-        kernel = expand_dims(weight, 2)
-        return x.map_video(lambda video: _convolved(video, kernel, bias, (1, stride, stride), padding))
-    return Node(_convolved(x.output, weight, bias, (stride, stride), padding).output(0))
+        kernel, each = expand_dims(weight, 2), window._replace(time_stride=1)
+        return x.map_video(lambda video: _convolved(video, kernel, bias, each))
+    return Node(_convolved(x.output, weight, bias, window).output(0))
 
 
-def depthwise_conv2d(x: Node, weight: Node, bias: Node, stride: int = 1, padding: Padding = SAME) -> Node:
-    top, bottom, left, right = padding
+def depthwise_conv2d(x: Node, weight: Node, bias: Node, window: Window = SAME) -> Node:
+    top, bottom, left, right = window.padding
     kernel = expand_dims(weight, 1)  # (channels, 1, 1, kh, kw)
-    strides, before, after = [stride, stride], [top, left], [bottom, right]
+    strides, before, after = [window.stride] * 2, [top, left], [bottom, right]
     return bias_add(_node(o.group_convolution(x.output, kernel.output, strides, before, after, [1, 1])), bias)
 
 
-def causal_conv3d(
-    x: Node,
-    weight: Node,
-    bias: Node,
-    batch: int,
-    time_stride: int = 1,
-    stride: int = 1,
-    padding: Padding = SAME,
-) -> Node:
+def causal_conv3d(x: Node, weight: Node, bias: Node, batch: int, window: Window = SAME) -> Node:
     taps = weight.shape[2]
-    if taps == 1 and time_stride == 1:
-        return conv2d(x, reshape(weight, (*weight.shape[:2], *weight.shape[3:])), bias, stride, padding)
+    if taps == 1 and window.time_stride == 1:
+        return conv2d(x, reshape(weight, (*weight.shape[:2], *weight.shape[3:])), bias, window)
     if x.shape[0] == batch:
         # With one frame every tap sees the same pixels.
-        return conv2d(x, sum(weight, 2), bias, stride, padding)
-    return _causal(repeat_first_frame(x, batch, taps - 1), weight, bias, batch, time_stride, stride, padding)
+        return conv2d(x, sum(weight, 2), bias, window)
+    return _causal(repeat_first_frame(x, batch, taps - 1), weight, bias, batch, window)
 
 
-def sum_over_taps(
-    padded: Node,
-    kernel: Node,
-    bias: Node,
-    batch: int,
-    time_stride: int = 1,
-    stride: int = 1,
-    padding: Padding = SAME,
-) -> Node:
-    return _causal(padded, transpose(kernel, (1, 2, 0, 3, 4)), bias, batch, time_stride, stride, padding)
+def sum_over_taps(padded: Node, kernel: Node, bias: Node, batch: int, window: Window = SAME) -> Node:
+    return _causal(padded, transpose(kernel, (1, 2, 0, 3, 4)), bias, batch, window)
 
 
-def _causal(
-    padded: Node, weight: Node, bias: Node, batch: int, time_stride: int, stride: int, padding: Padding
-) -> Node:
-    strides = (time_stride, stride, stride)
-    return as_video(padded, batch).map_video(lambda video: _convolved(video, weight, bias, strides, padding))
+def _causal(padded: Node, weight: Node, bias: Node, batch: int, window: Window) -> Node:
+    return as_video(padded, batch).map_video(lambda video: _convolved(video, weight, bias, window))
 
 
-def _convolved(
-    x: Output, weight: Node, bias: Node | None, strides: Sequence[int], padding: Padding
-) -> Operator:
-    top, bottom, left, right = padding
-    more = len(strides) - 2  # axes before height and width
-    before, after = [0] * more + [top, left], [0] * more + [bottom, right]
-    y = o.convolution(x, weight.output, list(strides), before, after, [1] * len(strides))
-    return y if bias is None else o.add(y, reshape(bias, (1, -1, *(1,) * len(strides))).output)
+def _convolved(x: Output, weight: Node, bias: Node | None, window: Window) -> Operator:
+    """A convolution of images (N, C, H, W) or videos (B, C, T, H, W), as the kernel has axes."""
+    top, bottom, left, right = window.padding
+    axes = len(weight.shape) - 2
+    strides = [window.time_stride, window.stride, window.stride][-axes:]
+    before, after = [0, top, left][-axes:], [0, bottom, right][-axes:]
+    y = o.convolution(x, weight.output, strides, before, after, [1] * axes)
+    return y if bias is None else o.add(y, reshape(bias, (1, -1, *(1,) * axes)).output)
 
 
 def repeat_first_frame(x: Node, batch: int, times: int) -> Node:

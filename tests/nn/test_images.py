@@ -9,6 +9,7 @@ import pytest
 from opensora.engine import open_engine
 from opensora.engine.block import Block
 from opensora.nn import F
+from opensora.nn.window import Window
 
 pytestmark = pytest.mark.parametrize("engine", ["mindspore", "openvino"])
 
@@ -40,8 +41,8 @@ def pixel_shuffle(w: Any, x: Any, factor: int) -> Any:
 
 
 @Block
-def depthwise(w: Any, x: Any, stride: int, padding: tuple[int, int, int, int]) -> Any:
-    return F.depthwise_conv2d(x, w["weight"], w["bias"], stride, padding)
+def depthwise(w: Any, x: Any, window: Window) -> Any:
+    return F.depthwise_conv2d(x, w["weight"], w["bias"], window)
 
 
 @Block
@@ -163,7 +164,7 @@ def test_depthwise_convolution(engine: str, kernel: int, stride: int, edge: int)
     padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))
     expected = np.einsum("nchwij,cij->nchw", windows[:, :, ::stride, ::stride], weight[:, 0])
-    found = run(engine, depthwise, x, stride, (edge,) * 4, weight=weight, bias=bias)
+    found = run(engine, depthwise, x, Window((edge,) * 4, stride), weight=weight, bias=bias)
     np.testing.assert_allclose(found, expected + bias[:, None, None], atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from opensora.nn.activations import silu
 from opensora.nn.attention import attention
 from opensora.nn.convolution import conv2d
 from opensora.nn.normalisation import group_norm
-from opensora.nn.padding import NONE
+from opensora.nn.window import SAME, UNPADDED, Window
 from opensora.weights import WeightsError, save_weights
 from opensora.weights.inflation import collapse_time, inflate
 
@@ -56,14 +56,14 @@ class ImageVAE:
         for level in range(4):
             x = self.resnet(f"encoder.down.{level}.block.0", x)
             if level < 3:
-                x = self.convolution(f"encoder.down.{level}.downsample.conv", x, 2, (0, 1, 0, 1))
+                x = self.convolution(f"encoder.down.{level}.downsample.conv", x, Window((0, 1, 0, 1), 2))
         x = self.convolution(
             "encoder.conv_out", silu(self.norm("encoder.norm_out", self.middle("encoder", x)))
         )
-        return self.convolution("quant_conv", x, padding=NONE)
+        return self.convolution("quant_conv", x, UNPADDED)
 
     def decode(self, latents: Any) -> Any:
-        x = self.convolution("decoder.conv_in", self.convolution("post_quant_conv", latents, padding=NONE))
+        x = self.convolution("decoder.conv_in", self.convolution("post_quant_conv", latents, UNPADDED))
         x = self.middle("decoder", x)
         for level in reversed(range(4)):
             for block in range(2):
@@ -78,7 +78,7 @@ class ImageVAE:
         name, (count, channels, height, width) = f"{half}.mid.attn_1", x.shape
         normed = self.norm(f"{name}.norm", x)
         parts = [
-            self.convolution(f"{name}.{part}", normed, padding=NONE).reshape(count, 1, channels, -1)
+            self.convolution(f"{name}.{part}", normed, UNPADDED).reshape(count, 1, channels, -1)
             for part in "qkv"
         ]
         mixed = (
@@ -86,15 +86,13 @@ class ImageVAE:
             .transpose(0, 1, 3, 2)
             .reshape(count, channels, height, width)
         )
-        return self.resnet(
-            f"{half}.mid.block_2", x + self.convolution(f"{name}.proj_out", mixed, padding=NONE)
-        )
+        return self.resnet(f"{half}.mid.block_2", x + self.convolution(f"{name}.proj_out", mixed, UNPADDED))
 
     def resnet(self, name: str, x: Any) -> Any:
         h = self.convolution(f"{name}.conv1", silu(self.norm(f"{name}.norm1", x)))
         h = self.convolution(f"{name}.conv2", silu(self.norm(f"{name}.norm2", h)))
         return h + (
-            self.convolution(f"{name}.nin_shortcut", x, padding=NONE)
+            self.convolution(f"{name}.nin_shortcut", x, UNPADDED)
             if f"{name}.nin_shortcut.weight" in self.weights
             else x
         )
@@ -102,10 +100,8 @@ class ImageVAE:
     def norm(self, name: str, x: Any) -> Any:
         return group_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], x.shape[0], 4)
 
-    def convolution(
-        self, name: str, x: Any, stride: int = 1, padding: tuple[int, int, int, int] = (1, 1, 1, 1)
-    ) -> Any:
-        return conv2d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride, padding)
+    def convolution(self, name: str, x: Any, window: Window = SAME) -> Any:
+        return conv2d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], window)
 
 
 @pytest.fixture(scope="module")

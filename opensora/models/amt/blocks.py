@@ -7,13 +7,13 @@ frames, then those of the second.
 
 from opensora.engine.block import Block, Weights
 from opensora.nn import F, Tensor
+from opensora.nn.window import around
 
 
 def convolve(w: Weights, name: str, x: Tensor, stride: int = 1) -> Tensor:
     """A convolution whose padding keeps the size, up to its stride."""
     weight = w[f"{name}.weight"]
-    edge = weight.shape[2] // 2
-    return F.conv2d(x, weight, w[f"{name}.bias"], stride, (edge, edge, edge, edge))
+    return F.conv2d(x, weight, w[f"{name}.bias"], around(weight.shape[2], stride))
 
 
 def convolve_prelu(w: Weights, name: str, x: Tensor, stride: int = 1) -> Tensor:

@@ -5,9 +5,10 @@ x is frames first, (T*B, C, H, W) with time outermost; groups are those of the n
 
 from opensora.engine.block import Block, Weights
 from opensora.nn import F, Tensor
-from opensora.nn.padding import NONE
+from opensora.nn.window import UNPADDED, Window
 
-BOTTOM_RIGHT = (0, 1, 0, 1)
+HALVING = Window((0, 1, 0, 1), 2)
+EVERY_SECOND_FRAME = Window(time_stride=2)
 
 
 # --- convolutions and norms by themselves ---
@@ -39,7 +40,7 @@ def resnet_2d(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
     h = F.silu(F.group_norm(h, w["norm2.weight"], w["norm2.bias"], x.shape[0], groups))
     h = F.conv2d(h, w["conv2.weight"], w["conv2.bias"])
     if "nin_shortcut.weight" in w:
-        x = F.conv2d(x, w["nin_shortcut.weight"], w["nin_shortcut.bias"], 1, NONE)
+        x = F.conv2d(x, w["nin_shortcut.weight"], w["nin_shortcut.bias"], UNPADDED)
     return x + h
 
 
@@ -100,18 +101,18 @@ def _as_channels_first(x: Tensor, batch: int) -> Tensor:
 
 def _pointwise(w: Weights, name: str, x: Tensor, batch: int) -> Tensor:
     """A 1x1x1 convolution."""
-    return F.causal_conv3d(x, w[name + ".weight"], w[name + ".bias"], batch, 1, 1, NONE)
+    return F.causal_conv3d(x, w[name + ".weight"], w[name + ".bias"], batch, UNPADDED)
 
 
 # --- down and up in space ---
 
 
 def downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return F.conv2d(x, w["conv.weight"], w["conv.bias"], 2, BOTTOM_RIGHT)
+    return F.conv2d(x, w["conv.weight"], w["conv.bias"], HALVING)
 
 
 def spatial_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
-    return F.causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch, 1, 2, BOTTOM_RIGHT)
+    return F.causal_conv3d(x, w["conv.conv.weight"], w["conv.conv.bias"], batch, HALVING)
 
 
 def spatial_upsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
@@ -138,7 +139,7 @@ def mean_of_three(padded: Tensor, batch: int) -> Tensor:
 def mixed_time_downsample(w: Weights, x: Tensor, batch: int, groups: int) -> Tensor:
     mix = F.sigmoid(w["mix_factor"])
     return mix * time_downsample(w, x, batch, groups) + (1.0 - mix) * F.causal_conv3d(
-        x, w["conv.weight"], w["conv.bias"], batch, 2
+        x, w["conv.weight"], w["conv.bias"], batch, EVERY_SECOND_FRAME
     )
 
 

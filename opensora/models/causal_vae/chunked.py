@@ -15,7 +15,7 @@ import numpy as np
 
 from opensora.engine import Engine
 from opensora.engine.block import Weights, as_array, subset
-from opensora.models.causal_vae.blocks import BLOCKS, attend_in_frames, mean_of_three
+from opensora.models.causal_vae.blocks import BLOCKS, EVERY_SECOND_FRAME, attend_in_frames, mean_of_three
 from opensora.models.causal_vae.config import Layer
 from opensora.models.causal_vae.frames import (
     CHUNK_BYTES,
@@ -30,6 +30,7 @@ from opensora.models.causal_vae.frames import (
 from opensora.models.geometry import FLOAT
 from opensora.nn import F, Tensor
 from opensora.nn.exchange import WorkSharing
+from opensora.nn.window import UNPADDED
 
 Function = Callable[..., Tensor]
 
@@ -300,7 +301,7 @@ def _convolve(w: Weights, window: Tensor, batch: int) -> Tensor:
 
 def _pointwise(w: Weights, x: Tensor) -> Tensor:
     return F.sum_over_taps(
-        x, F.reshape(w["weight"], (1, *w["weight"].shape[:2], 1, 1)), w["bias"], 1, padding=(0, 0, 0, 0)
+        x, F.reshape(w["weight"], (1, *w["weight"].shape[:2], 1, 1)), w["bias"], 1, UNPADDED
     )
 
 
@@ -311,7 +312,7 @@ def _mean_of_three(w: Weights, window: Tensor, batch: int) -> Tensor:
 def _mixed_down(w: Weights, window: Tensor, batch: int) -> Tensor:
     mix = F.sigmoid(w["mix_factor"])
     return mix * mean_of_three(window, batch) + (1.0 - mix) * F.sum_over_taps(
-        window, w["kernel"], w["bias"], batch, 2
+        window, w["kernel"], w["bias"], batch, EVERY_SECOND_FRAME
     )
 
 

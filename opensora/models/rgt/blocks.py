@@ -4,9 +4,11 @@ from opensora.engine.block import Block, Weights
 from opensora.engine.tensor import Tensor
 from opensora.models.enlargement import mixed
 from opensora.nn import F
+from opensora.nn.window import Window, around
 
 EPS = 1e-5
 APART = -100.0  # the bias between places that do not see each other
+REDUCING = Window((0, 0, 0, 0), 4)
 MEAN = (0.4488, 0.4371, 0.4040)  # of the published training pictures, RGB
 Branch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 """places, back, offsets, pairs and regions of a kind of windows; see `windows`."""
@@ -14,8 +16,7 @@ Branch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
 def convolve(w: Weights, name: str, x: Tensor) -> Tensor:
     weight = w[f"{name}.weight"]
-    edge = weight.shape[2] // 2
-    return F.conv2d(x, weight, w[f"{name}.bias"], 1, (edge, edge, edge, edge))
+    return F.conv2d(x, weight, w[f"{name}.bias"], around(weight.shape[2]))
 
 
 def convolve_depthwise(w: Weights, name: str, x: Tensor) -> Tensor:
@@ -115,9 +116,7 @@ def global_block(
     y = norm(w, "norm1", x)
     small = as_image(y, height, width)
     for _ in range(times):
-        small = F.depthwise_conv2d(
-            small, w["attn.reduction1.weight"], w["attn.reduction1.bias"], 4, (0, 0, 0, 0)
-        )
+        small = F.depthwise_conv2d(small, w["attn.reduction1.weight"], w["attn.reduction1.bias"], REDUCING)
     rows, columns = small.shape[2:]
     small = as_tokens(convolve(w, "attn.conv", convolve_depthwise(w, "attn.dwconv", small)))
     small = F.gelu_erf(norm(w, "attn.norm_act.0", small))
