@@ -8,13 +8,12 @@ import numpy as np
 
 from opensora.engine import Engine, open_engine, run_network
 from opensora.engine.block import as_array
-from opensora.engine.tree import Tree
 from opensora.models import embeddings
 from opensora.models.latent_transformer import LatentTransformer
 from opensora.models.latte.config import TIMESTEP_CHANNELS
 from opensora.models.latte.masks import latent_biases
 from opensora.models.latte_class.config import LatteClassConfig
-from opensora.models.latte_class.network import NETWORKS
+from opensora.models.latte_class.network import NETWORKS, DenoiserInputs
 from opensora.models.latte_class.weights import (
     find_config,
     open_latte_class,
@@ -108,7 +107,7 @@ class Latte(LatentTransformer[LatteClassConfig]):
         """
         inputs = self._inputs(latents, timestep, labels, latent_mask, num_images)
         network = NETWORKS[self.config.variant]
-        return run_network(self.engine, tape, network, self.weights, self.config, *inputs)
+        return run_network(self.engine, tape, network, self.weights, self.config, inputs)
 
     def guided(self, latents: Tensor, timestep: Tensor, labels: Tensor, guidance_scale: float) -> np.ndarray:
         """The output with classifier-free guidance towards the labels, (B, C, T, H, W) -> (B, 2C, T, H, W).
@@ -134,8 +133,8 @@ class Latte(LatentTransformer[LatteClassConfig]):
 
     def _inputs(
         self, latents: Tensor, timestep: Tensor, labels: Tensor, latent_mask: Tensor, num_images: int
-    ) -> tuple[Tree, ...]:
-        """The inputs of the networks, checked. Raises ValueError."""
+    ) -> DenoiserInputs:
+        """The inputs of the network, checked. Raises ValueError."""
         config = self.config
         self.check_latents(latents, num_images)
         steps = np.asarray(as_array(timestep))
@@ -145,7 +144,8 @@ class Latte(LatentTransformer[LatteClassConfig]):
         bias = None
         if latent_mask is not None:
             bias, _ = latent_biases(self.engine, latent_mask, latents.shape, config.patch_size)
-        return latents, sinusoids, self._labels(labels, latents.shape[0]), bias, num_images
+        labels = self._labels(labels, latents.shape[0])
+        return DenoiserInputs(latents, sinusoids, labels, bias, num_images)
 
     def _labels(self, labels: Tensor, count: int) -> np.ndarray | None:
         """int32 (B,), or None for an unconditional model."""

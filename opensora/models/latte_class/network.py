@@ -1,12 +1,11 @@
 """The networks of class-conditional Latte: pure functions `(run, config, inputs)`.
 
-Each takes latents (B, C, T+N, H, W), sinusoids of the timestep (B, 256), labels (B,) or None, the bias of the
-keys (B*(T+N), S) or None, and N, the number of images after the video. It returns noise and logits of its
-variance, (B, 2C, T+N, H, W).
+Each returns noise and logits of its variance, (B, 2C, T+N, H, W).
 """
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,19 +25,23 @@ from opensora.nn.exchange import FrameExchange
 SCORE_BYTES = 2**28
 """Bytes of the scores of attention within frames that are computed at once."""
 
-Network = Callable[[Run, LatteClassConfig, Tensor, Tensor, Tensor, Tensor, int], Tensor]
+
+class DenoiserInputs(NamedTuple):
+    """What a network sees of a batch."""
+
+    latents: Tensor  # (B, C, T+N, H, W)
+    sinusoids: Tensor  # (B, 256), of the timestep
+    labels: Tensor  # (B,), or None
+    bias: Tensor  # (B*(T+N), S), of the keys, or None
+    num_images: int  # N, the images after the video
 
 
-def denoise_dit(
-    run: Run,
-    config: LatteClassConfig,
-    latents: Tensor,
-    sinusoids: Tensor,
-    labels: Tensor,
-    bias: Tensor,
-    num_images: int,
-) -> Tensor:
+Network = Callable[[Run, LatteClassConfig, DenoiserInputs], Tensor]
+
+
+def denoise_dit(run: Run, config: LatteClassConfig, inputs: DenoiserInputs) -> Tensor:
     """The network of Vchitect/Latte."""
+    latents, sinusoids, labels, bias, num_images = inputs
     grid, frames = _grid(config, latents), latents.shape[2] - num_images
     patches, times = _positions(config, frames, grid)
     heads = config.num_attention_heads
@@ -52,16 +55,9 @@ def denoise_dit(
     return run(blocks.output, "final_layer", x, condition, grid, config.patch_size)
 
 
-def denoise_single(
-    run: Run,
-    config: LatteClassConfig,
-    latents: Tensor,
-    sinusoids: Tensor,
-    labels: Tensor,
-    bias: Tensor,
-    num_images: int,
-) -> Tensor:
+def denoise_single(run: Run, config: LatteClassConfig, inputs: DenoiserInputs) -> Tensor:
     """Latte-XL/122 of v1.0.0: a LatteT2V without text, which does not read labels."""
+    latents, sinusoids, _, bias, num_images = inputs
     no_text = [(None, None)] * config.num_layers
     masks = Masks(None, bias, bias)
     return denoise_t2v(
@@ -69,20 +65,13 @@ def denoise_single(
     )
 
 
-def denoise_zero(
-    run: Run,
-    config: LatteClassConfig,
-    latents: Tensor,
-    sinusoids: Tensor,
-    labels: Tensor,
-    bias: Tensor,
-    num_images: int,
-) -> Tensor:
+def denoise_zero(run: Run, config: LatteClassConfig, inputs: DenoiserInputs) -> Tensor:
     """LatteClass-XL/122 of v1.0.0, whose own forward raises an error.
 
     Three repairs let it run: every frame and patch has its sample's timestep and label, and the end is
     modulated by the condition of the first block.
     """
+    latents, sinusoids, labels, bias, num_images = inputs
     grid, frames = _grid(config, latents), latents.shape[2] - num_images
     patches, times = _positions(config, frames, grid)
     space_sizes = grid, config.num_attention_heads, config.norm_eps
