@@ -19,7 +19,7 @@ from opensora.engine import ENGINES, Engine, choose_training_engine
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.causal_vae.model import CausalVAE
 from opensora.models.latte.model import LatteConfig, LatteT2V
-from opensora.train.t2v.step import Batch, step_gradients
+from opensora.train.t2v import Batch, step_gradients
 from opensora.train.vae.loss import VAELoss
 from opensora.train.vae.step import generator_step
 

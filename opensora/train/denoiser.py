@@ -9,32 +9,35 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from opensora.data.loader import Loader
+from opensora.diffusion import GaussianDiffusion
 from opensora.models import Latte, LatteT2V
 from opensora.models.geometry import FLOAT
 from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import compute_dtype, mindspore
+from opensora.train.batches import BatchDrawer, HostBatch, split_batch
 from opensora.train.checkpoint import ONE_SHARD, check_same_shapes
+from opensora.train.denoiser_options import DenoiserOptions
 from opensora.train.ema import EMA
+from opensora.train.encoding import BatchEncoder, SharedEncoder
+from opensora.train.loss import Batch, gather_terms, mean_terms
 from opensora.train.monitor import Stopwatch
 from opensora.train.muon import make_optimizer
 from opensora.train.precision import LossScaler, compute_weights
 from opensora.train.summary import TaskSummary
-from opensora.train.t2v.batches import BatchDrawer, HostBatch, split_batch
-from opensora.train.t2v.encoding import BatchEncoder, SharedEncoder
-from opensora.train.t2v.options import TransformerOptions
-from opensora.train.t2v.step import gather_terms, mean_terms
+from opensora.train.validation import HeldOutLoss
 from opensora.weights import Arrays
 
 ms = mindspore()
 
 M = TypeVar("M", Latte, LatteT2V)
+Options = TypeVar("Options", bound=DenoiserOptions)
 MODEL, AVERAGE = "model", "ema"
 """Files of a checkpoint: the weights, and their moving average."""
 
 
-class DenoiserTask(ABC, Generic[M]):
+class DenoiserTask(ABC, Generic[M, Options]):
     """Trains a transformer. Everything random in step n depends on the seed and n only.
 
     Processes of the mesh each have all weights, and those of a team share the frames of their samples.
@@ -47,15 +50,16 @@ class DenoiserTask(ABC, Generic[M]):
         model: M,
         encoder: BatchEncoder,
         data: Loader,
-        options: TransformerOptions,
+        held_out: Loader | None,
+        options: Options,
         mesh: Mesh | None = None,
         beside: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """mesh: the processes that train together, by default this one alone. beside: weights of other
-        networks that are trained with the model's, under names of their own.
+        """held_out: samples of the validation loss. mesh: the processes that train together, by default this
+        one alone. beside: weights of other networks that are trained with the model's, under their own names.
         """
         self.model, self.mesh, self.encoder = model, mesh or Mesh(), encoder
-        self._options = options
+        self.options = options
         self.batches = BatchDrawer(data, model.config.in_channels, options.seed)
         self.shared_encoder = SharedEncoder(
             encoder,
@@ -76,6 +80,11 @@ class DenoiserTask(ABC, Generic[M]):
         self.ema = EMA(self.weights, options.ema_decay, sharding)
         self._set_weights(self.weights)
         self._paths: dict[int, list[str]] = {}
+        self.held_out_loss = None
+        if held_out is not None:
+            drawer = BatchDrawer(held_out, model.config.in_channels, options.seed)
+            samples, size = options.num_validation_samples, options.batch_size
+            self.held_out_loss = HeldOutLoss(drawer, self.held_out_error, samples, size, self.mesh)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -83,8 +92,8 @@ class DenoiserTask(ABC, Generic[M]):
         return self.model.config.to_dict()
 
     @abstractmethod
-    def activation_bytes(self) -> int:
-        """Bytes of the activations of a step."""
+    def sample_bytes(self) -> int:
+        """Bytes of the activations of a step with one sample."""
 
     @abstractmethod
     def gradients(self, latents: np.ndarray, part: HostBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -95,10 +104,27 @@ class DenoiserTask(ABC, Generic[M]):
         """Operations of the transformer in a step, on the process that has most frames."""
 
     @abstractmethod
-    def judge(self, step: int, folder: Path) -> dict[str, float]:
-        """`validate` with the moving average as the model's weights."""
+    def held_out_error(self, batch: HostBatch, step: int) -> float:
+        """The mean squared error of the noise that the model predicts; of the part in this process's frames.
+
+        step: of the posterior's noise.
+        """
+
+    @abstractmethod
+    def write_samples(self, step: int, folder: Path) -> None:
+        """Write what a validation shows of the model as it is."""
+
+    def batch_inputs(self, latents: np.ndarray, part: HostBatch) -> Batch:
+        """Latents with their noise and timesteps, a mask if it hides something, and weights of the losses."""
+        inputs = Batch(latents=latents, noise=part["noise"], timestep=part["timestep"])
+        if self.options.snr_gamma is not None:
+            inputs["weight"] = GaussianDiffusion().snr_weight(part["timestep"], self.options.snr_gamma)
+        if not part["latent_mask"].all():
+            inputs["latent_mask"] = part["latent_mask"]
+        return inputs
 
     def summary(self) -> TaskSummary:
+        activations = self.options.batch_size * self.sample_bytes()
         parameters = sum(value.size for value in self.weights.values())
         moments = self.optimizer.num_moments(self.weights)
         own = (
@@ -107,7 +133,7 @@ class DenoiserTask(ABC, Generic[M]):
         return TaskSummary(
             parameters=parameters,
             samples=len(self.batches.data),
-            memory=FLOAT * (parameters + own) + self.activation_bytes() // self.mesh.sequence.size,
+            memory=FLOAT * (parameters + own) + activations // self.mesh.sequence.size,
             checkpoint=FLOAT * (2 * parameters + moments),
         )
 
@@ -116,10 +142,10 @@ class DenoiserTask(ABC, Generic[M]):
 
         Processes of a team get the same batch; the teams divide what one process would get.
         """
-        size, (team, teams) = self._options.samples_per_step, self.mesh.data
+        size, (team, teams) = self.options.samples_per_step, self.mesh.data
         first = ((step - 1) * teams + team) * size
         whole, self._paths[step] = self.batches.draw(range(first, first + size), step, (team, teams))
-        return split_batch(whole, self._options.gradient_accumulation_steps)
+        return split_batch(whole, self.options.gradient_accumulation_steps)
 
     def samples(self, step: int) -> list[str]:
         return self._paths[step]
@@ -165,12 +191,13 @@ class DenoiserTask(ABC, Generic[M]):
 
     def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Compute with these float32 weights; the transformer casts them to its number format."""
-        self.model.weights = compute_weights(weights, self.dtype, self._options.level)
+        self.model.weights = compute_weights(weights, self.dtype, self.options.level)
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """The loss of the moving average on held-out samples, and videos of it."""
         self._set_weights(self.ema.weights)
-        metrics = self.judge(step, folder)
+        metrics = {} if self.held_out_loss is None else {"validation_mse": self.held_out_loss()}
+        self.write_samples(step, folder)
         self._set_weights(self.weights)
         return metrics
 

@@ -25,6 +25,8 @@ COMMON_NAMES = {
     "num_workers": "dataloader_num_workers",
     "output": "output_dir",
     "optimizer": "optim",
+    "adam_weight_decay": "weight_decay",
+    "adam_epsilon": "optim_eps",
     "validation_prompt": "validation_prompts",
 }
 """Names of options in the published version and in other trainers."""

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from opensora.checks import at_least, within
-from opensora.data.options import SampleOptions
+from opensora.checks import within
+from opensora.train.denoiser_options import DenoiserOptions, HeldOutOptions
 from opensora.train.options import COMMON_NAMES
-from opensora.train.t2v.options import TilingOptions, TransformerOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,55 +42,30 @@ class LabelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassValidationOptions:
+class ClassValidationOptions(HeldOutOptions):
     """Validation."""
 
     GROUP: ClassVar[str] = "validation"
-    validation_latent_folder: str | None = None
-    """Held-out latents and classes for the validation loss, made by `opensora encode-latents`."""
-    num_validation_samples: int = 256
-    """Samples of a validation."""
     validation_labels: list[str] = field(default_factory=list)
     """Classes, by name or number, to generate videos of with the moving average."""
 
-    def __post_init__(self) -> None:
-        at_least(self, 1, "num_validation_samples")
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrainClassOptions(
-    ClassModelOptions,
-    LabelOptions,
-    SampleOptions,
-    TilingOptions,
-    ClassValidationOptions,
-    TransformerOptions,
-):
+class TrainClassOptions(ClassModelOptions, LabelOptions, DenoiserOptions, ClassValidationOptions):
     """Options of `opensora train-class`. Raises ValueError for values out of range."""
 
     ALIASES: ClassVar[dict[str, str]] = COMMON_NAMES | {
         "class_column": "caption_column",
         "ae": "ae_path",
-        "adam_weight_decay": "weight_decay",
-        "adam_epsilon": "optim_eps",
         "label_dropout": "class_dropout_prob",
     }
     FIXED: ClassVar[tuple[str, ...]] = ("optim", "train_classcondition")
-    DATA: ClassVar[tuple[str, ...]] = ("video_data", "image_data", "vae_latent_folder", "image_latent_folder")
-    INITIAL: ClassVar[str] = "pretrained"
 
     def __post_init__(self) -> None:
         LabelOptions.__post_init__(self)
-        SampleOptions.__post_init__(self)
-        TilingOptions.__post_init__(self)
-        ClassValidationOptions.__post_init__(self)
-        TransformerOptions.__post_init__(self)
+        DenoiserOptions.__post_init__(self)
         if self.use_image_num and self.num_frames > 1 and not self.use_img_from_vid:
             raise ValueError(
                 "use_image_num takes pictures of other classes than the video's, but a sample has one: "
                 "take them from the videos with --use_img_from_vid"
-            )
-        if self.enable_tiling and self.vae_latent_folder is not None:
-            raise ValueError(
-                "enable_tiling has no effect: latents from a cache are not encoded, so leave it out"
             )

@@ -19,16 +19,16 @@ from opensora.models.latte_class.model import Latte
 from opensora.models.latte_class.sizes import find_architecture
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
-from opensora.train.latte_class.options import TrainClassOptions
-from opensora.train.latte_class.task import ClassTask, Preview
-from opensora.train.loop import train
-from opensora.train.t2v.setup import (
+from opensora.train.denoiser_setup import (
     load_vae,
     open_data,
     with_clip_of,
     with_scaled_rate,
     without_training_data,
 )
+from opensora.train.latte_class.options import TrainClassOptions
+from opensora.train.latte_class.task import ClassTask, Preview
+from opensora.train.loop import train
 from opensora.weights import CONFIG, load_config
 from opensora.weights.folder import find_autoencoder
 

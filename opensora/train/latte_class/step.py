@@ -4,7 +4,7 @@ from opensora.diffusion import GaussianDiffusion
 from opensora.engine.block import as_array
 from opensora.models.latte_class.model import Latte
 from opensora.nn import Tensor
-from opensora.train.t2v.step import Batch, loss_gradient, on_device
+from opensora.train.loss import Batch, loss_gradient, on_device
 
 
 def step_gradients(

@@ -16,13 +16,12 @@ from opensora.models.latte_class.weights import POSITIONS, position_tables
 from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.runtime import mindspore
+from opensora.train.batches import HostBatch
 from opensora.train.denoiser import DenoiserTask
+from opensora.train.encoding import BatchEncoder
 from opensora.train.latte_class.options import TrainClassOptions
 from opensora.train.latte_class.step import step_gradients
-from opensora.train.t2v.batches import BatchDrawer, HostBatch
-from opensora.train.t2v.encoding import BatchEncoder
-from opensora.train.t2v.step import Batch
-from opensora.train.t2v.validation import HeldOutLoss
+from opensora.train.loss import Batch
 from opensora.weights import Arrays
 
 ms = mindspore()
@@ -31,7 +30,7 @@ Preview = Callable[[Latte, Path, int], None]
 """Writes videos of a few classes with the model as it is, into a folder, after a step."""
 
 
-class ClassTask(DenoiserTask[Latte]):
+class ClassTask(DenoiserTask[Latte, TrainClassOptions]):
     """Trains a Latte.
 
     vae: None if samples hold latents. held_out: samples of the validation loss. preview: called at each
@@ -48,19 +47,14 @@ class ClassTask(DenoiserTask[Latte]):
         mesh: Mesh | None = None,
         preview: Preview | None = None,
     ) -> None:
-        self.options, self.preview = options, preview
+        self.preview = preview
         encoder = BatchEncoder(vae, None, options.seed, options.sample_posterior)
-        super().__init__(model, encoder, data, options, mesh)
-        self.held_out_loss = None
-        if held_out is not None:
-            drawer = BatchDrawer(held_out, model.config.in_channels, options.seed)
-            size, samples = options.batch_size, options.num_validation_samples
-            self.held_out_loss = _LabelledHeldOutLoss(drawer, self._encode, samples, size, self.mesh)
+        super().__init__(model, encoder, data, held_out, options, mesh)
 
-    def activation_bytes(self) -> int:
-        config, options = self.model.config, self.options
+    def sample_bytes(self) -> int:
+        config = self.model.config
         size = (config.video_length, *config.sample_size)
-        return options.batch_size * training_bytes(config, size, options.use_image_num)
+        return training_bytes(config, size, self.options.use_image_num)
 
     def next_commands(self, run: Path) -> list[str]:
         words = ["opensora", "generate-class", "--model_path", str(run), "--ae_path", self.options.ae_path]
@@ -83,14 +77,23 @@ class ClassTask(DenoiserTask[Latte]):
         )
         return float(len(batch) * flops)
 
-    def judge(self, step: int, folder: Path) -> dict[str, float]:
-        """The loss on held-out samples; writes videos of the classes."""
-        metrics = {}
-        if self.held_out_loss is not None:
-            metrics["validation_mse"] = self.held_out_loss(self.model)
+    def held_out_error(self, batch: HostBatch, step: int) -> float:
+        inputs = self._inputs(self.encoder.latents(batch, step), batch)
+        latents, mask = ms.Tensor(inputs["latents"]), inputs.get("latent_mask")
+        output = self.model(
+            GaussianDiffusion().q_sample(latents, inputs["timestep"], ms.Tensor(inputs["noise"])),
+            inputs["timestep"],
+            inputs["labels"],
+            None if mask is None else ms.Tensor(mask),
+            inputs["num_images"],
+        )
+        noise = as_array(output)[:, : latents.shape[1]]
+        return float(np.square(noise - inputs["noise"]).mean())
+
+    def write_samples(self, step: int, folder: Path) -> None:
+        """Write videos of the classes."""
         if self.preview is not None:
             self.preview(self.model, folder, step)
-        return metrics
 
     def to_files(self, arrays: Arrays, kind: str) -> dict[str, Arrays]:
         """The weights with the tables of positions, which the original reads from its file."""
@@ -99,37 +102,10 @@ class ClassTask(DenoiserTask[Latte]):
     def from_files(self, files: Mapping[str, Arrays], kind: str) -> dict[str, Tensor]:
         return {name: ms.Tensor(value) for name, value in files[kind].items() if name not in POSITIONS}
 
-    def _encode(self, batch: HostBatch, step: int) -> Batch:
-        return self._inputs(self.encoder.latents(batch, step), batch)
-
     def _inputs(self, latents: np.ndarray, part: HostBatch) -> Batch:
         """The batch that `step_gradients` takes. Pictures after a video have its label."""
         labels = part["labels"]  # (B, 1+N, 1)
-        inputs = Batch(
-            latents=latents,
-            noise=part["noise"],
-            timestep=part["timestep"],
-            labels=labels[:, 0, 0],
-            num_images=labels.shape[1] - 1,
-        )
-        if self.options.snr_gamma is not None:
-            inputs["weight"] = GaussianDiffusion().snr_weight(part["timestep"], self.options.snr_gamma)
-        if not part["latent_mask"].all():
-            inputs["latent_mask"] = part["latent_mask"]
+        inputs = self.batch_inputs(latents, part)
+        inputs["labels"] = labels[:, 0, 0]
+        inputs["num_images"] = labels.shape[1] - 1
         return inputs
-
-
-class _LabelledHeldOutLoss(HeldOutLoss[Latte]):
-    """The mean squared error of the predicted noise on held-out samples."""
-
-    def error(self, model: Latte, batch: Batch) -> float:
-        latents, mask = ms.Tensor(batch["latents"]), batch.get("latent_mask")
-        output = model(
-            GaussianDiffusion().q_sample(latents, batch["timestep"], ms.Tensor(batch["noise"])),
-            batch["timestep"],
-            batch["labels"],
-            None if mask is None else ms.Tensor(mask),
-            batch["num_images"],
-        )
-        noise = as_array(output)[:, : latents.shape[1]]
-        return float(np.square(noise - batch["noise"]).mean())

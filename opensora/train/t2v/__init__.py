@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from opensora.lazy import lazy
 
 if TYPE_CHECKING:
+    from opensora.train.loss import Batch
     from opensora.train.t2v.options import TrainOptions
-    from opensora.train.t2v.step import Batch, step_gradients, train_step
+    from opensora.train.t2v.step import step_gradients, train_step
     from opensora.train.t2v.task import T2VTask
 
 HOMES = {

@@ -4,9 +4,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from opensora.checks import above, at_least, below
+from opensora.checks import at_least
 from opensora.data.options import DataOptions
-from opensora.train.options import COMMON_NAMES, LoopOptions, OptimizerOptions, PrecisionOptions, check_warmup
+from opensora.train.denoiser_options import DenoiserOptions, HeldOutOptions
+from opensora.train.options import COMMON_NAMES
 
 log = logging.getLogger(__name__)
 
@@ -38,70 +39,12 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TilingOptions:
-    """Data."""
-
-    GROUP: ClassVar[str] = "data"
-    enable_tiling: bool = False
-    """Encode videos in tiles of 256 pixels and chunks of 65 frames, as the reference does."""
-    tile_overlap_factor: float = 0.25
-    """Overlap of neighbouring tiles, as a fraction of a tile."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "tile_overlap_factor")
-        below(self, 1, "tile_overlap_factor")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionOptions:
-    """Training."""
-
-    GROUP: ClassVar[str] = "training"
-    snr_gamma: float | None = None
-    """Min-SNR loss weights (arXiv:2303.09556); 5 is usual; default: equal weights."""
-    num_no_recompute: int = 0
-    """Number of last layers that keep their activations for the backward pass: faster, but more memory."""
-
-    def __post_init__(self) -> None:
-        above(self, 0, "snr_gamma")
-        at_least(self, 0, "num_no_recompute")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScaledOptimizerOptions(OptimizerOptions):
-    """Optimizer."""
-
-    GROUP: ClassVar[str] = "optimizer"
-    scale_lr: bool = False
-    """Multiply learning_rate by the number of samples per step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerOptions(DiffusionOptions, ScaledOptimizerOptions, PrecisionOptions, LoopOptions):
-    """Options of training a transformer on latents, whether of texts or of classes."""
-
-    def __post_init__(self) -> None:
-        DiffusionOptions.__post_init__(self)
-        ScaledOptimizerOptions.__post_init__(self)
-        PrecisionOptions.__post_init__(self)
-        LoopOptions.__post_init__(self)
-        check_warmup(self, self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptValidationOptions:
+class PromptValidationOptions(HeldOutOptions):
     """Validation."""
 
     GROUP: ClassVar[str] = "validation"
-    validation_latent_folder: str | None = None
-    """Held-out latents and captions for the validation loss, made by `opensora encode-latents`."""
-    num_validation_samples: int = 256
-    """Samples of a validation."""
     validation_prompts: list[str] = field(default_factory=list)
     """Prompts to generate videos of with the moving average: sentences, or files of them."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "num_validation_samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,27 +61,18 @@ class SequenceParallelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(
-    ModelOptions,
-    DataOptions,
-    TilingOptions,
-    PromptValidationOptions,
-    SequenceParallelOptions,
-    TransformerOptions,
+    ModelOptions, DataOptions, DenoiserOptions, PromptValidationOptions, SequenceParallelOptions
 ):
     """Options of `opensora train`. Raises ValueError for values out of range or that exclude each other."""
 
     ALIASES: ClassVar[dict[str, str]] = COMMON_NAMES | {"pretrained_model_name_or_path": "model_path"}
     FIXED: ClassVar[tuple[str, ...]] = ("optim", "train_text_encoder")
-    DATA: ClassVar[tuple[str, ...]] = ("video_data", "image_data", "vae_latent_folder", "image_latent_folder")
-    INITIAL: ClassVar[str] = "pretrained"
 
     def __post_init__(self) -> None:
         ModelOptions.__post_init__(self)
         DataOptions.__post_init__(self)
-        TilingOptions.__post_init__(self)
-        PromptValidationOptions.__post_init__(self)
+        DenoiserOptions.__post_init__(self)
         SequenceParallelOptions.__post_init__(self)
-        TransformerOptions.__post_init__(self)
         self._refuse_options_without_effect()
         if self.train_text_encoder and self.text_embed_cache:
             raise ValueError(
@@ -150,11 +84,5 @@ class TrainOptions(
         remedy = "give the number of pictures after each video with --use_image_num"
         if self.image_data and not pictures:  # the published scripts name it without --use_image_num
             log.warning("image_data is not read: %s", remedy)
-        faults = {
-            "image_latent_folder": not pictures and remedy,
-            "enable_tiling": self.vae_latent_folder is not None
-            and "latents from a cache are not encoded, so leave it out",
-        }
-        for name, fault in faults.items():
-            if fault and getattr(self, name):
-                raise ValueError(f"{name} has no effect: {fault}")
+        if self.image_latent_folder and not pictures:
+            raise ValueError(f"image_latent_folder has no effect: {remedy}")

@@ -5,36 +5,36 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from opensora.data.dataset.arrays import Captioned
 from opensora.data.loader import Loader
-from opensora.data.options import ClipOptions
 from opensora.data.samples import SampleSource
-from opensora.data.setup import clip_options, make_source
+from opensora.data.setup import make_source
 from opensora.engine import choose_training_engine
 from opensora.engine.mindspore import set_jit
-from opensora.models.causal_vae.model import CausalVAE
-from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.parallel.mesh import Mesh, open_mesh
 from opensora.runtime import compute_dtype
-from opensora.train.latte_class.options import TrainClassOptions
+from opensora.train.denoiser_setup import (
+    load_vae,
+    open_data,
+    with_clip_of,
+    with_scaled_rate,
+    without_training_data,
+)
 from opensora.train.loop import train
-from opensora.train.t2v.options import TilingOptions, TrainOptions
-from opensora.train.t2v.task import T2VTask
-from opensora.train.t2v.validation import Preview
+from opensora.train.t2v.options import TrainOptions
+from opensora.train.t2v.task import Preview, T2VTask
 from opensora.weights import WeightsError, load_config, trained_text_encoder
 from opensora.weights.folder import find_autoencoder, find_model
 from opensora.weights.sources import folder_files
 
 log = logging.getLogger(__name__)
 
-Options = TypeVar("Options", TrainClassOptions, TrainOptions)
 MakePreview = Callable[[Sequence[str], ModelSpec], Preview]
 """Makes the object that writes videos of prompts at each validation, from prompts and the model."""
 MakeNetwork = Callable[[LatteConfig, np.random.Generator], LatteT2V]
@@ -67,14 +67,6 @@ def train_t2v(
         options = with_clip_of(options, source)
         task = _make_task(options, spec, source, mesh, make_preview, network, stack)
         return train(task, options, mesh, _weights_not_loaded(options, spec))
-
-
-def with_scaled_rate(options: Options, mesh: Mesh) -> Options:
-    """The options with the learning rate of a step, if it is given for a sample."""
-    if not options.scale_lr:
-        return options
-    samples = options.samples_per_step * mesh.data[1]
-    return replace(options, scale_lr=False, learning_rate=options.learning_rate * samples)
 
 
 def _weights_not_loaded(options: TrainOptions, spec: ModelSpec) -> list[Path]:
@@ -141,44 +133,6 @@ def held_out_source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
     return _source(validation, spec)
 
 
-def without_training_data(options: Options) -> Options:
-    """The options with the latents of the validation as the data."""
-    return replace(
-        options,
-        vae_latent_folder=options.validation_latent_folder,
-        video_data=None,
-        image_data=None,
-        image_latent_folder=None,
-        use_image_num=0,  # the loss is that of the videos
-        use_img_from_vid=False,
-        enable_tiling=False,
-    )
-
-
-def open_data(source: SampleSource, options: Options, mesh: Mesh) -> Loader:
-    """The loader of a run's samples, which notes what cannot be read in the run folder."""
-    name = "quarantine.jsonl" if mesh.is_first else f"quarantine-{mesh.rank}.jsonl"
-    quarantine = None if options.dry_run else Path(options.output_dir) / name
-    return Loader(source, options.dataloader_num_workers, quarantine, options.max_bad_rate)
-
-
-def with_clip_of(options: Options, source: SampleSource) -> Options:
-    """The options with the clips as they are: a cache that is the data set knows how its clips were cut.
-
-    Raises ValueError for an option that asks for other clips.
-    """
-    actual = {name: getattr(source.clip, name) for name in vars(clip_options(options))}
-    defaults = vars(ClipOptions())
-    for name, value in actual.items():
-        given = getattr(options, name)
-        if given not in (value, defaults[name]):
-            raise ValueError(
-                f"{name} {given} has no effect, because the clips of {options.vae_latent_folder} "
-                f"were cut with {value}: leave it out, or make another cache with `opensora encode-latents`"
-            )
-    return replace(options, **actual)
-
-
 def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> LatteConfig:
     """The transformer's configuration, with positions for the frames and patches of these clips."""
     given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor", "model_max_length")}
@@ -213,11 +167,3 @@ def _text_encoder(options: TrainOptions, folder: Path | None, rng: np.random.Gen
     encoder = T5Encoder(config, {})
     encoder.load_weights(trained)
     return encoder
-
-
-def load_vae(folder: Path, options: TilingOptions) -> CausalVAE:
-    """The autoencoder, with the tiles that the options ask for."""
-    vae = CausalVAE.from_pretrained(folder)
-    if options.enable_tiling:
-        vae.tiling = Tiling(overlap=options.tile_overlap_factor)
-    return vae

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,14 +15,14 @@ from opensora.models.latte.model import LatteT2V
 from opensora.models.t5.model import T5Encoder
 from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
-from opensora.parallel.sequence import expand_to_all_captions
+from opensora.parallel.sequence import expand_to_all_captions, valid_frames
 from opensora.runtime import mindspore
+from opensora.train.batches import HostBatch
 from opensora.train.denoiser import AVERAGE, MODEL, DenoiserTask
-from opensora.train.t2v.batches import BatchDrawer, HostBatch
-from opensora.train.t2v.encoding import BatchEncoder
+from opensora.train.encoding import BatchEncoder
+from opensora.train.loss import Batch
 from opensora.train.t2v.options import TrainOptions
-from opensora.train.t2v.step import Batch, split_frames, step_gradients
-from opensora.train.t2v.validation import CaptionedHeldOutLoss, Preview
+from opensora.train.t2v.step import split_frames, step_gradients
 from opensora.weights import Arrays
 from opensora.weights.folder import find_autoencoder
 
@@ -33,7 +34,15 @@ FILES = {MODEL: "text_encoder", AVERAGE: "text_encoder_ema"}
 """Files of a checkpoint for a trained text encoder, beside the transformer's."""
 
 
-class T2VTask(DenoiserTask[LatteT2V]):
+class Preview(Protocol):
+    """Writes videos of a few prompts with the networks as they are (`pipeline/preview.py`)."""
+
+    def __call__(
+        self, transformer: LatteT2V, text_encoder: T5Encoder | None, folder: Path, step: int
+    ) -> None: ...
+
+
+class T2VTask(DenoiserTask[LatteT2V, TrainOptions]):
     """Trains a transformer. Everything random in step n depends on the seed and n only.
 
     text_encoder: None if samples hold embeddings. vae: None if they hold latents. held_out: samples of the
@@ -53,23 +62,18 @@ class T2VTask(DenoiserTask[LatteT2V]):
         mesh: Mesh | None = None,
         preview: Preview | None = None,
     ) -> None:
-        self.options, self.text_encoder, self.preview = options, text_encoder, preview
+        self.text_encoder, self.preview = text_encoder, preview
         beside = {}
         if options.train_text_encoder:
             assert text_encoder is not None
             beside = {TEXT + name: value for name, value in text_encoder.weights.items()}
         encoder = BatchEncoder(vae, text_encoder, options.seed, options.sample_posterior)
-        super().__init__(model, encoder, data, options, mesh, beside)
-        self.held_out_loss = None
-        if held_out is not None:
-            drawer = BatchDrawer(held_out, model.config.in_channels, options.seed)
-            size, samples = options.batch_size, options.num_validation_samples
-            self.held_out_loss = CaptionedHeldOutLoss(drawer, self._encode, samples, size, self.mesh)
+        super().__init__(model, encoder, data, held_out, options, mesh, beside)
 
-    def activation_bytes(self) -> int:
-        config, options = self.model.config, self.options
+    def sample_bytes(self) -> int:
+        config = self.model.config
         size = (config.video_length, *config.sample_size)
-        return options.batch_size * training_bytes(config, size, options.use_image_num)
+        return training_bytes(config, size, self.options.use_image_num)
 
     def next_commands(self, run: Path) -> list[str]:
         options, target = self.options, f"models/{run.name}"
@@ -107,24 +111,34 @@ class T2VTask(DenoiserTask[LatteT2V]):
             gradients.update({TEXT + name: value for name, value in text_gradients.items()})
         return terms, gradients
 
-    def _encode(self, batch: HostBatch, step: int) -> Batch:
-        return self._inputs(self.encoder.latents(batch, step), self.encoder.texts(batch), batch)
+    def held_out_error(self, batch: HostBatch, step: int) -> float:
+        whole = self._inputs(self.encoder.latents(batch, step), self.encoder.texts(batch), batch)
+        inputs, exchange = split_frames(whole, self.mesh.sequence)
+        latents, mask = ms.Tensor(inputs["latents"]), inputs.get("latent_mask")
+        output = self.model(
+            GaussianDiffusion().q_sample(latents, inputs["timestep"], ms.Tensor(inputs["noise"])),
+            inputs["timestep"],
+            ms.Tensor(inputs["text_embeds"]),
+            ms.Tensor(inputs["text_mask"]),
+            None if mask is None else ms.Tensor(mask),
+            num_images=inputs["num_images"],
+            temporal=inputs["temporal"],
+            exchange=exchange,
+        )
+        squares = np.square(output.asnumpy()[:, : latents.shape[1]] - inputs["noise"])  # (B, C, T+N, H, W)
+        if exchange is not None:
+            images = whole["num_images"]
+            frames = whole["latents"].shape[2] - images
+            squares = squares[:, :, valid_frames(frames, images, self.mesh.sequence)]  # without padding
+        return float(squares.sum()) / whole["latents"].size
 
     def _inputs(self, latents: np.ndarray, texts: Tensor, part: HostBatch) -> Batch:
         """The batch that `step_gradients` takes."""
-        inputs = Batch(
-            latents=latents,
-            noise=part["noise"],
-            timestep=part["timestep"],
-            text_embeds=texts,
-            text_mask=ms.Tensor(part["text_mask"]),
-            num_images=part["text_mask"].shape[1] - 1,
-            temporal=self.batches.has_videos,
-        )
-        if self.options.snr_gamma is not None:
-            inputs["weight"] = GaussianDiffusion().snr_weight(part["timestep"], self.options.snr_gamma)
-        if not part["latent_mask"].all():
-            inputs["latent_mask"] = part["latent_mask"]
+        inputs = self.batch_inputs(latents, part)
+        inputs["text_embeds"] = texts
+        inputs["text_mask"] = ms.Tensor(part["text_mask"])
+        inputs["num_images"] = part["text_mask"].shape[1] - 1
+        inputs["temporal"] = self.batches.has_videos
         return inputs
 
     def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -149,14 +163,10 @@ class T2VTask(DenoiserTask[LatteT2V]):
         )
         return float(len(batch) * flops)
 
-    def judge(self, step: int, folder: Path) -> dict[str, float]:
-        """The loss on held-out samples; writes videos of the prompts."""
-        metrics = {}
-        if self.held_out_loss is not None:
-            metrics["validation_mse"] = self.held_out_loss(self.model)
+    def write_samples(self, step: int, folder: Path) -> None:
+        """Write videos of the prompts."""
         if self.preview is not None:
             self.preview(self.model, self.text_encoder, folder, step)
-        return metrics
 
     def to_files(self, arrays: Arrays, kind: str) -> dict[str, Arrays]:
         parts = zip((kind, FILES[kind]), _split_text(arrays), strict=True)

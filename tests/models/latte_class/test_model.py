@@ -14,7 +14,7 @@ from opensora.models.latte_class.config import LatteClassConfig
 from opensora.models.latte_class.weights import POSITIONS, position_tables, weight_shapes
 from opensora.runtime import mindspore
 from opensora.train.latte_class import step_gradients
-from opensora.train.latte_class.step import Batch
+from opensora.train.loss import Batch
 from opensora.weights import WeightsError
 from tests import reference
 from tests.models.latte_class.cases import (

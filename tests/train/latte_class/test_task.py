@@ -14,7 +14,7 @@ from opensora.data.setup import open_source
 from opensora.models import Latte
 from opensora.models.latte_class.config import LatteClassConfig
 from opensora.train.latte_class import ClassTask, TrainClassOptions, step_gradients
-from opensora.train.latte_class.step import Batch
+from opensora.train.loss import Batch
 from opensora.weights import load_config
 from tests import reference
 from tests.data.material import latent_cache

@@ -10,7 +10,7 @@ from opensora.engine import ENGINES, Engine, choose_training_engine
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.train.optim import AdamW
 from opensora.train.options import OptimizerOptions
-from opensora.train.t2v.step import Batch, step_gradients, train_step
+from opensora.train.t2v import Batch, step_gradients, train_step
 from tests import reference
 
 OPTIONS = OptimizerOptions(learning_rate=2e-5, lr_warmup_steps=0, group_strategy="all")

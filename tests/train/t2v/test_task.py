@@ -14,8 +14,9 @@ from opensora.data.setup import make_source
 from opensora.data.text.tokenizer import Tokenizer
 from opensora.models import LatteT2V, T5Encoder
 from opensora.models.causal_vae.config import LATENT_SCALE
+from opensora.train.denoiser_setup import with_clip_of
 from opensora.train.t2v.options import TrainOptions
-from opensora.train.t2v.setup import held_out_source, with_clip_of
+from opensora.train.t2v.setup import held_out_source
 from opensora.train.t2v.task import T2VTask
 from opensora.weights.folder import DEMO
 from tests.data.material import latent_cache

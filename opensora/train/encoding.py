@@ -11,7 +11,7 @@ from opensora.models.t5.model import T5Encoder
 from opensora.nn import Tensor
 from opensora.parallel.collectives import ProcessGroup
 from opensora.runtime import mindspore
-from opensora.train.t2v.batches import POSTERIOR, HostBatch, RowNoise
+from opensora.train.batches import POSTERIOR, HostBatch, RowNoise
 
 ms = mindspore()
 

@@ -1,0 +1,99 @@
+"""What the training of a denoiser minimises: a batch, its loss and its terms (Open-Sora-Plan v1.1.0)."""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+import numpy as np
+
+from opensora.diffusion.loss import loss_terms
+from opensora.engine.block import Block, Weights
+from opensora.nn import Tensor
+from opensora.parallel.mesh import Mesh
+from opensora.runtime import mindspore
+
+ms = mindspore()
+ops = ms.ops
+
+
+class Batch(TypedDict, total=False):
+    """Inputs of a step, arrays of the host or the device. From text_embeds on they may be absent."""
+
+    latents: Tensor  # (B, C, T+N, H, W), unit variance
+    timestep: Tensor  # (B,) whole numbers below 1000
+    noise: Tensor  # as latents
+    text_embeds: Tensor  # (B, L, D) or (B, 1+N, L, D)
+    labels: np.ndarray  # (B,) of classes, in place of a text
+    text_mask: Tensor  # (B, L) or (B, 1+N, L), 1 = keep
+    latent_mask: Tensor  # (B, T+N, H, W), 1 = keep
+    num_images: int  # N, the images after the video on the time axis
+    share: Tensor  # (B,) fraction of each sample's loss in these frames; other devices have the rest
+    weight: Tensor  # (B,) weight of each sample's loss
+    temporal: bool  # False skips the temporal blocks, for batches of images
+
+
+def _loss(
+    w: Weights,
+    output: Tensor,
+    latents: Tensor,
+    noise: Tensor,
+    coefficients: Tensor,
+    latent_mask: Tensor,
+    share: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(mean loss, loss (B,), mse (B,), vb (B,))."""
+    loss, mse, vb = loss_terms(output, latents, noise, coefficients, latent_mask)
+    if share is not None:
+        loss, mse, vb = loss * share, mse * share, vb * share
+    return ops.mean(loss), loss, mse, vb
+
+
+_LOSS = Block(_loss)
+
+
+def loss_gradient(
+    inputs: tuple[Tensor, ...], weight: np.ndarray | None, loss_scale: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """(loss terms, gradient of the scaled mean loss by the model's output, the first of `inputs`)."""
+    mean, loss, mse, vb = _LOSS({}, *inputs)
+    zeros = ops.zeros_like(mse), ops.zeros_like(vb)
+    if weight is None:
+        outward = (ops.full_like(mean, loss_scale), ops.zeros_like(loss), *zeros)
+    else:
+        weights = ms.Tensor(weight)
+        outward = (ops.zeros_like(mean), weights * (loss_scale / len(weight)), *zeros)
+        loss = loss * weights
+    _, (by_output, *_) = _LOSS.gradient({}, inputs, outward)
+    return {"loss": loss, "mse": mse, "vb": vb}, by_output
+
+
+def gather_terms(
+    mesh: Mesh, terms: Mapping[str, np.ndarray], timestep: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Loss terms and timesteps, (B,) each, of all processes in order.
+
+    Processes that share samples add their terms.
+    """
+    own = {"timestep": timestep.tolist(), **{name: value.tolist() for name, value in terms.items()}}
+    all_ranks = mesh.world.agree(own)
+    teams = [all_ranks[first : first + mesh.team.size] for first in range(0, len(all_ranks), mesh.team.size)]
+    gathered = {
+        name: np.concatenate([np.sum([rank[name] for rank in team], 0) for team in teams]) for name in terms
+    }
+    return gathered, np.concatenate([team[0]["timestep"] for team in teams])
+
+
+def mean_terms(terms: Mapping[str, np.ndarray], timestep: np.ndarray) -> dict[str, float]:
+    """Means of loss terms (B,), and of mse by quarter of the timesteps (B,).
+
+    The quarters are mse_q1 (least noise) to mse_q4; one without a sample is absent.
+    """
+    means = {name: float(value.mean()) for name, value in terms.items()}
+    quarters = timestep // 250
+    return means | {
+        f"mse_q{i + 1}": float(terms["mse"][quarters == i].mean()) for i in range(4) if (quarters == i).any()
+    }
+
+
+def on_device(value: Tensor | np.ndarray | None) -> Tensor:
+    """Arrays as tensors; everything else as it is."""
+    return ms.Tensor(value) if isinstance(value, np.ndarray) else value
