@@ -59,6 +59,17 @@ TRAINING = """
     use_recompute enable_flash_attention resume_from_checkpoint ckpt_save_interval ckpt_max_keep step_mode
     profile log_level log_interval output_dir
 """
+V10_TRAINING = """
+    ae ae_path sample_rate num_frames max_image_size compress_kv attention_mode tile_overlap_factor
+    enable_tiling pretrained dynamic_frames enable_tracker use_image_num use_img_from_vid use_deepspeed seed
+    model num_classes num_validation_videos output_dir train_batch_size num_train_epochs max_train_steps
+    checkpointing_steps checkpoints_total_limit resume_from_checkpoint gradient_accumulation_steps
+    gradient_checkpointing learning_rate scale_lr lr_scheduler lr_warmup_steps timestep_bias_strategy
+    timestep_bias_multiplier timestep_bias_begin timestep_bias_end timestep_bias_portion snr_gamma use_ema
+    allow_tf32 dataloader_num_workers use_8bit_adam adam_beta1 adam_beta2 adam_weight_decay adam_epsilon
+    max_grad_norm push_to_hub hub_token hub_model_id prediction_type logging_dir report_to mixed_precision
+    local_rank noise_offset dataset data_path
+"""
 FLAGS = {
     "generate": """
         model_path pretrained_ckpt version num_frames height width ae sp_size text_encoder_name
@@ -66,7 +77,7 @@ FLAGS = {
         force_images enable_tiling enable_time_chunk batch_size device max_device_memory mode use_parallel
         parallel_mode jit_level seed enable_flash_attention precision global_bf16 vae_precision
         vae_keep_gn_fp32 text_encoder_precision amp_level precision_mode num_videos_per_prompt
-        save_latents decode_latents
+        save_latents decode_latents run_time
     """,
     "train": TRAINING + """
         image_data video_data filter_nonexistent text_embed_cache vae_latent_folder model ae ae_path
@@ -74,21 +85,12 @@ FLAGS = {
         text_encoder_name model_max_length multi_scale use_image_num use_img_from_vid max_train_steps
         checkpointing_steps enable_flip num_no_recompute dataloader_prefetch_size sp_size vae_keep_gn_fp32
         vae_precision text_encoder_precision jit_level
-    """,
-    "train-class": """
-        dataset data_path model num_classes ae ae_path sample_rate num_frames max_image_size dynamic_frames
-        compress_kv attention_mode tile_overlap_factor enable_tiling pretrained train_classcondition
-        enable_tracker use_image_num use_img_from_vid use_deepspeed seed num_validation_videos output_dir
-        train_batch_size num_train_epochs max_train_steps checkpointing_steps checkpoints_total_limit
-        resume_from_checkpoint gradient_accumulation_steps gradient_checkpointing learning_rate scale_lr
-        lr_scheduler lr_warmup_steps timestep_bias_strategy timestep_bias_multiplier timestep_bias_begin
-        timestep_bias_end timestep_bias_portion snr_gamma use_ema allow_tf32 dataloader_num_workers
-        use_8bit_adam adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm push_to_hub
-        hub_token hub_model_id prediction_type logging_dir report_to mixed_precision local_rank noise_offset
-    """,
+    """ + V10_TRAINING + "video_folder text_encoder_name model_max_length cache_dir",
+    "train-class": V10_TRAINING + "train_classcondition extras",
     "generate-class": """
         ckpt model ae save_video_path fps num_classes num_frames image_size train_classcondition
         num_sampling_steps num_sample cfg_scale sample_method mixed_precision attention_mode
+        extras
     """,
     "interpolate": "ckpt niters input output_path frame_rate",
     "upscale": "SR ckpt_path root_path input_dir output_dir mul_numwork use_chop",
@@ -111,7 +113,7 @@ FLAGS = {
     "inflate-vae": "src target",
     "combine": "src dest strategy_ckpt",
 }  # fmt: skip
-"""Flags of the published version's scripts, and of v1.0.0's for classes, by the command that replaces them.
+"""Flags of the published version's scripts, and of v1.0.0's, by the command that replaces them.
 
 All have `config` as well.
 """
@@ -163,3 +165,22 @@ VALUES = {
     """,
 }  # fmt: skip
 """Values in the published version's scripts, or their defaults."""
+
+V10_VALUES = {
+    "generate": """
+        --model_path LanguageBind/Open-Sora-Plan-v1.0.0 --text_encoder_name DeepFloyd/t5-v1_1-xxl
+        --text_prompt examples/prompt_list_0.txt --ae CausalVAEModel_4x8x8 --version 65x512x512
+        --save_img_path "./sample_videos/prompt_list_0" --fps 24 --guidance_scale 7.5 --num_sampling_steps 250
+        --enable_tiling --run_time 0
+    """,
+    "train": """
+        --model_path MODEL --video_data list.txt --model LatteT2V-XL/122 --text_encoder_name
+        DeepFloyd/t5-v1_1-xxl --dataset t2v --ae CausalVAEModel_4x8x8 --ae_path CausalVAEModel_4x8x8
+        --sample_rate 1 --num_frames 17 --max_image_size 256 --gradient_checkpointing --attention_mode
+        xformers --train_batch_size=4 --dataloader_num_workers 10 --gradient_accumulation_steps=1
+        --max_train_steps=1000000 --learning_rate=2e-05 --lr_scheduler="constant" --lr_warmup_steps=0
+        --report_to="wandb" --checkpointing_steps=500 --output_dir="t2v-f17-256-img4" --allow_tf32
+        --pretrained t2v.pt --use_deepspeed --model_max_length 300 --use_image_num 4 --use_img_from_vid
+    """,
+}
+"""Values in v1.0.0's scripts for texts, with data lists in place of their data."""

@@ -19,7 +19,7 @@ from opensora.media.reader import probe
 from opensora.media.writer import write_video
 from opensora.weights.folder import DEMO
 from tests.data.material import grey, write_set
-from tests.published_commands import FLAGS, LINES, VALUES
+from tests.published_commands import FLAGS, LINES, V10_VALUES, VALUES
 from tests.train.small import LATTE, T5, VAE
 
 ROOT = Path(__file__).parent.parent
@@ -100,9 +100,9 @@ def test_no_answer_is_shadowed_by_an_option(name: str) -> None:
     assert not known & set(ANSWERS[name])
 
 
-@pytest.mark.parametrize("name", VALUES)
-def test_values_are_taken(name: str) -> None:
-    assert is_dataclass(cli.parse_command(name, shlex.split(VALUES[name])))
+@pytest.mark.parametrize(("name", "values"), [*VALUES.items(), *V10_VALUES.items()])
+def test_values_are_taken(name: str, values: str) -> None:
+    assert is_dataclass(cli.parse_command(name, shlex.split(values)))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,10 @@ def test_values_are_taken(name: str) -> None:
         ),
         ("generate", "--global_bf16 True", "use --precision bf16"),
         ("train", "--clip_grad False", "0 disables clipping"),
+        ("train", "--ae stabilityai/sd-vae-ft-mse", "in the folder that --ae_path names"),
+        ("train", "--data_path list.json", "opensora prepare-data FOLDER"),
+        ("train", "--mixed_precision bf16", "use --precision bf16"),
+        ("train-class", "--extras 2", "use --train_classcondition true"),
         ("train", "--model LatteT2V-D64-XL/122", "config.json in model_path/version"),
         ("train-vae", "--scale_lr", "set --learning_rate itself"),
         ("embed-text", "--captions x", "pass it as --prompt_path"),

@@ -32,6 +32,8 @@ SHARD = "with --parallel_mode optim, optimizer states are sharded over all proce
 PREFETCH = "batches are prefetched, --dataloader_prefetch_size of them"
 RECOMPUTED = "every block recomputes its forward in the backward pass"
 
+NEVER_USED = Ignored("v1.0.0 reads it and never uses it")
+
 COMMON: Answers = {
     "max_device_memory": Ignored("MindSpore allocates as needed; a smaller --batch_size needs less"),
     "jit_level": Ignored("every kind of block is compiled once"),
@@ -54,6 +56,7 @@ GENERATE: Answers = {
     **COMPILED,
     "parallel_mode": UNSPLIT["parallel_mode"],
     "ae": Ignored("the autoencoder is described by model_path/vae/config.json", only=AUTOENCODER),
+    "run_time": NEVER_USED,
     "amp_level": Ignored(ONE_PRECISION, only=("o1", "o2")),
     "global_bf16": Ignored("use --precision bf16", bool, ("false",)),
     "vae_precision": Ignored(ONE_PRECISION),
@@ -132,13 +135,50 @@ TRAINING: Answers = {
     "ckpt_save_interval": "set --checkpointing_steps, in optimizer steps",
 }
 
+CHOSEN_ATTENTION = Ignored("attention has the form that is fast on the device")
+BETAS = "use --betas, as in --betas 0.9 0.999"
+V10_TRAINING: Answers = {
+    "num_train_epochs": EPOCHS,
+    "adam_beta1": BETAS,
+    "adam_beta2": BETAS,
+    "use_8bit_adam": "--optim muon keeps one moment instead of two",
+    "mixed_precision": NUMBER_FORMAT,
+    "attention_mode": CHOSEN_ATTENTION,
+    "dynamic_frames": Ignored("all clips have --num_frames frames", bool),
+    "enable_tracker": Ignored(LOGGED, bool),
+    "use_deepspeed": Ignored("under msrun, --parallel_mode optim shards the optimizer states", bool),
+    "local_rank": Ignored("msrun numbers the processes"),
+    **dict.fromkeys(("hub_token", "hub_model_id"), Ignored("nothing is uploaded")),
+    "prediction_type": Ignored("the network predicts the noise", only=("epsilon",)),
+    **dict.fromkeys(
+        (
+            "noise_offset",
+            "timestep_bias_strategy",
+            "timestep_bias_multiplier",
+            "timestep_bias_begin",
+            "timestep_bias_end",
+            "timestep_bias_portion",
+        ),
+        NEVER_USED,
+    ),
+}
+"""Flags that both training scripts of v1.0.0 have."""
+
 TRAIN: Answers = {
     **TRAINING,
+    **V10_TRAINING,
+    "data_path": OWN_DATA,
+    "video_folder": OWN_DATA,
+    "compress_kv": Ignored("v1.0.0 reads it and never uses it; --compress_kv_factor has an effect", bool),
+    "num_classes": Ignored("the captions of the data are the condition"),
+    "num_validation_videos": Ignored("a validation makes a video of each of --validation_prompts"),
     "use_recompute": Ignored("every layer except --num_no_recompute of them recomputes its forward", bool),
     "model": Ignored(
         "the transformer is described by config.json in model_path/version", only=("lattet2v-xl/122",)
     ),
-    "ae": Ignored("the autoencoder is described by the config.json in its folder", only=AUTOENCODER),
+    "ae": Ignored(
+        "the autoencoder is described by the config.json in the folder that --ae_path names", only=AUTOENCODER
+    ),
     "dataset": Ignored("the data lists define the data", only=("t2v",)),
     "vae_precision": Ignored("the autoencoder computes in fp32"),
     "text_encoder_precision": Ignored(
@@ -171,45 +211,24 @@ CLASS_DATA = (
     "make a data list with `opensora prepare-data FOLDER`, --class_folders for ucf101 or --numbered_pictures "
     "for sky, and name it with --video_data"
 )
-CHOSEN_ATTENTION = Ignored("attention has the form that is fast on the device")
-NEVER_USED = "v1.0.0 reads it and never uses it"
 
 TRAIN_CLASS: Answers = {
     **{name: answer for name, answer in TRAINING.items() if name not in ("epochs", "ckpt_save_interval")},
+    **V10_TRAINING,
     "sp_size": UNSPLIT["sp_size"],
     "dataset": CLASS_DATA,
     "data_path": CLASS_DATA,
     "num_classes": Ignored("the classes of the data, or of --classes, are counted"),
-    "dynamic_frames": Ignored("all clips have --num_frames frames", bool),
     "compress_kv": Ignored("this network has no compressed keys", bool),
-    "attention_mode": CHOSEN_ATTENTION,
-    "enable_tracker": Ignored(LOGGED, bool),
-    "use_deepspeed": Ignored("under msrun, --parallel_mode optim shards the optimizer states", bool),
     "num_validation_videos": Ignored("a validation makes a video of each of --validation_labels"),
-    "num_train_epochs": EPOCHS,
-    "adam_beta1": "use --betas, as in --betas 0.9 0.999",
-    "adam_beta2": "use --betas, as in --betas 0.9 0.999",
-    "use_8bit_adam": "--optim muon keeps one moment instead of two",
-    "mixed_precision": NUMBER_FORMAT,
-    **dict.fromkeys(("hub_token", "hub_model_id"), Ignored("nothing is uploaded")),
-    "prediction_type": Ignored("the network predicts the noise", only=("epsilon",)),
-    "noise_offset": Ignored(NEVER_USED),
-    **dict.fromkeys(
-        (
-            "timestep_bias_strategy",
-            "timestep_bias_multiplier",
-            "timestep_bias_begin",
-            "timestep_bias_end",
-            "timestep_bias_portion",
-        ),
-        Ignored(NEVER_USED),
-    ),
-    "local_rank": Ignored("msrun numbers the processes"),
+    "extras": "use --train_classcondition true in place of 2, and false in place of 1",
 }
 GENERATE_CLASS: Answers = {
     **COMMON,
     **COMPILED,
-    "model": Ignored("the network is described by the config.json of --model_path"),
+    **dict.fromkeys(
+        ("model", "extras"), Ignored("the network is described by the config.json of --model_path")
+    ),
     "num_classes": Ignored("the classes of the model are in its config.json or weights"),
     "train_classcondition": Ignored("a model with classes makes videos of them", bool),
     "attention_mode": CHOSEN_ATTENTION,
