@@ -28,7 +28,7 @@ from opensora.pipeline.options import (
 )
 from opensora.pipeline.settings import Sampling
 from opensora.weights import CONFIG, WeightsError, load_config
-from opensora.weights.folder import find_autoencoder
+from opensora.weights.folder import find_autoencoder, in_cache
 
 ORIGINAL = ("ddpm", "ddim")
 """Sample methods of the original, which take the learned variance; see `pipeline.classes.sample_original`."""
@@ -133,7 +133,7 @@ def prepare(options: GenerateClassOptions) -> ClassJob:
     check_device_options(options)
     check_enhancement(options)
     policy = choose_vae_policy(options, options.device)
-    transformer = _transformer(Path(options.model_path))
+    transformer = _transformer(in_cache(options.model_path))
     config = find_config(transformer)
     vae = find_autoencoder(options.ae_path or options.model_path)
     vae_config = CausalVAEConfig.from_dict(load_config(vae), vae / CONFIG)
@@ -152,6 +152,8 @@ def _transformer(path: Path) -> Path:
     """The folder, run or file of the transformer. Raises WeightsError for a folder with none or several."""
     if path.is_file() or (path / CONFIG).is_file():
         return path
+    if not path.is_dir():
+        raise WeightsError(f"model_path {path} does not exist: check the path")
     inside = [item.parent for item in sorted(path.glob(f"*/{CONFIG}")) if item.parent.name != "vae"]
     if len(inside) != 1:
         found = ", ".join(folder.name for folder in inside) or "none"
@@ -171,7 +173,9 @@ def _labels(options: GenerateClassOptions, config: LatteClassConfig) -> list[int
     if not options.label:
         rng = np.random.default_rng(options.seed)
         return [int(label) for label in rng.integers(config.num_classes, size=count)]
-    if options.label == [ALL]:
+    if ALL in options.label and ALL not in config.class_names:
+        if len(options.label) > 1:
+            raise ValueError(f"label {ALL} names every class: leave out the others")
         chosen = list(range(config.num_classes))
     else:
         chosen = [find_label(config, word) for word in options.label]

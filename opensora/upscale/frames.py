@@ -72,4 +72,4 @@ def open_upscaler(weights: str | Path | None, factor: int, denoise: float, engin
         return Upscaler(SRVGG.from_pretrained(source, engine=engine), factor, denoise)
     if RGTConfig.of_shapes(shapes) is not None:
         return Upscaler(RGT.from_pretrained(source, engine=engine), factor, denoise)
-    raise WeightsError(f"{source} holds neither SRVGGNetCompact nor RGT: use another file with --weights")
+    raise WeightsError(f"{source} holds neither SRVGGNetCompact nor RGT: use the weights of one of them")

@@ -44,5 +44,10 @@ def check_options(options: UpscaleOptions) -> None:
     one_of(options, "factor")
     within(options, 0, 1, "denoise")
     if options.weights is not None and not Path(options.weights).is_file():
-        raise ValueError(f"the weights {options.weights} do not exist: check the path")
+        fault = (
+            "are a folder: name the file"
+            if Path(options.weights).is_dir()
+            else "do not exist: check the path"
+        )
+        raise ValueError(f"the weights {options.weights} {fault}")
     check_device_options(options)

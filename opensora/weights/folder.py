@@ -10,7 +10,7 @@ from pathlib import Path
 from opensora.weights.files import WeightsError
 
 DEMO = Path(__file__).parent.parent / "demo"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"(?!\.+/)[\w.-]+/(?!\.+$)[\w.-]+")
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from urllib.request import Request, urlopen
 from opensora.config_files import checked
 from opensora.console import Progress, printable
 from opensora.files import check_writable, only_writer, read_sidecar, sync_folder, write_json
+from opensora.weights.folder import HUB_NAME
 
 log = logging.getLogger(__name__)
 
 RECORD = "download.json"
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 BLOCK = 2**20
 STEP = 2**26  # bytes of a step of the progress bar
 TIMEOUT = 60  # seconds without an answer
@@ -61,7 +61,7 @@ class HubFile(NamedTuple):
 
 def download(options: DownloadOptions) -> None:
     """Download what is missing. Raises ValueError for wrong names, a full disk, and files that differ."""
-    if len(options.repository) != 1 or not REPOSITORY.fullmatch(options.repository[0]):
+    if len(options.repository) != 1 or not HUB_NAME.fullmatch(options.repository[0]):
         raise ValueError("name one model, as in `opensora download LanguageBind/Open-Sora-Plan-v1.1.0`")
     (repository,) = options.repository
     folder = Path(options.output_path or repository.split("/")[1])

@@ -24,7 +24,7 @@ def open_file(path: str | Path) -> WeightsFile:
     """A reader for a file of weights, chosen by its suffix and first bytes. Raises WeightsError."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise WeightsError(f"{path} is not a file of weights: name one that ends in {', '.join(SUFFIXES)}")
+        raise _no_weights(path)
     if path.suffix == ".safetensors" or not path.is_file():
         return TensorFile(path)
     with open(path, "rb") as file:
@@ -102,10 +102,16 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def require_folder(folder: Path) -> None:
     """Raise WeightsError if the folder does not exist."""
+    if folder.is_file():
+        raise _no_weights(folder)
     if not folder.is_dir():
         raise WeightsError(
             f"model folder {folder} does not exist: check the path, or download the model first"
         )
+
+
+def _no_weights(path: Path) -> WeightsError:
+    return WeightsError(f"{path} is not a file of weights: name one that ends in {', '.join(SUFFIXES)}")
 
 
 def _shards(index: Path, suffix: str) -> list[Path]:

@@ -139,6 +139,7 @@ def test_a_network(tmp_path: Path) -> None:
         (["--check", "--rec_path", "out.mp4"], "name the result with --rec_path"),
         (["--check", "--factor", "4"], "leave out --factor 4"),
         (["--rec_path", "out.mp4", "--weights", "amt-g.pth"], r"weights amt-g\.pth do not exist"),
+        (["--rec_path", "out.mp4", "--weights", "in.mp4"], r"in\.mp4 is not a file of weights"),
         (["--rec_path", "out.mp4", "--weights", "other.safetensors"], "are not those of the model"),
         (["--rec_path", "out.mp4", "--video_path", "still.png"], "is a picture: name a video"),
         (["--rec_path", "out.mp4", "--video_path", "missing.mp4"], r"missing\.mp4 does not exist"),

@@ -108,6 +108,7 @@ def test_a_folder_of_videos_and_pictures(tmp_path: Path, capsys: pytest.CaptureF
         (["--factor", "5"], "factor"),
         (["--denoise", "2"], "denoise 2.0 is out of range"),
         (["--weights", "missing.pth"], r"weights missing\.pth do not exist"),
+        (["--weights", "."], r"weights \. are a folder: name the file"),
         (["--weights", "in.mp4"], "is not a file of weights"),
         (["--weights", "other.safetensors"], "holds neither SRVGGNetCompact nor RGT"),
         (["--weights", "small.safetensors"], "enlarge 2 times and not 4: use --factor 2"),

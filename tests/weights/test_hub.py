@@ -150,6 +150,8 @@ def test_names_that_lead_out_of_the_folder(hub: Hub, capfd: pytest.CaptureFixtur
     [
         (["other/model"], "refuses other/model (404 Not Found): check the name"),
         (["model"], "name one model"),
+        (["../model"], "name one model"),
+        (["owner/.."], "name one model"),
         ([], "name one model"),
         ([NAME, "--include", "unet"], "has no file for --include unet: it has 65x512x512, README.md, vae"),
     ],

@@ -101,7 +101,7 @@ def test_faults(tmp_path: Path) -> None:
     touch(tmp_path, "run/checkpoints/step-00000001/model.safetensors", "notes.txt")
     faults = {
         "run folder .*run has no complete checkpoint": "run",
-        r"notes\.txt does not exist": "notes.txt",
+        r"notes\.txt is not a file of weights": "notes.txt",
         r"nothing\.pt does not exist": "nothing.pt",
         "model folder .*nowhere does not exist": "nowhere",
     }
