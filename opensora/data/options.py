@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from opensora.checks import at_least, at_most, within
+from opensora.demo_data.captions import Wording
 
 DEFAULT_TEXT_LENGTH = 300
 """Tokens of a caption if no model gives another number."""
@@ -219,8 +220,9 @@ class DemoDataOptions:
     """Clips to render and encode."""
     resolution: int = 64
     """Height and width of a clip in pixels."""
-    demo_captions: Literal["sentence", "subject"] = "sentence"
-    """Content of the captions: subject and colour, or the subject alone, as the class of `train-class`."""
+    demo_captions: Wording = "sentence"
+    """Content of the captions: subject and colour; the same with sizes and other names of the subject; or the
+    subject alone, as the class of `train-class`."""
 
     def __post_init__(self) -> None:
         within(self, 1, 10**8, "num_clips")

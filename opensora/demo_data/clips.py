@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opensora.demo_data.render import SOURCE_FPS, STRIDE, Renderer, caption, demo_set
+from opensora.demo_data.captions import caption
+from opensora.demo_data.render import SOURCE_FPS, STRIDE, Renderer, demo_set
 from opensora.files import write_atomic, write_json
 from opensora.media.names import safe_name
 from opensora.media.writer import write_video

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from opensora.console import track
+from opensora.demo_data.captions import caption
 from opensora.demo_data.judge import Judge, Judgement, mean
-from opensora.demo_data.render import STRIDE, Clip, DemoClips, Pair, Renderer, caption
+from opensora.demo_data.render import STRIDE, Clip, DemoClips, Pair, Renderer
 
 Generate = Callable[[str, int], np.ndarray]
 Reconstruct = Callable[[np.ndarray], np.ndarray]

@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from opensora.config_files import read_settings, shown, typed
+from opensora.demo_data.captions import caption
 from opensora.files import read_array
 
 DATA_SET = Path(__file__).parent.parent / "demo" / "data_set.json"
@@ -79,15 +80,6 @@ def split_pairs(subjects: Sequence[str], colours: Sequence[str], seed: int) -> l
     count, more = divmod(total, len(order))
     chosen = [subject for i, subject in enumerate(order) for _ in range(count + (i < more))]
     return sorted((subject, turns[slot % len(turns)]) for slot, subject in enumerate(chosen))
-
-
-def caption(subject: str, colour: str) -> str:
-    """The caption of a pair: ("elephant", "sky blue") -> "an elephant on a sky blue background"."""
-    return f"{_article(subject)} {subject} on {_article(colour)} {colour} background"
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[0] in "aeiou" else "a"
 
 
 @dataclass(frozen=True)
@@ -251,11 +243,16 @@ class DemoClips:
         """The subject and colour of a clip, without rendering it."""
         return self._draw(index)[0]
 
-    def __getitem__(self, index: int) -> Clip:
-        (subject, colour), rng = self._draw(index)
-        return self.renderer.render(subject, colour, self.frames, self.size, rng, self.stride)
+    def scale(self, index: int) -> float:
+        """The scale of a clip, without rendering it."""
+        return self._draw(index)[1]
 
-    def _draw(self, index: int) -> tuple[Pair, np.random.Generator]:
-        """The pair of a clip, and the generator that draws the rest."""
+    def __getitem__(self, index: int) -> Clip:
+        pair, scale, rng = self._draw(index)
+        return self.renderer.render(*pair, self.frames, self.size, rng, self.stride, scale)
+
+    def _draw(self, index: int) -> tuple[Pair, float, np.random.Generator]:
+        """The pair and the scale of a clip, and the generator that draws the rest."""
         rng = np.random.default_rng([self.seed, index])
-        return self.pairs[int(rng.integers(len(self.pairs)))], rng
+        pair = self.pairs[int(rng.integers(len(self.pairs)))]
+        return pair, float(rng.uniform(*SCALES)), rng

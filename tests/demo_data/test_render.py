@@ -3,7 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from opensora.demo_data.render import SCALES, DemoClips, Renderer, caption, composite, demo_set, split_pairs
+from opensora.demo_data.captions import caption
+from opensora.demo_data.render import SCALES, DemoClips, Renderer, composite, demo_set, split_pairs
 
 
 def test_committed_set_has_48_subjects_8_colours_and_a_fifth_held_out():

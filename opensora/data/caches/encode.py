@@ -101,7 +101,7 @@ def _demo_clips(options: EncodeLatentsOptions) -> ClipsToEncode:
     renderer, seed = Renderer(options.demo_data), options.seed
     clips = DemoClips(renderer, seed, options.split, options.num_frames, options.resolution)
     settings = {"demo": True, "split": options.split, "seed": seed}
-    dataset = DemoDataset(clips, options.num_clips, subjects=options.demo_captions == "subject")
+    dataset = DemoDataset(clips, options.num_clips, options.demo_captions)
     return ClipsToEncode(dataset, clip, seed, 1, settings)
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from opensora.demo_data.render import DemoClips, caption
+from opensora.demo_data.captions import Wording, captions
+from opensora.demo_data.render import DemoClips
 from opensora.media.pixels import to_pixels
 
 
@@ -14,12 +15,12 @@ from opensora.media.pixels import to_pixels
 class DemoDataset:
     """The first `num_clips` clips of an endless sequence.
 
-    Clip n depends on the sequence's own seed and n only. subjects: captions are the subjects alone.
+    Clip n depends on the sequence's own seed and n only. wording: of its captions.
     """
 
     clips: DemoClips
     num_clips: int = 4096
-    subjects: bool = False
+    wording: Wording = "sentence"
     encoded: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -29,8 +30,7 @@ class DemoDataset:
         return f"demo clip {index}"
 
     def captions(self, index: int) -> tuple[Sequence[str], int]:
-        subject, colour = self.clips.pair(index)
-        return [subject if self.subjects else caption(subject, colour)], 0
+        return captions(self.wording, self.clips.pair(index), self.clips.scale(index)), 0
 
     def visual(self, index: int, rng: np.random.Generator) -> np.ndarray:
         return to_pixels(self.clip(index)[None])[0]
