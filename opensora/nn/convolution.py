@@ -4,29 +4,29 @@ Time is the outermost axis, so a shift in time is a cheap slice of rows.
 """
 
 from opensora.engine.tensor import Tensor
-from opensora.nn.window import SAME, Window
+from opensora.nn.window import SAME, ConvWindow
 from opensora.runtime import mindspore
 
 ops = mindspore().ops
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor, window: Window = SAME) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor, window: ConvWindow = SAME) -> Tensor:
     """Convolution of every frame by itself; weight (out, in, kh, kw), bias (out,)."""
     return ops.bias_add(_convolve(x, weight, window), bias)
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor, window: Window = SAME) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor, window: ConvWindow = SAME) -> Tensor:
     """Convolution of every channel by itself; weight (channels, 1, kh, kw), bias (channels,)."""
     channels = weight.shape[0]
     convolve = ops.Conv2D(channels, weight.shape[2:], 1, "pad", window.padding, window.stride, group=channels)
     return ops.bias_add(convolve(x, weight), bias)
 
 
-def _convolve(x: Tensor, weight: Tensor, window: Window) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, window: ConvWindow) -> Tensor:
     return ops.Conv2D(weight.shape[0], weight.shape[2:], 1, "pad", window.padding, window.stride)(x, weight)
 
 
-def causal_conv3d(x: Tensor, weight: Tensor, bias: Tensor, batch: int, window: Window = SAME) -> Tensor:
+def causal_conv3d(x: Tensor, weight: Tensor, bias: Tensor, batch: int, window: ConvWindow = SAME) -> Tensor:
     """Causal 3-D convolution: the first frame is repeated before the video, T becomes ceil(T / time_stride).
 
     weight (out, in, taps, kh, kw). Computed as a sum of 2-D convolutions over the time taps, which is faster
@@ -40,7 +40,9 @@ def causal_conv3d(x: Tensor, weight: Tensor, bias: Tensor, batch: int, window: W
     return sum_over_taps(repeat_first_frame(x, batch, taps - 1), kernel, bias, batch, window)
 
 
-def sum_over_taps(padded: Tensor, kernel: Tensor, bias: Tensor, batch: int, window: Window = SAME) -> Tensor:
+def sum_over_taps(
+    padded: Tensor, kernel: Tensor, bias: Tensor, batch: int, window: ConvWindow = SAME
+) -> Tensor:
     """3-D convolution of a video that includes the frames before it, as a sum over the time taps.
 
     kernel (taps, out, in, kh, kw) is the weight with time first.

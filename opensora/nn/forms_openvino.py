@@ -22,7 +22,7 @@ from opensora.nn.images_openvino import (
     sample,
     upconv2d,
 )
-from opensora.nn.window import SAME, Window
+from opensora.nn.window import SAME, ConvWindow
 
 __all__ = ["halve", "pixel_grid", "pixel_shuffle", "resize", "resize_bicubic", "sample", "upconv2d"]
 
@@ -242,21 +242,21 @@ def normalise_channels(
 # --- convolutions of frames-first videos ---
 
 
-def conv2d(x: Node, weight: Node, bias: Node | None, window: Window = SAME) -> Node:
+def conv2d(x: Node, weight: Node, bias: Node | None, window: ConvWindow = SAME) -> Node:
     if isinstance(x, FramesNode):
         kernel, each = expand_dims(weight, 2), window._replace(time_stride=1)
         return x.map_video(lambda video: _convolved(video, kernel, bias, each))
     return Node(_convolved(x.output, weight, bias, window).output(0))
 
 
-def depthwise_conv2d(x: Node, weight: Node, bias: Node, window: Window = SAME) -> Node:
+def depthwise_conv2d(x: Node, weight: Node, bias: Node, window: ConvWindow = SAME) -> Node:
     top, bottom, left, right = window.padding
     kernel = expand_dims(weight, 1)  # (channels, 1, 1, kh, kw)
     strides, before, after = [window.stride] * 2, [top, left], [bottom, right]
     return bias_add(_node(o.group_convolution(x.output, kernel.output, strides, before, after, [1, 1])), bias)
 
 
-def causal_conv3d(x: Node, weight: Node, bias: Node, batch: int, window: Window = SAME) -> Node:
+def causal_conv3d(x: Node, weight: Node, bias: Node, batch: int, window: ConvWindow = SAME) -> Node:
     taps = weight.shape[2]
     if taps == 1 and window.time_stride == 1:
         return conv2d(x, reshape(weight, (*weight.shape[:2], *weight.shape[3:])), bias, window)
@@ -266,15 +266,15 @@ def causal_conv3d(x: Node, weight: Node, bias: Node, batch: int, window: Window 
     return _causal(repeat_first_frame(x, batch, taps - 1), weight, bias, batch, window)
 
 
-def sum_over_taps(padded: Node, kernel: Node, bias: Node, batch: int, window: Window = SAME) -> Node:
+def sum_over_taps(padded: Node, kernel: Node, bias: Node, batch: int, window: ConvWindow = SAME) -> Node:
     return _causal(padded, transpose(kernel, (1, 2, 0, 3, 4)), bias, batch, window)
 
 
-def _causal(padded: Node, weight: Node, bias: Node, batch: int, window: Window) -> Node:
+def _causal(padded: Node, weight: Node, bias: Node, batch: int, window: ConvWindow) -> Node:
     return as_video(padded, batch).map_video(lambda video: _convolved(video, weight, bias, window))
 
 
-def _convolved(x: Output, weight: Node, bias: Node | None, window: Window) -> Operator:
+def _convolved(x: Output, weight: Node, bias: Node | None, window: ConvWindow) -> Operator:
     """A convolution of images (N, C, H, W) or videos (B, C, T, H, W), as the kernel has axes."""
     top, bottom, left, right = window.padding
     axes = len(weight.shape) - 2

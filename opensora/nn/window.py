@@ -9,7 +9,7 @@ Padding = tuple[int, int, int, int]
 """
 
 
-class Window(NamedTuple):
+class ConvWindow(NamedTuple):
     """The padding of frames, and the strides of rows and columns, and of frames."""
 
     padding: Padding = (1, 1, 1, 1)
@@ -17,12 +17,12 @@ class Window(NamedTuple):
     time_stride: int = 1
 
 
-SAME = Window()
+SAME = ConvWindow()
 """Keeps the size under a kernel of 3x3."""
-UNPADDED = Window((0, 0, 0, 0))
+UNPADDED = ConvWindow((0, 0, 0, 0))
 
 
-def around(kernel: int, stride: int = 1) -> Window:
+def around(kernel: int, stride: int = 1) -> ConvWindow:
     """The window under whose kernel, of an odd size, every pixel is the middle once; then strides."""
     edge = kernel // 2
-    return Window((edge, edge, edge, edge), stride)
+    return ConvWindow((edge, edge, edge, edge), stride)

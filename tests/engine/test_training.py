@@ -11,7 +11,7 @@ from opensora.engine.block import Block
 from opensora.engine.mindspore import Tape, set_jit
 from opensora.engine.openvino import OpenVINO
 from opensora.nn import F
-from opensora.nn.window import UNPADDED, Window
+from opensora.nn.window import UNPADDED, ConvWindow
 
 
 def array(*shape: int, seed: int = 0) -> np.ndarray:
@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Any, tuple[np.ndarray, ...]]] = {
     "broadcast": (lambda x: F.broadcast_to(x, (4, 2, 3)), (array(2, 1),)),
     "conv2d": (function("conv2d"), (array(2, 3, 6, 5), array(4, 3, 3, 3), array(4))),
     "conv2d of every second pixel": (
-        lambda x, w, b: F.conv2d(x, w, b, Window((0, 1, 0, 1), 2)),
+        lambda x, w, b: F.conv2d(x, w, b, ConvWindow((0, 1, 0, 1), 2)),
         (array(2, 3, 6, 8), array(4, 3, 3, 3), array(4)),
     ),
     "pointwise": (
@@ -88,11 +88,11 @@ CASES: dict[str, tuple[Any, tuple[np.ndarray, ...]]] = {
         (array(1, 3, 4, 5), array(4, 3, 3, 3, 3), array(4)),
     ),
     "causal_conv3d of every second frame": (
-        lambda x, w, b: F.causal_conv3d(x, w, b, 1, Window(time_stride=2)),
+        lambda x, w, b: F.causal_conv3d(x, w, b, 1, ConvWindow(time_stride=2)),
         (array(5, 3, 4, 5), array(4, 3, 3, 3, 3), array(4)),
     ),
     "causal_conv3d of every second pixel": (
-        lambda x, w, b: F.causal_conv3d(x, w, b, 1, Window((0, 1, 0, 1), 2)),
+        lambda x, w, b: F.causal_conv3d(x, w, b, 1, ConvWindow((0, 1, 0, 1), 2)),
         (array(5, 3, 4, 6), array(4, 3, 1, 3, 3), array(4)),
     ),
     "upsampling_conv": (

@@ -8,16 +8,16 @@ from opensora.engine import open_engine
 from opensora.engine.block import Block
 from opensora.nn import F
 from opensora.nn.convolution import causal_conv3d, conv2d, from_frames, to_frames
-from opensora.nn.window import SAME, UNPADDED, Window
+from opensora.nn.window import SAME, UNPADDED, ConvWindow
 
-HALVING = Window((0, 1, 0, 1), 2)
+HALVING = ConvWindow((0, 1, 0, 1), 2)
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
-def expected(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: Window) -> np.ndarray:
+def expected(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: ConvWindow) -> np.ndarray:
     """The definition: (B, C, T, H, W), the first frame repeated before the video, zeros around each frame."""
     padding, stride, time_stride = window
     _, _, taps, height, width = weight.shape
@@ -28,7 +28,7 @@ def expected(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: Wi
     return np.einsum("bcthwijk,ocijk->bothw", windows, weight) + bias[:, None, None, None]
 
 
-def run(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: Window = SAME) -> np.ndarray:
+def run(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: ConvWindow = SAME) -> np.ndarray:
     x, w, b = (ms.Tensor(array.astype(np.float32)) for array in (video, weight, bias))
     return from_frames(causal_conv3d(to_frames(x), w, b, video.shape[0], window), video.shape[0]).asnumpy()
 
@@ -37,10 +37,16 @@ def run(video: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: Window 
 @pytest.mark.parametrize("frames", [1, 2, 5, 6])
 @pytest.mark.parametrize(
     "window",
-    [SAME, Window(time_stride=2), Window(UNPADDED.padding, 2), HALVING, Window(stride=2, time_stride=2)],
+    [
+        SAME,
+        ConvWindow(time_stride=2),
+        ConvWindow(UNPADDED.padding, 2),
+        HALVING,
+        ConvWindow(stride=2, time_stride=2),
+    ],
     ids=str,
 )
-def test_causal_convolution(batch: int, frames: int, window: Window) -> None:
+def test_causal_convolution(batch: int, frames: int, window: ConvWindow) -> None:
     video, weight, bias = random(batch, 3, frames, 7, 9), random(4, 3, 3, 3, 3), random(4)
     result = run(video, weight, bias, window)
     assert result.shape[2] == -(-frames // window.time_stride)
@@ -87,9 +93,9 @@ def test_frames_first_and_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "window"), [(1, SAME), (5, SAME), (5, Window(time_stride=2)), (3, HALVING)]
+    ("frames", "window"), [(1, SAME), (5, SAME), (5, ConvWindow(time_stride=2)), (3, HALVING)]
 )
-def test_gradients_of_the_causal_convolution(frames: int, window: Window) -> None:
+def test_gradients_of_the_causal_convolution(frames: int, window: ConvWindow) -> None:
     # The convolution is linear in each of its arguments: a step of any size gives the exact slope.
     arrays = [random(2, 3, frames, 5, 5), random(4, 3, 3, 3, 3), random(4)]
     by_output = random(*expected(*arrays, window).shape, seed=1)

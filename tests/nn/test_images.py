@@ -9,7 +9,7 @@ import pytest
 from opensora.engine import open_engine
 from opensora.engine.block import Block
 from opensora.nn import F
-from opensora.nn.window import Window
+from opensora.nn.window import ConvWindow
 
 pytestmark = pytest.mark.parametrize("engine", ["mindspore", "openvino"])
 
@@ -41,7 +41,7 @@ def pixel_shuffle(w: Any, x: Any, factor: int) -> Any:
 
 
 @Block
-def depthwise(w: Any, x: Any, window: Window) -> Any:
+def depthwise(w: Any, x: Any, window: ConvWindow) -> Any:
     return F.depthwise_conv2d(x, w["weight"], w["bias"], window)
 
 
@@ -164,7 +164,7 @@ def test_depthwise_convolution(engine: str, kernel: int, stride: int, edge: int)
     padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))
     expected = np.einsum("nchwij,cij->nchw", windows[:, :, ::stride, ::stride], weight[:, 0])
-    found = run(engine, depthwise, x, Window((edge,) * 4, stride), weight=weight, bias=bias)
+    found = run(engine, depthwise, x, ConvWindow((edge,) * 4, stride), weight=weight, bias=bias)
     np.testing.assert_allclose(found, expected + bias[:, None, None], atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from opensora.nn.activations import silu
 from opensora.nn.attention import attention
 from opensora.nn.convolution import conv2d
 from opensora.nn.normalisation import group_norm
-from opensora.nn.window import SAME, UNPADDED, Window
+from opensora.nn.window import SAME, UNPADDED, ConvWindow
 from opensora.weights import WeightsError, save_weights
 from opensora.weights.inflation import collapse_time, inflate
 
@@ -56,7 +56,7 @@ class ImageVAE:
         for level in range(4):
             x = self.resnet(f"encoder.down.{level}.block.0", x)
             if level < 3:
-                x = self.convolution(f"encoder.down.{level}.downsample.conv", x, Window((0, 1, 0, 1), 2))
+                x = self.convolution(f"encoder.down.{level}.downsample.conv", x, ConvWindow((0, 1, 0, 1), 2))
         x = self.convolution(
             "encoder.conv_out", silu(self.norm("encoder.norm_out", self.middle("encoder", x)))
         )
@@ -100,7 +100,7 @@ class ImageVAE:
     def norm(self, name: str, x: Any) -> Any:
         return group_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], x.shape[0], 4)
 
-    def convolution(self, name: str, x: Any, window: Window = SAME) -> Any:
+    def convolution(self, name: str, x: Any, window: ConvWindow = SAME) -> Any:
         return conv2d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], window)
 
 

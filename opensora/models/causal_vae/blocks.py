@@ -5,10 +5,10 @@ x is frames first, (T*B, C, H, W) with time outermost; groups are those of the n
 
 from opensora.engine.block import Block, Weights
 from opensora.nn import F, Tensor
-from opensora.nn.window import UNPADDED, Window
+from opensora.nn.window import UNPADDED, ConvWindow
 
-HALVING = Window((0, 1, 0, 1), 2)
-EVERY_SECOND_FRAME = Window(time_stride=2)
+HALVING = ConvWindow((0, 1, 0, 1), 2)
+EVERY_SECOND_FRAME = ConvWindow(time_stride=2)
 
 
 # --- convolutions and norms by themselves ---

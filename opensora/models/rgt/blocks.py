@@ -4,11 +4,11 @@ from opensora.engine.block import Block, Weights
 from opensora.engine.tensor import Tensor
 from opensora.models.enlargement import mixed
 from opensora.nn import F
-from opensora.nn.window import Window, around
+from opensora.nn.window import ConvWindow, around
 
 EPS = 1e-5
 APART = -100.0  # the bias between places that do not see each other
-REDUCING = Window((0, 0, 0, 0), 4)
+REDUCING = ConvWindow((0, 0, 0, 0), 4)
 MEAN = (0.4488, 0.4371, 0.4040)  # of the published training pictures, RGB
 Branch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 """places, back, offsets, pairs and regions of a kind of windows; see `windows`."""
