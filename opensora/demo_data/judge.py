@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from opensora.demo_data.classifier import SubjectClassifier, estimate_background, nearest_colour, subject_mask
-from opensora.demo_data.nearest import NearestRendering, moves_forward
+from opensora.demo_data.nearest import NearestRendering, compared_frames, moves_forward
 from opensora.demo_data.render import Pair, Renderer, demo_set
 
 TRAINING_CLIPS = 12  # per subject, to measure its mean motion
@@ -30,7 +30,7 @@ class Judgement:
     flicker: float  # mean absolute change of the background's pixels
     nearest_psnr: float  # median over three frames, see NearestRendering
     nearest_iou: float
-    forward: bool  # whether the phases of the nearest renderings advance
+    forward: bool  # True if the animation plays forwards, see moves_forward
 
     @property
     def right_subject(self) -> bool:
@@ -71,7 +71,7 @@ class Judge:
             flicker=flicker,
             nearest_psnr=float(np.median([match.psnr for match in matches])),
             nearest_iou=float(np.median([match.iou for match in matches])),
-            forward=moves_forward(matches, len(self._renderer.frames(pair[0]))),
+            forward=moves_forward(matches, compared_frames(len(video)) * self._stride),
         )
 
     def training_motion(self, subject: str) -> float:

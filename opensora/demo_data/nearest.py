@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from opensora.demo_data.classifier import SUBJECT_DISTANCE, background_distance
@@ -28,13 +29,15 @@ FRAMES = 3  # of a clip that are compared: the first, the middle and the last
 
 @dataclass(frozen=True)
 class Match:
-    """The nearest rendering of a frame. psnr: in dB, over the union of both masks; iou: of the masks; phase:
-    in source frames.
+    """The nearest rendering of a frame.
+
+    psnr: in dB, over the union of both masks. iou: of the masks. errors: mean squared error of the nearest
+    rendering at each phase, PHASE_STEP source frames apart.
     """
 
     psnr: float
     iou: float
-    phase: int
+    errors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -65,30 +68,30 @@ class NearestRendering:
 
     def clip(self, video: np.ndarray, subject: str, colour: str) -> list[Match]:
         """The nearest renderings of FRAMES frames of a clip, uint8 (T, H, W, 3) with H = W."""
-        chosen = np.linspace(0, len(video) - 1, min(FRAMES, len(video))).round().astype(int)
-        return [self.frame(video[number], subject, colour) for number in chosen]
+        return [self.frame(video[number], subject, colour) for number in compared_frames(len(video))]
 
     def frame(self, frame: np.ndarray, subject: str, colour: str) -> Match:
-        """The nearest rendering of one frame, uint8 (H, W, 3) with H = W. Without a subject in the frame,
-        psnr and iou are 0.
+        """The nearest rendering of one frame, uint8 (H, W, 3) with H = W.
+
+        Without a subject in the frame, psnr, iou and errors are 0.
         """
         rgb = demo_set().colours[colour]
         canvas = np.full((1, CANVAS, CANVAS, 3), rgb, np.uint8)
         canvas[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = Image.fromarray(frame).resize(
             (SIDE, SIDE), Image.Resampling.HAMMING
         )
+        templates = self._templates(subject, colour)
         if not _mask(canvas, rgb).any():
-            return Match(0.0, 0.0, 0)
-        centred = _centred(canvas, rgb, SHIFTS)
-        templates, phases = self._templates(subject, colour)
-        errors, overlaps = centred.errors(templates)  # (shifts, renderings)
+            return Match(0.0, 0.0, np.zeros(len(templates.masks) // len(SCALES)))
+        errors, overlaps = _centred(canvas, rgb, SHIFTS).errors(templates)  # (shifts, scales * phases)
+        errors = np.maximum(errors, 0)  # rounding may leave a little less than nothing
         shift, number = np.unravel_index(errors.argmin(), errors.shape)
-        mean_error = max(float(errors[shift, number]), 0.0)  # rounding may leave a little less than nothing
-        psnr = float(-10 * np.log10(mean_error / 255**2 + 1e-10))
-        return Match(psnr, float(overlaps[shift, number]), int(phases[number]))
+        psnr = float(-10 * np.log10(errors[shift, number] / 255**2 + 1e-10))
+        by_phase = errors.min(0).reshape(len(SCALES), -1).min(0)
+        return Match(psnr, float(overlaps[shift, number]), by_phase)
 
-    def _render(self, subject: str, colour: str) -> tuple[_Pictures, np.ndarray]:
-        """All renderings of a subject on a colour, and their phases."""
+    def _render(self, subject: str, colour: str) -> _Pictures:
+        """All renderings of a subject on a colour, scale by scale, each in the order of the phases."""
         source = self._renderer.frames(subject)
         phases = np.arange(0, len(source), PHASE_STEP)
         canvases = []
@@ -102,16 +105,29 @@ class NearestRendering:
             ]
             canvases.append(canvas)
         rgb = demo_set().colours[colour]
-        return _centred(composite(np.concatenate(canvases), rgb), rgb, (0,)), np.tile(phases, len(SCALES))
+        return _centred(composite(np.concatenate(canvases), rgb), rgb, (0,))
 
 
-def moves_forward(matches: Sequence[Match], loop: int) -> bool:
-    """True if the phases of a clip's frames advance more often than they go back.
+def compared_frames(length: int) -> np.ndarray:
+    """The numbers of the frames of a clip that are compared."""
+    return np.linspace(0, length - 1, min(FRAMES, length)).round().astype(int)
 
-    loop: source frames of the animation's loop.
+
+def moves_forward(matches: Sequence[Match], steps: ArrayLike) -> bool:
+    """True if a clip's frames are nearer to phases that follow one another than to the same ones backwards.
+
+    steps: source frames from the first to each of the frames, as in training.
     """
-    steps = np.diff([match.phase for match in matches]) % loop
-    return bool(np.sum((steps > 0) & (steps < loop / 2)) > np.sum(steps >= loop / 2))
+    places = np.round(np.asarray(steps) / PHASE_STEP).astype(int)
+
+    def error(direction: int) -> float:
+        """The least error of the clip over all phases of its first frame."""
+        moved = [
+            np.roll(match.errors, -direction * place) for match, place in zip(matches, places, strict=True)
+        ]
+        return float(np.sum(moved, 0).min())
+
+    return error(1) < error(-1)
 
 
 def _mask(frames: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
