@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from opensora.engine.graph import STOP, openvino, opset
 from opensora.engine.rules import RULES
 from opensora.engine.rules_convolution import CONVOLUTION_RULES
@@ -12,6 +14,14 @@ Output: TypeAlias = Any
 Key = tuple[str, int]
 
 ALL_RULES = {**RULES, **CONVOLUTION_RULES}
+CHANNELS_OUT = {
+    "Convolution": [0],
+    "ConvolutionBackpropData": [1],
+    "GroupConvolution": [0, 1],
+}
+"""The axes of the kernel that are not summed over."""
+LONG = 128
+"""Multiplications for each number of a product that is saved. The scores of attention have fewer."""
 
 
 def differentiate(
@@ -45,30 +55,57 @@ def differentiate(
     return [arrived.get(_key(output)) for output in wanted]
 
 
-def residuals(
-    found: Sequence[Output], inputs: Sequence[Any], by_outputs: Sequence[Any]
-) -> tuple[list[Output], list[Any]]:
-    """The outputs that the forward has to save, and the parameters for them in the graph of the gradients.
+def residuals(found: Sequence[Output], inputs: Sequence[Any], by_outputs: Sequence[Any]) -> list[Output]:
+    """The outputs that the forward has to save for the graph of the gradients.
 
-    found: the gradients; their graph no longer contains the forward. inputs, by_outputs: the parameters of
-    the forward and those of the outputs' gradients.
+    Only long products are saved: what lies between them takes less time to compute again than to write and
+    read. found: the gradients. inputs, by_outputs: the parameters of the forward and those of the outputs'
+    gradients.
     """
     nodes = openvino().Model(list(found), [*inputs, *by_outputs]).get_ordered_ops()
     backward = _depending(nodes, {(parameter.get_name(), 0) for parameter in by_outputs})
-    saved: list[Output] = []
-    stand_ins: dict[Key, Any] = {}
-    for node in nodes:
-        if node.get_output_size() == 0 or (node.get_name(), 0) not in backward:
+    saved: dict[Key, Output] = {}
+    seen: set[Key] = set()
+    stack = [
+        source
+        for node in nodes
+        if node.get_output_size() and (node.get_name(), 0) in backward
+        for source in node.input_values()
+        if _key(source) not in backward
+    ]
+    while stack:
+        output = stack.pop()
+        if _key(output) in seen:
             continue
+        seen.add(_key(output))
+        if products(output.get_node()) >= LONG:
+            saved[_key(output)] = output
+        else:
+            stack.extend(output.get_node().input_values())
+    return list(saved.values())
+
+
+def cut(found: Sequence[Output], parameters: Sequence[Any], outputs: Sequence[Output]) -> list[Any]:
+    """Replace `outputs` by new parameters in the graph of the gradients `found`; returns these parameters."""
+    stand_ins = {
+        _key(output): opset().parameter(list(output.get_shape()), output.get_element_type())
+        for output in outputs
+    }
+    for node in openvino().Model(list(found), list(parameters)).get_ordered_ops():
         for place, source in enumerate(node.input_values()):
-            if _key(source) in backward or source.get_node().get_input_size() == 0:
-                continue
-            if _key(source) not in stand_ins:
-                saved.append(source)
-                shape, kind = list(source.get_shape()), source.get_element_type()
-                stand_ins[_key(source)] = opset().parameter(shape, kind)
-            node.input(place).replace_source_output(stand_ins[_key(source)].output(0))
-    return saved, list(stand_ins.values())
+            if _key(source) in stand_ins:
+                node.input(place).replace_source_output(stand_ins[_key(source)].output(0))
+    return list(stand_ins.values())
+
+
+def products(node: Any) -> int:
+    """Multiplications for one number of a node's output, if it is a product of matrices or a convolution."""
+    kind = node.get_type_name()
+    if kind == "MatMul":
+        return int(node.input_value(0).get_shape()[-2 if node.get_attributes()["transpose_a"] else -1])
+    if kind in CHANNELS_OUT:
+        return int(np.prod(np.delete(node.input_value(1).get_shape(), CHANNELS_OUT[kind])))
+    return 0
 
 
 def _key(output: Output) -> Key:

@@ -19,7 +19,7 @@ from opensora.engine.graph import Node, openvino, opset, tracing
 from opensora.engine.mindspore import Forward, Tape, as_tensor
 from opensora.engine.openvino import OpenVINO, _as_engine_error, _core, _settings
 from opensora.engine.reserve import say_reserve
-from opensora.engine.reverse import Output, differentiate, residuals
+from opensora.engine.reverse import Output, cut, differentiate, residuals
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, tree_map
 from opensora.runtime import mindspore
@@ -182,11 +182,10 @@ class BlockGraphs:
         if self._recording is None:
             parameters, outputs = self._trace()
             by_outputs, found = self._differentiated(parameters, outputs)
-            saved, stand_ins = residuals(found, parameters, by_outputs)
-            self._recording = (
-                Graph([*outputs, *saved], parameters),
-                Graph(found, [*parameters, *by_outputs, *stand_ins]),
-            )
+            saved = residuals(found, parameters, by_outputs)
+            forward = Graph([*outputs, *saved], parameters)
+            stand_ins = cut(found, [*parameters, *by_outputs], saved)
+            self._recording = forward, Graph(found, [*parameters, *by_outputs, *stand_ins])
             self._count = len(outputs)
         forward, backward = self._recording
         results = forward(arrays)
