@@ -273,7 +273,7 @@ class Tape(Forward):
         by_tensor: dict[int, Tensor] = {}
         by_weight: dict[str, Tensor] = {}
         for tensor, gradient in outputs:
-            _accumulate(by_tensor, id(tensor), gradient)
+            self._add(by_tensor, id(tensor), gradient)
         keep = {id(tensor) for tensor in wanted}
         while self._records:
             pullback, prefix, inputs, results = self._records.pop()
@@ -291,10 +291,10 @@ class Tape(Forward):
             if idle:  # The framework's records are a stack: this one had to be taken off.
                 continue
             for name, gradient in weights.items():
-                _accumulate(by_weight, name if isinstance(prefix, tuple) else f"{prefix}.{name}", gradient)
+                self._add(by_weight, name if isinstance(prefix, tuple) else f"{prefix}.{name}", gradient)
             for tensor, gradient in zip(inputs, tensors, strict=True):
                 if gradient is not None:
-                    _accumulate(by_tensor, id(tensor), gradient)
+                    self._add(by_tensor, id(tensor), gradient)
         return by_weight, [by_tensor.get(id(tensor)) for tensor in wanted]
 
     def peek(self, outputs: Sequence[tuple[Tensor, Tensor]], blocks: int) -> dict[str, Tensor]:
@@ -303,6 +303,9 @@ class Tape(Forward):
         end._records = self._records[-blocks:]
         return end.gradients(outputs)[0]
 
+    def _add(self, gradients: dict[K, Tensor], key: K, gradient: Tensor) -> None:
+        gradients[key] = self.sum(gradients[key], gradient) if key in gradients else gradient
 
-def _accumulate(gradients: dict[K, Tensor], key: K, gradient: Tensor) -> None:
-    gradients[key] = gradients[key] + gradient if key in gradients else gradient
+    @staticmethod
+    def sum(first: Tensor, second: Tensor) -> Tensor:
+        return first + second

@@ -93,9 +93,7 @@ class MuonRule:
     ) -> tuple[Tensor, ...]:
         direction, momentum = _nesterov(gradient, *moments, ms.Tensor(np.float32(step.gradient_scale)))
         whole = group.layout.unpack(self._sharding.gather(direction, group.layout.length))
-        updates = orthogonal(whole, self._engine)
-        updates = {name: update * step_length(update.shape) for name, update in updates.items()}
-        own = self._sharding.local(group.layout.pack(updates))
+        own = self._sharding.local(group.layout.pack(updates(whole, self._engine)))
         numbers = np.array((1 - step.learning_rate * group.weight_decay, step.learning_rate), np.float32)
         return _step(weights, own, ms.Tensor(numbers)), momentum
 
@@ -109,44 +107,43 @@ def step_length(shape: Sequence[int]) -> float:
     return STEP * math.sqrt(max(shape[:2]))
 
 
-def orthogonal(weights: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
-    """Each weight (outputs, inputs, ...), as a matrix, with its singular values moved into [0.68, 1.13].
+def updates(directions: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
+    """The update of each weight (outputs, inputs, ...), before the learning rate.
 
+    It is the direction as a matrix, with its singular values moved into [0.68, 1.13], times `step_length`.
     Singular values below a hundredth of the matrix's norm may stay smaller.
     """
     same_shape: dict[tuple[int, ...], list[str]] = {}
-    for name, weight in weights.items():
-        same_shape.setdefault(_wide_shape(weight.shape), []).append(name)
+    for name, direction in directions.items():
+        same_shape.setdefault(direction.shape, []).append(name)
     results: dict[str, Tensor] = {}
-    for (rows, columns), names in same_shape.items():
-        identity = ms.Tensor(np.eye(rows, dtype=np.float32))
-        many = max(1, VALUES_AT_ONCE // (rows * columns))
+    for shape, names in same_shape.items():
+        identity = np.eye(min(shape[0], math.prod(shape[1:])), dtype=np.float32)
+        many = max(1, VALUES_AT_ONCE // math.prod(shape))
         for start in range(0, len(names), many):
             chosen = names[start : start + many]
-            matrices = ops.stack([_wide(weights[name]) for name in chosen])  # (n, rows, columns)
-            turned = engine.call(ORTHOGONALISED, {}, matrices, identity)
-            results.update(zip(chosen, ops.unstack(turned), strict=True))
-    return {name: _narrow(results[name], weight.shape) for name, weight in weights.items()}
+            inputs = (engine.tensor(identity), *(directions[name] for name in chosen))
+            results.update(zip(chosen, engine.call(UPDATES, {}, *inputs), strict=True))
+    return {name: results[name] for name in directions}
 
 
-def _wide_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a weight as a matrix, transposed if it has more rows than columns."""
-    rows, columns = sorted((shape[0], math.prod(shape[1:])))
-    return rows, columns
+def _updates(w: Weights, identity: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
+    """Directions of one shape (outputs, inputs, ...) -> their updates; identity: of the smaller side."""
+    shape = directions[0].shape
+    matrices = F.reshape(F.stack(directions, 0), (len(directions), shape[0], -1))  # (n, outputs, inputs)
+    if identity.shape[0] < shape[0]:
+        turned = _orthogonalised(F.transpose(matrices, (0, 2, 1)), identity)
+        matrices = F.transpose(turned, (0, 2, 1))
+    else:
+        matrices = _orthogonalised(matrices, identity)
+    matrices = F.reshape(matrices * step_length(shape), (len(directions), *shape))
+    return F.unstacked(matrices)
 
 
-def _wide(weight: Tensor) -> Tensor:
-    """(outputs, inputs, ...) -> (rows, columns), rows <= columns."""
-    matrix = ops.reshape(weight, (weight.shape[0], -1))
-    return matrix if matrix.shape == _wide_shape(weight.shape) else ops.transpose(matrix, (1, 0))
+UPDATES = Block(_updates)
 
 
-def _narrow(matrix: Tensor, shape: Sequence[int]) -> Tensor:
-    """The inverse of `_wide`."""
-    return ops.reshape(matrix if matrix.shape[0] == shape[0] else ops.transpose(matrix, (1, 0)), tuple(shape))
-
-
-def _orthogonalised(w: Weights, matrices: Tensor, identity: Tensor) -> Tensor:
+def _orthogonalised(matrices: Tensor, identity: Tensor) -> Tensor:
     """Orthogonalise matrices (n, rows, columns), rows <= columns; identity: (rows, rows).
 
     The polynomials act on the Gram matrices, which are smaller. All of these are symmetric, and a product
@@ -162,9 +159,6 @@ def _orthogonalised(w: Weights, matrices: Tensor, identity: Tensor) -> Tensor:
         if iteration < ITERATIONS - 1:
             gram = F.product(F.product(polynomial, gram), polynomial)
     return F.product(factor, F.transpose(matrices, (0, 2, 1)))
-
-
-ORTHOGONALISED = Block(_orthogonalised)
 
 
 @ms.jit

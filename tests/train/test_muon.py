@@ -8,7 +8,7 @@ import pytest
 
 from opensora.engine import ENGINES, choose_training_engine, open_engine
 from opensora.train import muon
-from opensora.train.muon import Muon, make_optimizer, orthogonal, step_length
+from opensora.train.muon import Muon, make_optimizer, step_length, updates
 from opensora.train.optim import AdamW
 from opensora.train.options import OptimizerOptions
 
@@ -38,7 +38,9 @@ def options(**changes: Any) -> OptimizerOptions:
 
 
 def one(weight: Any, engine: str = "mindspore") -> np.ndarray:
-    return np.asarray(orthogonal({"weight": weight}, choose_training_engine(engine))["weight"].asnumpy())
+    """The update of a weight, without the length of the step."""
+    update = updates({"weight": weight}, choose_training_engine(engine))["weight"].asnumpy()
+    return np.asarray(update) / step_length(weight.shape)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -67,14 +69,15 @@ def test_matrices_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> N
     weights = {
         name: ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for name, shape in shapes.items()
     }
-    together = orthogonal(weights, open_engine())
+    together = updates(weights, open_engine())
     monkeypatch.setattr(muon, "VALUES_AT_ONCE", 48)
-    in_parts = orthogonal(weights, open_engine())
+    in_parts = updates(weights, open_engine())
     assert list(together) == list(weights)
     for name, weight in weights.items():
         for result in (together[name], in_parts[name]):
             assert result.shape == shapes[name]
-            np.testing.assert_allclose(result.asnumpy(), one(weight), atol=1e-5)
+            alone = step_length(weight.shape) * one(weight)
+            np.testing.assert_allclose(result.asnumpy(), alone, atol=1e-5)
 
 
 def muon_steps(name: str, steps: int) -> np.ndarray:
