@@ -10,8 +10,7 @@ import numpy as np
 
 from opensora.diffusion.schedule import Schedule
 from opensora.engine.block import as_array
-from opensora.nn import Tensor
-from opensora.nn.activations import log
+from opensora.nn import F, Tensor
 from opensora.runtime import mindspore
 
 ms = mindspore()
@@ -30,7 +29,7 @@ def loss_terms(
     """(loss, mse, vb), each (B,): loss = mse + vb.
 
     vb is the variational bound in bits per element; its gradient does not reach the noise prediction
-    (arXiv:2102.09672, section 3.1). A pure function for `ms.jit` and `ms.value_and_grad`.
+    (arXiv:2102.09672, section 3.1). A pure function of `F`, for every engine.
 
     model_output: (B, 2C, T, H, W), the noise prediction and the logits of its variance.
     x_start, noise: (B, C, T, H, W).
@@ -38,34 +37,34 @@ def loss_terms(
     mask: (B, T, H, W), 1 = keep; the means are over kept elements.
     """
     channels = x_start.shape[1]
-    output = model_output.astype(ms.float32)
+    output = model_output.astype(F.float32)
     error = output[:, :channels] - noise  # (B, C, T, H, W)
-    fixed_error = ops.stop_gradient(error)
+    fixed_error = F.stop_gradient(error)
     width, divergence_scale, deviations, half_bin, first = (
-        coefficients[:, i].reshape((-1, 1, 1, 1, 1)) for i in range(5)
+        F.reshape(coefficients[:, i], (-1, 1, 1, 1, 1)) for i in range(5)
     )
     # log of (smallest variance / predicted variance)
     gap = -0.5 * (output[:, channels:] + 1.0) * width
-    divergence = 0.5 * (_exp_minus_tangent(gap) + divergence_scale * fixed_error * fixed_error * ops.exp(gap))
-    precision = ops.exp(0.5 * gap)
+    divergence = 0.5 * (_exp_minus_tangent(gap) + divergence_scale * fixed_error * fixed_error * F.exp(gap))
+    precision = F.exp(0.5 * gap)
     surprise = -_log_likelihood(x_start, deviations * fixed_error * precision, half_bin * precision)
     mse = _mean(error * error, mask)
-    vb = _mean(ops.where(first > 0.0, surprise, divergence), mask) * BITS
+    vb = _mean(F.where(first > 0.0, surprise, divergence), mask) * BITS
     return mse + vb, mse, vb
 
 
 def _exp_minus_tangent(x: Tensor) -> Tensor:
     """exp(x) - 1 - x without cancellation near 0; x is the difference of two Gaussians' log variances."""
-    small = ops.clamp(x, -1.0, 1.0)
-    series = ops.ones_like(x)
-    for n in range(10, 2, -1):
+    small = F.clamp(x, -1.0, 1.0)
+    series = 1.0 + small / 10.0
+    for n in range(9, 2, -1):
         series = 1.0 + small * series / n
-    return ops.where(ops.abs(x) < 1.0, 0.5 * small * small * series, ops.exp(x) - 1.0 - x)
+    return F.where(F.abs(x) < 1.0, 0.5 * small * small * series, F.exp(x) - 1.0 - x)
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
-    """Tanh approximation of the normal distribution function, as a sigmoid: `ops.tanh` is inexact."""
-    return ops.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x))
+    """Tanh approximation of the normal distribution function, as a sigmoid: tanh is inexact on a CPU."""
+    return F.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x))
 
 
 def _log_likelihood(x_start: Tensor, offset: Tensor, half_bin: Tensor) -> Tensor:
@@ -75,21 +74,20 @@ def _log_likelihood(x_start: Tensor, offset: Tensor, half_bin: Tensor) -> Tensor
     deviations.
     """
     # Computed on the lower tail, where the difference does not cancel.
-    distance = -ops.abs(offset)
+    distance = -F.abs(offset)
     closed = _normal_cdf(distance + half_bin) - _normal_cdf(distance - half_bin)
-    inside = ops.where(x_start > OPEN_BIN, _normal_cdf(half_bin - offset), closed)
-    probability = ops.where(x_start < -OPEN_BIN, _normal_cdf(half_bin + offset), inside)
-    return log(ops.maximum(probability, SMALLEST_PROBABILITY))
+    inside = F.where(x_start > OPEN_BIN, _normal_cdf(half_bin - offset), closed)
+    probability = F.where(x_start < -OPEN_BIN, _normal_cdf(half_bin + offset), inside)
+    return F.log(F.maximum(probability, SMALLEST_PROBABILITY))
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
     """(B, C, T, H, W) -> (B,): the mean over all elements, or over those kept by a mask (B, T, H, W)."""
+    axes = (1, 2, 3, 4)
     if mask is None:
-        return values.mean(axis=(1, 2, 3, 4))
-    keep = mask.astype(ms.float32).expand_dims(1)  # (B, 1, T, H, W)
-    return (values * keep).sum(axis=(1, 2, 3, 4)) / ops.maximum(
-        keep.sum(axis=(1, 2, 3, 4)) * values.shape[1], 1.0
-    )
+        return F.mean(values, axes)
+    keep = F.expand_dims(mask.astype(F.float32), 1)  # (B, 1, T, H, W)
+    return F.sum(values * keep, axes) / F.maximum(F.sum(keep, axes) * values.shape[1], 1.0)
 
 
 class GaussianDiffusion(Schedule):

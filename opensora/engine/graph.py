@@ -141,6 +141,12 @@ class Node:
     def __ne__(self, other: Operand) -> "Node":  # type: ignore[override]  # as tensors do
         return self.combine(opset().not_equal, other)
 
+    def __gt__(self, other: Operand) -> "Node":
+        return self.combine(opset().greater, other)
+
+    def __lt__(self, other: Operand) -> "Node":
+        return self.combine(opset().less, other)
+
     __hash__ = object.__hash__
 
     def __iter__(self) -> Iterator["Node"]:

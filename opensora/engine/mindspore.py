@@ -284,9 +284,7 @@ class Tape(Forward):
             idle = all(gradient is None for gradient in arriving)
             if idle and prefix not in self._keeps:
                 continue
-            filled = tuple(
-                ms.ops.zeros_like(r) if g is None else g for r, g in zip(results, arriving, strict=True)
-            )
+            filled = tuple(self.zeros(r) if g is None else g for r, g in zip(results, arriving, strict=True))
             weights, tensors = pullback(filled if len(filled) > 1 else filled[0])
             if idle:  # The framework's records are a stack: this one had to be taken off.
                 continue
@@ -309,3 +307,8 @@ class Tape(Forward):
     @staticmethod
     def sum(first: Tensor, second: Tensor) -> Tensor:
         return first + second
+
+    @staticmethod
+    def zeros(tensor: Tensor) -> Tensor:
+        """Of the tensor's shape."""
+        return ms.ops.zeros_like(tensor)

@@ -168,6 +168,24 @@ def _prelu(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
     return [o.select(positive, by[0], o.multiply(by[0], factor)).output(0), by_slope]
 
 
+def _maximum(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
+    first, second = node.input_value(0), node.input_value(1)
+    larger, zero = o.greater(first, second), number(0)
+    parts = o.select(larger, by[0], zero), o.select(larger, zero, by[0])
+    return [
+        summed_to(part, shape_of(node.input_value(i))) if wants[i] else None for i, part in enumerate(parts)
+    ]
+
+
+def _select(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
+    condition, zero = node.input_value(0), number(0)
+    parts = None, o.select(condition, by[0], zero), o.select(condition, zero, by[0])
+    return [
+        summed_to(part, shape_of(node.input_value(i))) if part is not None and wants[i] else None
+        for i, part in enumerate(parts)
+    ]
+
+
 def _convert(node: Any, by: Sequence[Any], wants: Sequence[bool]) -> Gradients:
     return [o.convert(by[0], node.input_value(0).get_element_type().to_string()).output(0)]
 
@@ -345,6 +363,10 @@ RULES: dict[str, Rule] = {
     "Negative": _pointwise(lambda x, y, g: o.negative(g)),
     "Sqrt": _pointwise(lambda x, y, g: o.divide(o.multiply(g, number(0.5)), y)),
     "Exp": _pointwise(lambda x, y, g: o.multiply(g, y)),
+    "Log": _pointwise(lambda x, y, g: o.divide(g, x)),
+    "Abs": _pointwise(lambda x, y, g: o.multiply(g, o.sign(x))),
+    "Maximum": _maximum,
+    "Select": _select,
     "Sigmoid": _pointwise(_sigmoid),
     "Swish": _pointwise(_swish),
     "Gelu": _pointwise(_gelu),

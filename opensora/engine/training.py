@@ -91,6 +91,10 @@ class GraphTape(Tape):
         """Computed here: every graph would wait for an operator of the framework's."""
         return ms.Tensor.from_numpy(as_array(first) + as_array(second))
 
+    @staticmethod
+    def zeros(tensor: Tensor) -> Tensor:
+        return ms.Tensor.from_numpy(np.zeros(tensor.shape, np.float32))
+
 
 class GraphBlock:
     """A block, compiled for each set of shapes and constants that it meets.

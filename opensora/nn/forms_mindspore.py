@@ -80,6 +80,7 @@ __all__ = [
     "upsampling_conv",
 ]
 
+abs = ops.abs
 amax = ops.amax
 bias_add = ops.bias_add
 broadcast_to = ops.broadcast_to
@@ -89,6 +90,7 @@ concat = ops.concat
 exp = ops.exp
 expand_dims = ops.expand_dims
 gather = ops.gather
+maximum = ops.maximum
 mean = ops.mean
 relu = ops.relu
 reshape = ops.reshape
@@ -98,6 +100,7 @@ stop_gradient = ops.stop_gradient
 sum = ops.sum
 tile = ops.tile
 transpose = ops.transpose
+where = ops.where
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:

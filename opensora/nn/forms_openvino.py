@@ -9,7 +9,7 @@ from operator import add
 
 import numpy as np
 
-from opensora.engine.graph import Node, Operator, Output, integers, openvino, opset, stopped
+from opensora.engine.graph import Node, Operand, Operator, Output, integers, openvino, opset, stopped
 from opensora.engine.graph import precisely as in_float32
 from opensora.engine.tree import Tree
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
@@ -97,8 +97,16 @@ def chunk(x: Node, parts: int, axis: int) -> tuple[Node, ...]:
     return tuple(map(Node, o.split(x.output, o.constant(np.int64(axis)), parts).outputs()))
 
 
+def abs(x: Node) -> Node:
+    return x.map(o.abs)
+
+
 def exp(x: Node) -> Node:
     return x.map(o.exp)
+
+
+def log(x: Node) -> Node:
+    return x.map(o.log)
 
 
 def sqrt(x: Node) -> Node:
@@ -107,6 +115,14 @@ def sqrt(x: Node) -> Node:
 
 def clamp(x: Node, low: float, high: float) -> Node:
     return x.map(lambda value: o.clamp(value, low, high))
+
+
+def maximum(x: Node, other: Operand) -> Node:
+    return x.combine(o.maximum, other)
+
+
+def where(condition: Node, x: Node, y: Node) -> Node:
+    return _node(o.select(condition.output, x.output, y.output))
 
 
 def stop_gradient(x: Node) -> Node:

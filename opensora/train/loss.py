@@ -6,13 +6,13 @@ from typing import TypedDict
 import numpy as np
 
 from opensora.diffusion.loss import loss_terms
+from opensora.engine import Engine
 from opensora.engine.block import Block, Weights
 from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.runtime import mindspore
 
 ms = mindspore()
-ops = ms.ops
 
 
 class Batch(TypedDict, total=False):
@@ -39,31 +39,27 @@ def _loss(
     coefficients: Tensor,
     latent_mask: Tensor,
     share: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(mean loss, loss (B,), mse (B,), vb (B,))."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, mse, vb), (B,) each."""
     loss, mse, vb = loss_terms(output, latents, noise, coefficients, latent_mask)
     if share is not None:
         loss, mse, vb = loss * share, mse * share, vb * share
-    return ops.mean(loss), loss, mse, vb
+    return loss, mse, vb
 
 
 _LOSS = Block(_loss)
 
 
 def loss_gradient(
-    inputs: tuple[Tensor, ...], weight: np.ndarray | None, loss_scale: float
+    engine: Engine, inputs: tuple[Tensor, ...], weight: np.ndarray | None, loss_scale: float
 ) -> tuple[dict[str, Tensor], Tensor]:
     """(loss terms, gradient of the scaled mean loss by the model's output, the first of `inputs`)."""
-    mean, loss, mse, vb = _LOSS({}, *inputs)
-    zeros = ops.zeros_like(mse), ops.zeros_like(vb)
-    if weight is None:
-        outward = (ops.full_like(mean, loss_scale), ops.zeros_like(loss), *zeros)
-    else:
-        weights = ms.Tensor(weight)
-        outward = (ops.zeros_like(mean), weights * (loss_scale / len(weight)), *zeros)
-        loss = loss * weights
-    _, (by_output, *_) = _LOSS.gradient({}, inputs, outward)
-    return {"loss": loss, "mse": mse, "vb": vb}, by_output
+    tape = engine.tape({})
+    loss, mse, vb = tape(_LOSS, "", *inputs)
+    weights = np.ones(loss.shape, np.float32) if weight is None else weight
+    by_loss = ms.Tensor(weights * np.float32(loss_scale / len(weights)))
+    _, (by_output,) = tape.gradients([(loss, by_loss)], wanted=[inputs[0]])
+    return {"loss": loss if weight is None else loss * ms.Tensor(weight), "mse": mse, "vb": vb}, by_output
 
 
 def gather_terms(

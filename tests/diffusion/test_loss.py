@@ -4,11 +4,18 @@ import pytest
 
 from opensora.diffusion import GaussianDiffusion
 from opensora.diffusion.loss import loss_terms
+from opensora.engine import ENGINES, choose_training_engine
+from opensora.engine.block import Block, Weights
 from tests import reference
 
 TENSORS = reference.load("diffusion/gaussian")
 T = TENSORS["t"]
 MODES = [("clip", True), ("noclip", False)]
+
+
+@Block
+def loss_block(w: Weights, *inputs: ms.Tensor) -> tuple[ms.Tensor, ...]:
+    return loss_terms(*inputs)
 
 
 def tensor(name: str) -> ms.Tensor:
@@ -25,13 +32,21 @@ def diffusion() -> GaussianDiffusion:
 
 
 @pytest.mark.parametrize("case", ["nokw", "ones"])
-@pytest.mark.parametrize("jitted", [False, True])
-def test_loss_terms(diffusion: GaussianDiffusion, case: str, jitted: bool) -> None:
+@pytest.mark.parametrize("engine", [None, *ENGINES])
+def test_loss_terms(diffusion: GaussianDiffusion, case: str, engine: str | None) -> None:
+    """Operator by operator, and compiled by each engine."""
     mask = ms.ops.ones((6, 5, 8, 8), ms.float32) if case == "ones" else None
-    function = ms.jit(loss_terms) if jitted else loss_terms
-    terms = function(
-        tensor("model_output"), tensor("x_start"), tensor("noise"), diffusion.loss_coefficients(T), mask
+    inputs = (
+        tensor("model_output"),
+        tensor("x_start"),
+        tensor("noise"),
+        diffusion.loss_coefficients(T),
+        mask,
     )
+    if engine is None:
+        terms = loss_terms(*inputs)
+    else:
+        terms = choose_training_engine(engine).call(loss_block, {}, *inputs)
     for name, value in zip(("loss", "mse", "vb"), terms, strict=True):
         close(value, f"{case}.{name}", atol=0.0)
 

@@ -27,6 +27,6 @@ def step_gradients(
     )
     coefficients = diffusion.loss_coefficients(timestep)
     inputs = (output, latents, noise, coefficients, latent_mask, None)
-    terms, by_output = loss_gradient(inputs, batch.get("weight"), loss_scale)
+    terms, by_output = loss_gradient(model.engine, inputs, batch.get("weight"), loss_scale)
     gradients, _ = tape.gradients([(output, by_output)])
     return terms, gradients

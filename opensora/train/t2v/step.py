@@ -46,7 +46,7 @@ def step_gradients(
     )
     coefficients = diffusion.loss_coefficients(timestep)
     inputs = (output, latents, noise, coefficients, latent_mask, on_device(batch.get("share")))
-    terms, by_output = loss_gradient(inputs, batch.get("weight"), loss_scale)
+    terms, by_output = loss_gradient(model.engine, inputs, batch.get("weight"), loss_scale)
     gradients, (by_text,) = tape.gradients([(output, by_output)], wanted=[text_embeds])
     return terms, gradients, by_text
 
