@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from opensora.demo_data.classifier import SUBJECT_DISTANCE, background_distance
+from opensora.demo_data.classifier import SUBJECT_DISTANCE
 from opensora.demo_data.render import Renderer, composite, demo_set, resize_premultiplied
 
 SIDE = 64  # frames are compared at SIDE x SIDE pixels
@@ -131,8 +131,13 @@ def moves_forward(matches: Sequence[Match], steps: ArrayLike) -> bool:
 
 
 def _mask(frames: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
-    """The pixels that show a subject on a colour: uint8 (N, H, W, 3) -> bool (N, H, W)."""
-    return background_distance(frames, np.asarray(rgb)) > SUBJECT_DISTANCE
+    """The pixels that show a subject on a colour: uint8 (N, H, W, 3) -> bool (N, H, W).
+
+    Each by itself: a mean over neighbours would widen both masks and hide what is missing.
+    """
+    return np.asarray(
+        np.square(frames.astype(np.float32) - np.asarray(rgb, np.float32)).sum(-1) > SUBJECT_DISTANCE**2
+    )
 
 
 def _centred(canvases: np.ndarray, rgb: tuple[int, int, int], shifts: Sequence[int]) -> _Pictures:
