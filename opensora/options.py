@@ -20,9 +20,18 @@ classes without GROUP are the group "general".
 """
 
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 GENERAL = "general"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Parallelism (start with msrun)."""
+
+    GROUP: ClassVar[str] = "parallel"
+    rank_timeout: float = 30.0
+    """Seconds that a process of a job may stand still, as one that is suspended; then the job ends."""
 
 
 @dataclass(frozen=True)

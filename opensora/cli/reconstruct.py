@@ -17,5 +17,5 @@ def run(options: ReconstructOptions) -> int:
     from opensora.parallel.mesh import open_mesh
     from opensora.reconstruct.run import reconstruct
 
-    with open_mesh() as mesh:
+    with open_mesh(timeout=options.rank_timeout) as mesh:
         return reconstruct(work, mesh)

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from opensora.checks import at_least, at_most, within
 from opensora.demo_data.captions import Wording
+from opensora.options import JobOptions
 
 DEFAULT_TEXT_LENGTH = 300
 """Tokens of a caption if no model gives another number."""
@@ -142,7 +143,7 @@ class DataOptions(SampleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheOptions:
+class CacheOptions(JobOptions):
     """Output.
 
     The same command again continues; several processes share the work.

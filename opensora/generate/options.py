@@ -11,6 +11,7 @@ from opensora.generate.enhance_options import EnhanceOptions, check_enhancement,
 from opensora.media.formats import VideoFormat
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
+from opensora.options import JobOptions
 from opensora.pipeline.options import (
     InferenceDeviceOptions,
     PipelineModelOptions,
@@ -88,7 +89,7 @@ class GenerateOutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateParallelOptions:
+class GenerateParallelOptions(JobOptions):
     """Parallelism (start with msrun)."""
 
     GROUP: ClassVar[str] = "parallel"

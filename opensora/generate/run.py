@@ -64,7 +64,8 @@ def _open_mesh(job: GenerateJob) -> Iterator["Mesh | None"]:
     runtime.set_device(options.device)
     from opensora.parallel.mesh import open_mesh
 
-    with open_mesh(options.sp_size, 2 if options.cfg_parallel else 1, options.use_parallel) as mesh:
+    guidance = 2 if options.cfg_parallel else 1
+    with open_mesh(options.sp_size, guidance, options.use_parallel, options.rank_timeout) as mesh:
         yield mesh
 
 

@@ -1,8 +1,9 @@
 """The control line of a job: its processes exchange small values and report failures.
 
 Rank 0 runs a hub, to which every rank connects by TCP. A connection that closes without a message is that of
-a killed process: the hub tells all others, which exit at once instead of waiting in a collective. Messages
-are lines of JSON.
+a killed process: the hub tells all others, which exit at once instead of waiting in a collective. Every rank
+and the hub send heartbeats from a thread, so a process that stands still is noticed, and one that computes,
+reads or waits is not. Messages are lines of JSON.
 """
 
 import hmac
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 SECONDS_TO_TELL, SECONDS_TO_HANG_UP = 1.0, 5.0
 KILLED = "its process ended without a message: it was killed, or ran out of memory"
+HEARTBEATS = 20
+"""Heartbeats within the time that a rank may stand still."""
 
 
 def stop_process(rank: int, reason: str, code: int) -> None:
@@ -35,11 +38,45 @@ def stop_process(rank: int, reason: str, code: int) -> None:
     os._exit(code)
 
 
+def standing_still(seconds: float) -> str:
+    """The reason that ends a job of which a rank has sent no heartbeat for this time."""
+    return (
+        f"its process stood still for {seconds:g} seconds, the limit of --rank_timeout: "
+        "find out what suspended it, or raise the limit"
+    )
+
+
+class Silence:
+    """Who has been silent for longer than `timeout` seconds."""
+
+    def __init__(self, timeout: float) -> None:
+        self.interval = timeout / HEARTBEATS
+        self.timeout = timeout
+        self._heard: dict[int, float] = {}
+        self._looked = time.monotonic()
+
+    def hear(self, rank: int) -> None:
+        self._heard[rank] = time.monotonic()
+
+    def forget(self, rank: int) -> None:
+        self._heard.pop(rank, None)
+
+    def find(self) -> int | None:
+        """A rank that stands still, or None. To be called after every `interval`."""
+        now = time.monotonic()
+        if now - self._looked > self.timeout / 2:  # this process stood still itself, and has yet to read
+            self._heard = dict.fromkeys(self._heard, now)
+        self._looked = now
+        return next((rank for rank, then in self._heard.items() if now - then > self.timeout), None)
+
+
 class Hub:
     """Gathers values from ranks and returns them to all members of a round; runs in threads of rank 0."""
 
-    def __init__(self, host: str, token: str) -> None:
+    def __init__(self, host: str, token: str, timeout: float) -> None:
+        """timeout: seconds that a rank may stand still."""
         self._token = token
+        self._silence = Silence(timeout)
         self._lock = threading.Lock()
         self._connections: dict[int, socket.socket] = {}
         self._rounds: dict[str, dict[int, Any]] = {}
@@ -50,6 +87,7 @@ class Hub:
         )
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
@@ -59,6 +97,16 @@ class Hub:
                 return  # closed
             self._listeners.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
             self._listeners[-1].start()
+
+    def _watch(self) -> None:
+        """Send heartbeats, and find ranks that stand still."""
+        while not self._over:
+            time.sleep(self._silence.interval)
+            with self._lock:
+                self._send(list(self._connections), {"heartbeat": True})
+                silent = self._silence.find()
+            if silent is not None:
+                self._fail(silent, standing_still(self._silence.timeout), 1)
 
     def _serve(self, connection: socket.socket) -> None:
         _keep_alive(connection)
@@ -71,12 +119,17 @@ class Hub:
                 rank = int(hello["rank"])
                 with self._lock:
                     self._connections[rank] = connection
+                    self._silence.hear(rank)
                 for line in lines:
                     message = json.loads(line)
                     left = left or "leave" in message
+                    with self._lock:
+                        self._silence.hear(rank)
                     self._take(rank, message)
         except (OSError, ValueError, KeyError):
             pass  # a closed connection or half a message: reported below
+        with self._lock:
+            self._silence.forget(rank)
         if rank >= 0 and not left:
             self._fail(rank, KILLED, 1)
 
@@ -111,6 +164,7 @@ class Hub:
 
     def close(self) -> None:
         """Wait SECONDS_TO_HANG_UP at most until all ranks disconnect: they still have an answer to read."""
+        self._over = True
         self._server.close()
         end = time.monotonic() + SECONDS_TO_HANG_UP
         for listener in self._listeners:
@@ -126,18 +180,24 @@ class Control:
         size: int,
         address: tuple[str, int],
         token: str,
+        timeout: float,
         on_failure: Callable[[int, str, int], None] = stop_process,
     ) -> None:
+        """timeout: seconds that the hub may stand still. on_failure: gets a rank, a reason, an exit code."""
         self.rank, self.size = rank, size
+        self._silence = Silence(timeout)
+        self._silence.hear(0)
         self._on_failure = on_failure
         self._answers: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self._rounds: dict[str, int] = {}
         self._over = False
+        self._sending = threading.Lock()
         self._connection = socket.create_connection(address, timeout=60)
         self._connection.settimeout(None)
         _keep_alive(self._connection)
         self._send({"rank": rank, "token": token})
         threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def agree(
         self, value: Any = None, group: str = "world", members: Sequence[int] | None = None
@@ -176,9 +236,19 @@ class Control:
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
-            self._connection.sendall(_line(message))
+            with self._sending:
+                self._connection.sendall(_line(message))
         except OSError:
             log.debug("the hub is gone")  # the listening thread ends this process
+
+    def _watch(self) -> None:
+        """Send heartbeats, and notice if the hub stands still."""
+        while not self._over:
+            self._send({"heartbeat": True})
+            time.sleep(self._silence.interval)
+            if self._silence.find() is not None and not self._over:
+                self._on_failure(0, standing_still(self._silence.timeout), 1)
+                return
 
     def _listen(self) -> None:
         failed: dict[str, Any] = {"failed": KILLED, "rank": 0, "code": 1}
@@ -186,10 +256,12 @@ class Control:
             with self._connection.makefile("r", encoding="utf-8") as lines:
                 for line in lines:
                     message = json.loads(line)
+                    self._silence.hear(0)
                     if "failed" in message:
                         failed = message
                         break
-                    self._answers.put(message["values"])
+                    if "values" in message:
+                        self._answers.put(message["values"])
         except (OSError, ValueError):
             pass
         if not self._over:

@@ -28,9 +28,14 @@ ms = runtime.LazyMindSpore()
 
 SCHEDULER = "MS_SCHED"
 SECONDS_BETWEEN_LOOKS = 1.0
+TIMEOUT = 30.0
+"""Seconds that a rank may stand still."""
+LONGEST_TIMEOUT = 24 * 3600
 SAYS = "opensora: "
 FAILED = " failed and ends the job: "
 ADDRESS_LENGTH = 128
+FRAMEWORK_TIMEOUTS = ("MS_NODE_TIMEOUT", "MS_CPU_COMM_OP_TIMEOUT")
+"""The scheduler's for processes without a sign of life, and that of a collective on a CPU, in seconds."""
 # Errors of a worker that another job's scheduler rejects, and of a second scheduler on the port.
 PORT_IN_USE = ("Repeated registration", "MS_SCHED_PORT is occupied")
 
@@ -71,16 +76,20 @@ class Mesh:
 
 
 @contextmanager
-def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) -> Iterator[Mesh]:
+def open_mesh(
+    sequence: int = 1, guidance: int = 1, use_parallel: bool = False, timeout: float = TIMEOUT
+) -> Iterator[Mesh]:
     """Join the job that `msrun` started; without one, yield the mesh of a single process.
 
     sequence, guidance: ranks per video and per guidance. use_parallel: whether several processes are
-    required.
+    required. timeout: seconds that a process may stand still before the job ends.
 
     On exit all ranks wait for one another. An error inside ends every process of the job and states its
     reason. Raises ValueError for sizes that do not divide the job, and for a single process if several are
     required.
     """
+    if not 1 <= timeout <= LONGEST_TIMEOUT:
+        raise ValueError(f"rank_timeout {timeout:g} is out of range: use 1 to {LONGEST_TIMEOUT} seconds")
     if not runtime.launched():
         if sequence * guidance > 1 or use_parallel:
             raise ValueError(
@@ -90,8 +99,10 @@ def open_mesh(sequence: int = 1, guidance: int = 1, use_parallel: bool = False) 
         yield Mesh()
         return
     _watch_launcher()
+    for name in FRAMEWORK_TIMEOUTS:  # later than ours, which says what happened
+        os.environ[name] = str(int(1.1 * timeout) + 10)
     rank, size = _join_cluster()
-    control, hub = _connect(rank, size)
+    control, hub = _connect(rank, size, timeout)
     try:
         team = sequence * guidance
         if sequence < 1 or size % team:
@@ -174,18 +185,18 @@ def _reason_in_logs() -> str:
     return (told or said or [remedy])[-1].removeprefix(SAYS)
 
 
-def _connect(rank: int, size: int) -> tuple[Control, Hub | None]:
+def _connect(rank: int, size: int, timeout: float) -> tuple[Control, Hub | None]:
     """Rank 0 opens a hub and broadcasts its address in the first collective."""
     hub, text = None, ""
     if rank == 0:
         host, token = _own_address(), secrets.token_hex(16)
-        hub = Hub(host, token)
+        hub = Hub(host, token, timeout)
         text = f"{host} {hub.port} {token}"
     letters = np.zeros(ADDRESS_LENGTH, np.float32)  # a CPU's AllReduce takes float32 only
     letters[: len(text)] = list(text.encode())
     received = ms.ops.AllReduce()(ms.Tensor(letters)).asnumpy()  # the other ranks add zeros
     host, port, token = bytes(received[received > 0].astype(np.uint8)).decode().split()
-    return Control(rank, size, (host, int(port)), token), hub
+    return Control(rank, size, (host, int(port)), token, timeout), hub
 
 
 def _own_address() -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from opensora.checks import above, at_least, at_most
+from opensora.options import JobOptions
 from opensora.pipeline.options import InferenceDeviceOptions, VAEOptions, check_device_options
 
 
@@ -72,6 +73,7 @@ class ReconstructOptions(
     ReconstructOutputOptions,
     ReconstructModelOptions,
     VAEOptions,
+    JobOptions,
     InferenceDeviceOptions,
 ):
     """Options of `opensora reconstruct`: one file (video_path, rec_path) or a folder (real_video_dir,

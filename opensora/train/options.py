@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from opensora.checks import above, at_least, at_most, below, one_of
+from opensora.options import JobOptions
 
 COMMON_NAMES = {
     "lr": "learning_rate",
@@ -209,7 +210,7 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelOptions:
+class ParallelOptions(JobOptions):
     """Parallel training (processes started by `msrun`)."""
 
     GROUP: ClassVar[str] = "parallel"

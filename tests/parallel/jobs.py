@@ -41,6 +41,8 @@ from tests.parallel.norms import check_norms
 from tests.train.toy import Toy
 
 ms = mindspore()
+TIMEOUT = 8.0
+"""Seconds that a rank of a fragile job may stand still."""
 TINY = LatteConfig(
     num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=8,
     sample_size=(4, 6),
@@ -264,6 +266,8 @@ class Fragile(Toy):
     def step(self, step: int, batch: np.ndarray) -> dict[str, float]:
         if step == 5 and self.how == "killed in a step":
             os.kill(os.getpid(), signal.SIGKILL)
+        if step == 5 and self.how == "suspended":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if self.how == "slow":
             time.sleep(0.3)
         if step == 5 and self.how == "bad input":
@@ -276,7 +280,7 @@ class Fragile(Toy):
 
 
 def fragile(run: str, how: str) -> int:
-    with open_mesh() as mesh:
+    with open_mesh(timeout=TIMEOUT) as mesh:
         steps, every = (1000, 1000) if how == "slow" else (10, 2)
         options = LoopOptions(
             output_dir=run, max_train_steps=steps, checkpointing_steps=every, log_interval=1

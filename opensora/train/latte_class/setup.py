@@ -40,7 +40,8 @@ def train_class(options: TrainClassOptions, make_preview: MakePreview) -> int:
     """Run `opensora train-class`, alone or with the processes that `msrun` started. Returns the exit code."""
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # raises now, and not after everything is loaded
-    with open_mesh(1, use_parallel=options.use_parallel) as mesh, ExitStack() as stack:
+    job = open_mesh(1, 1, options.use_parallel, options.rank_timeout)
+    with job as mesh, ExitStack() as stack:
         options = with_scaled_rate(options, mesh)
         vae = find_autoencoder(options.ae_path)
         labels = _Labels(options)

@@ -57,7 +57,8 @@ def train_t2v(
     """
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # raises now, and not after everything is loaded
-    with open_mesh(options.sp_size, use_parallel=options.use_parallel) as mesh, ExitStack() as stack:
+    job = open_mesh(options.sp_size, 1, options.use_parallel, options.rank_timeout)
+    with job as mesh, ExitStack() as stack:
         options = with_scaled_rate(options, mesh)
         if options.pretrained == "demo":
             options = replace(options, pretrained=str(find_model("demo").transformer))

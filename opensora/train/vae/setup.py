@@ -60,7 +60,7 @@ def train_vae(
         options.require_source()
     options = _with_demo(options)
     set_jit(options.mode == 0)
-    with open_mesh(use_parallel=options.use_parallel) as mesh:
+    with open_mesh(1, 1, options.use_parallel, options.rank_timeout) as mesh:
         config = Path(options.model_config)
         initial = [config] if config.is_dir() and folder_files(config) else []
         return train(make_task(options, mesh, data, loss), options, mesh, initial)
