@@ -1,6 +1,6 @@
 """What the training of a denoiser minimises: a batch, its loss and its terms (Open-Sora-Plan v1.1.0)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -29,6 +29,11 @@ class Batch(TypedDict, total=False):
     share: Tensor  # (B,) fraction of each sample's loss in these frames; other devices have the rest
     weight: Tensor  # (B,) weight of each sample's loss
     temporal: bool  # False skips the temporal blocks, for batches of images
+
+
+OwnLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""`loss(output, latents, noise, timestep, latent_mask)`: the loss of each sample, (B,), in MindSpore's
+operators. output: float32 (B, 2C, T+N, H, W); the others are as in `Batch`, the mask None if all is kept."""
 
 
 def _loss(
@@ -60,6 +65,35 @@ def loss_gradient(
     by_loss = ms.Tensor(weights * np.float32(loss_scale / len(weights)))
     _, (by_output,) = tape.gradients([(loss, by_loss)], wanted=[inputs[0]])
     return {"loss": loss if weight is None else loss * ms.Tensor(weight), "mse": mse, "vb": vb}, by_output
+
+
+def own_loss_gradient(
+    function: OwnLoss,
+    inputs: tuple[Tensor, ...],
+    timestep: np.ndarray,
+    weight: np.ndarray | None,
+    loss_scale: float,
+) -> tuple[Tensor, Tensor]:
+    """(loss (B,), gradient as of `loss_gradient`). inputs: those of `loss_gradient`.
+
+    Run operator by operator: the framework can compile only functions whose source is in a file.
+    """
+    output, latents, noise, _, latent_mask, share = inputs
+
+    def weighted(output: Tensor) -> Tensor:
+        loss = function(output.astype(ms.float32), latents, noise, ms.Tensor(timestep), latent_mask)
+        if loss.shape != timestep.shape:
+            raise ValueError(
+                f"the loss function returned the shape {tuple(loss.shape)}: "
+                f"return a value for each sample, {timestep.shape}"
+            )
+        for factor in (share, on_device(weight)):
+            loss = loss if factor is None else loss * factor
+        return loss
+
+    # A faulty function fails here: an error while the framework records would leave it recording.
+    loss = weighted(output)
+    return loss, ms.grad(lambda output: ms.ops.mean(weighted(output)) * loss_scale)(output)
 
 
 def gather_terms(

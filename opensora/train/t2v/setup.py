@@ -27,6 +27,7 @@ from opensora.train.denoiser_setup import (
     without_training_data,
 )
 from opensora.train.loop import train
+from opensora.train.loss import OwnLoss
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.task import Preview, T2VTask
 from opensora.weights import WeightsError, load_config, trained_text_encoder
@@ -46,6 +47,7 @@ def train_t2v(
     *,
     data: Iterable[Captioned] | None = None,
     network: MakeNetwork = LatteT2V.initialise,
+    loss: OwnLoss | None = None,
 ) -> int:
     """Run `opensora train`, alone or with the processes that `msrun` started. Returns the exit code.
 
@@ -54,6 +56,8 @@ def train_t2v(
     network: makes the network from its configuration and a generator of random numbers. It has what training
         uses of `LatteT2V`: config, weights by name, forward_with_tape, load_weights and save_pretrained; its
         `engine` is set.
+    loss: `loss(output, latents, noise, timestep, latent_mask)` of MindSpore's tensors gives the loss of each
+        sample, (B,), in place of the diffusion loss; mse and vb are still logged.
     """
     set_jit(options.mode == 0)
     compute_dtype(options.number_format)  # raises now, and not after everything is loaded
@@ -66,7 +70,7 @@ def train_t2v(
         options = replace(options, model_max_length=options.model_max_length or spec.text_length)
         source = _source(options, spec, data)
         options = with_clip_of(options, source)
-        task = _make_task(options, spec, source, mesh, make_preview, network, stack)
+        task = _make_task(options, spec, source, mesh, make_preview, network, loss, stack)
         return train(task, options, mesh, _weights_not_loaded(options, spec))
 
 
@@ -91,6 +95,7 @@ def _make_task(
     mesh: Mesh,
     make_preview: MakePreview | None,
     network: MakeNetwork,
+    loss: OwnLoss | None,
     stack: ExitStack,
 ) -> T2VTask:
     """The task. stack: ends the processes that read samples."""
@@ -119,7 +124,7 @@ def _make_task(
             spec, paths=replace(paths, transformer=Path(options.output_dir)), transformer=config
         )
         preview = make_preview(options.validation_prompts, in_training)
-    return T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview)
+    return T2VTask(model, text_encoder, vae, data, held_out, options, mesh, preview, loss)
 
 
 def _source(options: TrainOptions, spec: ModelSpec, data: Iterable[Captioned] | None = None) -> SampleSource:

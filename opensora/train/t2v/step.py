@@ -9,7 +9,7 @@ from opensora.nn.exchange import FrameExchange
 from opensora.parallel.collectives import ProcessGroup
 from opensora.parallel.sequence import ShardedFrameExchange, local_batch
 from opensora.runtime import mindspore
-from opensora.train.loss import Batch, loss_gradient, on_device
+from opensora.train.loss import Batch, OwnLoss, loss_gradient, on_device, own_loss_gradient
 from opensora.train.optim import Optimizer, clip_scale
 
 ms = mindspore()
@@ -21,13 +21,14 @@ def step_gradients(
     loss_scale: float = 1.0,
     exchange: FrameExchange | None = None,
     num_no_recompute: int = 0,
+    loss: OwnLoss | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """(loss terms, gradients by weight name, gradient of text_embeds) of the mean loss of a batch.
 
     The terms `loss`, `mse` and `vb` are (B,). Gradients are those of the loss times `loss_scale`, in the
     number format of the model's weights. exchange: as in a call of the model, for a batch with some of the
     frames; terms and gradients are then summands, to be added over the devices. num_no_recompute: number of
-    last layers that keep their activations: faster, but more memory.
+    last layers that keep their activations: faster, but more memory. loss: in place of mse + vb.
     """
     diffusion = GaussianDiffusion()
     latents, noise = on_device(batch["latents"]), on_device(batch["noise"])  # (B, C, T+N, H, W)
@@ -46,7 +47,10 @@ def step_gradients(
     )
     coefficients = diffusion.loss_coefficients(timestep)
     inputs = (output, latents, noise, coefficients, latent_mask, on_device(batch.get("share")))
-    terms, by_output = loss_gradient(model.engine, inputs, batch.get("weight"), loss_scale)
+    weight = batch.get("weight")
+    terms, by_output = loss_gradient(model.engine, inputs, weight, loss_scale)
+    if loss is not None:
+        terms["loss"], by_output = own_loss_gradient(loss, inputs, timestep, weight, loss_scale)
     gradients, (by_text,) = tape.gradients([(output, by_output)], wanted=[text_embeds])
     return terms, gradients, by_text
 

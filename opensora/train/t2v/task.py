@@ -20,7 +20,7 @@ from opensora.runtime import mindspore
 from opensora.train.batches import HostBatch
 from opensora.train.denoiser import AVERAGE, MODEL, DenoiserTask
 from opensora.train.encoding import BatchEncoder
-from opensora.train.loss import Batch
+from opensora.train.loss import Batch, OwnLoss
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.step import split_frames, step_gradients
 from opensora.weights import Arrays
@@ -48,7 +48,7 @@ class T2VTask(DenoiserTask[LatteT2V, TrainOptions]):
     text_encoder: None if samples hold embeddings. vae: None if they hold latents. held_out: samples of the
     validation loss. mesh: the processes that train together, by default this one alone; each has all weights,
     and the processes of a team share the frames of their samples. preview: called at each validation, on the
-    process that writes samples.
+    process that writes samples. loss: in place of the diffusion loss.
     """
 
     def __init__(
@@ -61,8 +61,9 @@ class T2VTask(DenoiserTask[LatteT2V, TrainOptions]):
         options: TrainOptions,
         mesh: Mesh | None = None,
         preview: Preview | None = None,
+        loss: OwnLoss | None = None,
     ) -> None:
-        self.text_encoder, self.preview = text_encoder, preview
+        self.text_encoder, self.preview, self.loss = text_encoder, preview, loss
         beside = {}
         if options.train_text_encoder:
             assert text_encoder is not None
@@ -100,7 +101,7 @@ class T2VTask(DenoiserTask[LatteT2V, TrainOptions]):
         inputs, exchange = split_frames(self._inputs(latents, texts, part), self.mesh.sequence)
         scale = self.scaler.scale / self.options.gradient_accumulation_steps
         terms, gradients, by_text = step_gradients(
-            self.model, inputs, scale, exchange, self.options.num_no_recompute
+            self.model, inputs, scale, exchange, self.options.num_no_recompute, self.loss
         )
         if trains_text:
             if exchange is not None:

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from opensora.diffusion import GaussianDiffusion
 from opensora.engine import ENGINES, Engine, choose_training_engine
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.train.optim import AdamW
@@ -72,6 +73,32 @@ def test_weights_of_samples(step: Any, tensors: dict[str, np.ndarray], engine: E
     np.testing.assert_allclose(
         gradients[name].asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
     )
+
+
+def test_a_loss_of_ones_own(step: Any, tensors: dict[str, np.ndarray], engine: Engine) -> None:
+    """The diffusion loss as such a function gives the same step; one without a value a sample is refused."""
+    model = LatteT2V(
+        LatteConfig.from_dict(reference.read_json("latte/config")),
+        {name: ms.Tensor(value) for name, value in step[4].items()},
+        engine,
+    )
+    weight = np.arange(1, len(tensors["t"]) + 1, dtype=np.float32)
+    batch = Batch(**batch_of(tensors), weight=weight)
+
+    def doubled(output: Any, latents: Any, noise: Any, timestep: Any, mask: Any) -> Any:
+        return 2 * GaussianDiffusion().loss(output, latents, timestep, noise, mask)[0]
+
+    expected, gradients, by_text = step_gradients(model, batch, 4.0)
+    found, own, own_by_text = step_gradients(model, batch, 2.0, loss=doubled)
+    np.testing.assert_allclose(found["loss"].asnumpy(), 2 * expected["loss"].asnumpy(), rtol=1e-6)
+    np.testing.assert_array_equal(found["mse"].asnumpy(), expected["mse"].asnumpy())
+    pairs = [(own[name], gradients[name]) for name in gradients] + [(own_by_text, by_text)]
+    largest = max(float(np.abs(two.asnumpy()).max()) for _, two in pairs)
+    for one, two in pairs:
+        np.testing.assert_allclose(one.asnumpy(), two.asnumpy(), rtol=0, atol=1e-6 * largest)
+
+    with pytest.raises(ValueError, match=r"returned the shape \(\): return a value for each sample, \(2,\)"):
+        step_gradients(model, batch, loss=lambda *inputs: doubled(*inputs).mean())
 
 
 @pytest.mark.parametrize("layers", [1, 99])
