@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 import opensora.runtime  # noqa: F401  sets the environment before any test imports MindSpore
+from tests.wheel import installed, wheel
+
+__all__ = ["installed", "wheel"]
 
 
 @pytest.fixture(autouse=True)

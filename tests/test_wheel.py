@@ -1,18 +1,14 @@
 """The wheel, installed into an environment outside the checkout: it has all files, types, and generates."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
-DEPENDENCIES = Path(np.__file__).parent.parent
+from tests.wheel import ROOT, install, run
+
 PYTHON_313 = (ROOT / ".venv-3.13" / "bin" / "python", "python3.13")
 """Made by `make python313`; or one on the path that has the dependencies."""
 pytestmark = pytest.mark.slow
@@ -41,34 +37,6 @@ except Cancelled as error:
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the package, so that nothing is left in the checkout."""
-    place = tmp_path_factory.mktemp("source")
-    shutil.copytree(ROOT / "opensora", place / "opensora", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, place)
-    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
-    subprocess.run([sys.executable, "-c", build], cwd=place, check=True, capture_output=True)
-    (built,) = (place / "dist").glob("*.whl")
-    return built
-
-
-def install(wheel: Path, folder: Path, python: str, dependencies: Path) -> Path:
-    """A new environment with the wheel's files, which borrows the packages of another. Returns its Python."""
-    subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (site,) = (folder / "lib").glob("python3.*/site-packages")
-    zipfile.ZipFile(wheel).extractall(site)  # all that installing a wheel of Python files is
-    (site / "dependencies.pth").write_text(f"{dependencies}\n")
-    return folder / "bin" / "python"
-
-
-def run(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A program in a process that sees nothing of the checkout."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run([str(python), *words], capture_output=True, text=True, env=environment)
-
-
 def generate(python: Path) -> None:
     words = ["a tiger on a green background", "--save_img_path", "out", "--num_sampling_steps", "2"]
     done = run(python, "-m", "opensora", "generate", *words)
@@ -76,13 +44,11 @@ def generate(python: Path) -> None:
     assert Path("out/0000-a_tiger_on_a_green_background.mp4").is_file()
 
 
-def test_the_wheel_generates_and_has_types(wheel: Path, tmp_path: Path) -> None:
-    python = install(wheel, tmp_path / "environment", sys.executable, DEPENDENCIES)
-    where = run(
-        python, "-c", "import opensora; print(opensora.__file__, opensora.__version__)"
-    ).stdout.split()
-    assert Path(where[0]).is_relative_to(tmp_path) and where[1][0].isdigit()
-    generate(python)
+def test_the_wheel_generates_and_has_types(installed: Path) -> None:
+    facts = "import opensora; print(opensora.__file__, opensora.__version__)"
+    where, version = run(installed, "-c", facts).stdout.split()
+    assert Path(where).is_relative_to(installed.parent.parent) and version[0].isdigit()
+    generate(installed)
     Path("program.py").write_text(PROGRAM)
     words = [
         "-m",
@@ -91,7 +57,7 @@ def test_the_wheel_generates_and_has_types(wheel: Path, tmp_path: Path) -> None:
         "--cache-dir",
         "cache",
         "--python-executable",
-        str(python),
+        str(installed),
         "program.py",
     ]
     checked = run(Path(sys.executable), *words)
