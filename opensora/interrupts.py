@@ -83,8 +83,27 @@ def handled(handler: Handler) -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def give_back() -> None:
-    """Give Ctrl-C back to Python's handler: MindSpore puts one of its own in its place when it compiles."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handler)
+@contextmanager
+def while_mindspore_computes() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt at the end of the block.
+
+    While a graph runs, and after one was compiled, MindSpore answers Ctrl-C by sending SIGTERM to its own
+    process, which would end a program that leaves SIGTERM alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    ends_the_process = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ends_the_process:
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        if ends_the_process:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)  # which is Python's again
+    if received:
+        raise KeyboardInterrupt

@@ -20,7 +20,7 @@ from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, tree_map
 from opensora.engine.turns import computing
 from opensora.engine.weights import OnDemand
-from opensora.interrupts import give_back
+from opensora.interrupts import while_mindspore_computes
 from opensora.runtime import compute_dtype, device, mindspore
 
 ms = mindspore()
@@ -209,13 +209,12 @@ def _inference() -> Iterator[None]:
     """The framework computes. Raises MemoryError where it says that there is no memory."""
     computing()
     try:
-        yield
+        with while_mindspore_computes():
+            yield
     except RuntimeError as error:
         if OUT_OF_MEMORY.search(str(error)):
             raise MemoryError("MindSpore found no memory") from error
         raise
-    finally:
-        give_back()
 
 
 def as_tensor(value: Tree) -> Tree:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from opensora import Cancelled, Pipeline
-from opensora.engine import ENGINES
+from opensora.engine import ENGINES, open_engine
 
 SIZES = [{"num_frames": 1}, {"num_frames": 5}, {"num_frames": 1, "width": 48}]
 
@@ -82,6 +82,23 @@ def test_cancelled_calls_leave_the_next_ones_as_they_were(session_model: Path, e
     finally:
         signal.signal(signal.SIGINT, before)
     np.testing.assert_array_equal(call(pipe, 0), expected)
+
+
+def test_ctrl_c_while_mindspore_computes() -> None:
+    """It answers with SIGTERM to its own process, which would end a program that does not handle it."""
+    engine = open_engine("mindspore")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(lambda run: os.kill(os.getpid(), signal.SIGTERM), {})
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        engine.run(lambda run: os.kill(os.getpid(), signal.SIGTERM), {})
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert received == [signal.SIGTERM]  # of a program that handles it
 
 
 FORKS = """
