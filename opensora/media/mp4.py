@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from opensora.files import atomic_path
 from opensora.media.audio import open_audio
 from opensora.media.errors import writing
 from opensora.media.formats import file_url
+from opensora.media.timeline import as_rate
 
 # With several threads the bytes would depend on the machine. mbtree sums macroblocks in code that reads past
 # the end of small frames: one in about thirty encodings of 32x32 pixels came out different.
@@ -66,7 +66,7 @@ class VideoWriter:
         if container.name in ("mp4", "mov"):
             options["movflags"] = "+faststart"
         self._container = av.open(file_url(path), "w", format=container.name, options=options)
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._rate = as_rate(fps)
         stream = self._container.add_stream(container.codec, rate=self._rate, options=container.options)
         assert isinstance(stream, av.VideoStream)
         self._stream = stream

@@ -32,7 +32,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 24) -> None:
     that cannot be written, OSError for a full disk.
     """
     path = Path(path)
-    _check_frames(path, frames)
+    check_frames(frames)
     if path.suffix.lower() not in WRITERS:
         raise ValueError(f"{path} cannot be written: choose a name that ends in {', '.join(WRITERS)}")
     if path.suffix.lower() in STILL_SUFFIXES and len(frames) > 1:
@@ -57,7 +57,7 @@ def write_folder(folder: str | Path, frames: np.ndarray) -> None:
     The folder appears complete or not at all. Raises ValueError if it has files, or cannot be written.
     """
     folder = Path(folder)
-    _check_frames(folder, frames)
+    check_frames(frames)
     with writing(folder):
         with scratch_folder(folder.parent) as scratch:
             made = scratch / folder.name
@@ -68,11 +68,12 @@ def write_folder(folder: str | Path, frames: np.ndarray) -> None:
         sync_folder(folder.parent)
 
 
-def _check_frames(path: Path, frames: np.ndarray) -> None:
+def check_frames(frames: Any) -> None:
+    """Raise TypeError for what is no array, and ValueError for another array than one of frames."""
+    if not isinstance(frames, np.ndarray):
+        raise TypeError(f"frames must be an array, not {type(frames).__name__}")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(
-            f"{path}: frames must be uint8 (T, H, W, 3) with T > 0, got {frames.dtype} {frames.shape}"
-        )
+        raise ValueError(f"frames must be uint8 (T, H, W, 3) with T > 0, got {frames.dtype} {frames.shape}")
 
 
 def _write_container(path: Path, frames: np.ndarray, fps: float) -> None:

@@ -116,7 +116,8 @@ class Call:
             if bar is not None:
                 bar.step()
             if self.callback is not None:
-                self.callback(step, steps * len(request.batches), latents, lambda: self._preview(latents))
+                shown = latents.copy()  # which the function may change
+                self.callback(step, steps * len(request.batches), shown, lambda: self._preview(latents))
             self.check()
 
         return observe

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, Unpack, overload
+from typing import Any, NoReturn, Self, Unpack, overload
 
 import numpy as np
 
@@ -270,6 +270,9 @@ class Pipeline:
             with self._turn():
                 self._free()
                 self.closed = True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a pipeline cannot be copied or sent to another process: open one there")
 
     def __enter__(self) -> Self:
         return self

@@ -12,11 +12,13 @@ from PIL import Image
 
 from opensora.console import printable, shortened
 from opensora.files import read_sidecar, write_json
+from opensora.media.errors import writing
 from opensora.media.reader import probe, read_result, read_video
-from opensora.media.writer import write_result, write_video
+from opensora.media.writer import check_frames, write_result, write_video
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.spec import ModelSpec
 from opensora.pipeline import recipe as recipes
+from opensora.pipeline.values import number
 
 INLINE_BYTES = 1_400_000  # a notebook keeps the file as text, which is 4/3 as long
 METADATA_ONLY = ("model", "inputs")
@@ -41,6 +43,10 @@ class Video:
     fps: float
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        check_frames(self.frames)
+        number("fps", self.fps, 1e-6, 1e9)
 
     @classmethod
     def read(cls, path: str | Path) -> "Video":
@@ -86,7 +92,8 @@ class Video:
         """
         path = Path(path)
         content = self._sidecar(path.name) if sidecar else None
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         if content is not None:
             write_json(path.with_suffix(".json"), content)
         write_result(path, self.frames, self.fps)

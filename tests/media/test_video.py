@@ -169,6 +169,12 @@ def test_wrong_arrays_are_explained(tmp_path):
             write_video(tmp_path / "a.mp4", frames)
 
 
+def test_a_rate_of_nothing_is_refused(tmp_path):
+    for suffix in (".mp4", ".gif", ".webp"):
+        with pytest.raises(ValueError, match="fps 0 is not a frame rate"):
+            write_video(tmp_path / f"a{suffix}", gradient(), 0)
+
+
 def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"old")

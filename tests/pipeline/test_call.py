@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+import pickle
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,13 @@ def test_a_callback_sees_each_step(pipe: Pipeline, caplog: pytest.LogCaptureFixt
     ]
     assert "video 2 of 2: step 2 of 2" in caplog.text
 
+    def scale(step: int, total: int, latents: np.ndarray, preview: Any) -> None:
+        latents /= latents.max()  # for a picture of them
+
+    np.testing.assert_array_equal(
+        pipe("a dog", seed=8, steps=2, num_frames=4, callback=scale).frames, videos[1].frames
+    )
+
     def stop(*_: Any) -> None:
         raise KeyError("mine")
 
@@ -118,6 +127,12 @@ def test_an_object_that_lacks_a_part_is_no_sampler(pipe: Pipeline) -> None:
 
     with pytest.raises(TypeError, match="sampler must be a name, or an object with all that Sampler has"):
         pipe("a cat", sampler=Half())
+
+
+def test_a_pipeline_stays_in_its_process(pipe: Pipeline) -> None:
+    for copy in (pickle.dumps, deepcopy):
+        with pytest.raises(TypeError, match="a pipeline cannot be copied or sent to another process"):
+            copy(pipe)
 
 
 def test_types_of_options_are_those_of_the_call() -> None:

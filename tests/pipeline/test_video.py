@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,28 @@ def test_a_short_repr_and_a_page(tmp_path: Path) -> None:
     still = Video(video.frames[:1], 8)
     assert repr(still) == "Video(1 frame of 32x32)" and still._repr_html_().startswith("<img ")
     assert [image.size for image in video.to_pil()] == 4 * [(32, 32)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "error", "message"),
+    [
+        ([[1]], 24, TypeError, "frames must be an array, not list"),
+        (np.zeros((2, 8, 8, 3)), 24, ValueError, r"frames must be uint8 \(T, H, W, 3\).*got float64"),
+        (np.zeros((0, 8, 8, 3), np.uint8), 24, ValueError, "with T > 0"),
+        (np.zeros((2, 8, 8, 3), np.uint8), 0, ValueError, "fps 0 is out of range"),
+        (np.zeros((2, 8, 8, 3), np.uint8), float("nan"), ValueError, "fps nan is out of range"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "24", TypeError, "fps must be a number, not str '24'"),
+    ],
+)
+def test_what_is_no_video_is_refused(frames: Any, fps: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Video(frames, fps)
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ValueError, match=r"b\.mp4 cannot be written"):
+        noise(1, 32).save(tmp_path / "a" / "b.mp4")
 
 
 def test_large_videos_are_shown_smaller() -> None:
