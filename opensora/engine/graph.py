@@ -71,9 +71,14 @@ def precisely() -> Iterator[None]:
         _precise.reset(token)
 
 
+def is_precise() -> bool:
+    """True in a `precisely` block."""
+    return _precise.get()
+
+
 def marked(output: Output) -> Output:
     """The same output, its operator marked in a `precisely` block."""
-    if _precise.get():
+    if is_precise():
         output.get_node().get_rt_info()[PRECISE] = 1
     return output
 

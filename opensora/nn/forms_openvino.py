@@ -9,7 +9,17 @@ from operator import add
 
 import numpy as np
 
-from opensora.engine.graph import Node, Operand, Operator, Output, integers, openvino, opset, stopped
+from opensora.engine.graph import (
+    Node,
+    Operand,
+    Operator,
+    Output,
+    integers,
+    is_precise,
+    openvino,
+    opset,
+    stopped,
+)
 from opensora.engine.graph import precisely as in_float32
 from opensora.engine.tree import Tree
 from opensora.nn.frames_openvino import FramesNode, as_video, concat_frames
@@ -178,11 +188,17 @@ def quick_gelu(x: Node) -> Node:
 
 def linear(weights: Mapping[str, Node], name: str, x: Node) -> Node:
     y = product(x, weights[name + ".weight"])
-    return y + weights[name + ".bias"] if name + ".bias" in weights else y
+    if name + ".bias" not in weights:
+        return y
+    if not is_precise():
+        return y + weights[name + ".bias"]
+    # A product that the library joins with its bias loses the mark. Another shape keeps them apart.
+    return reshape(reshape(y, (1, *y.shape)) + weights[name + ".bias"], y.shape)
 
 
 def unstacked(x: Node) -> tuple[Node, ...]:
-    return tuple(x)
+    # The library joins slices to a split of its own, which would not stay in float32.
+    return tuple(reshape(part, x.shape[1:]) for part in chunk(x, x.shape[0], 0))
 
 
 def precisely(function: Callable[..., Tree], *inputs: Tree) -> Tree:
@@ -192,17 +208,26 @@ def precisely(function: Callable[..., Tree], *inputs: Tree) -> Tree:
 
 def modulate(x: Node, scale: Node, shift: Node) -> Node:
     with in_float32():
-        return x * (scale + 1.0) + shift
+        return _by_token(lambda y, factor, more: y * (factor + 1.0) + more, x, scale, shift)
 
 
 def add_gated(x: Node, gate: Node, y: Node) -> Node:
     with in_float32():
-        return x + gate * y
+        return _by_token(lambda old, factor, new: old + factor * new, x, gate, y)
 
 
 def add_residual(x: Node, y: Node) -> Node:
     with in_float32():
-        return x + y
+        return _by_token(add, x, y)
+
+
+def _by_token(function: Callable[..., Node], x: Node, *others: Node) -> Node:
+    """The function of tokens that are held as (B, F*S, D), in the shape of x.
+
+    The library takes four axes for those of images: it would move the second one to the end and back.
+    """
+    rows = (reshape(part, (part.shape[0], -1, part.shape[-1])) for part in (x, *others))
+    return reshape(function(*rows), x.shape)
 
 
 def split_heads(x: Node, heads: int) -> Node:
@@ -228,8 +253,11 @@ def attention(
 
 
 def layer_norm(x: Node, eps: float = 1e-6) -> Node:
+    def normalised(rows: Node) -> Node:
+        return _node(o.mvn(rows.output, integers([-1]), True, eps, "inside_sqrt"))
+
     with in_float32():
-        return _node(o.mvn(x.output, integers([-1]), True, eps, "inside_sqrt"))
+        return _by_token(normalised, x)
 
 
 def rms_norm(x: Node, weight: Node, eps: float = 1e-6) -> Node:
