@@ -26,7 +26,7 @@ from opensora.engine.programs import Growth, Programs
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, filled, leaves, tree_map
 from opensora.engine.turns import computing
-from opensora.engine.weights import OnDemand
+from opensora.engine.weights import OnDemand, dropping_pages
 
 if TYPE_CHECKING:
     from opensora.engine.mindspore import Tape
@@ -125,10 +125,8 @@ class OpenVINO:
         if program is not None:
             return program(inputs)
         growth = Growth()
-        with _as_engine_error("OpenVINO does not take this graph"):
+        with _as_engine_error("OpenVINO does not take this graph"), dropping_pages(weights):
             program = Program(function, inputs, self.precision, self._cache)
-        if weights is not None and hasattr(weights, "drop_pages"):
-            weights.drop_pages()  # the program has its own copies in the order that its operators want
         output = program(inputs)
         self._programs.add(key, program, growth.bytes)
         return output

@@ -1,6 +1,9 @@
-"""Weights that are read when they are asked for: a model then needs the memory of one block's."""
+"""Weights that do not stay in memory: those of one block at a time, or those that a graph has copied."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 
@@ -25,3 +28,33 @@ class OnDemand(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.arrays)
+
+
+INTERVAL = 0.05
+"""Seconds between two times that pages are dropped."""
+
+
+@contextmanager
+def dropping_pages(weights: Any) -> Iterator[None]:
+    """Drop what is read of weights in files from memory, meanwhile and at the end.
+
+    A graph that is compiled copies them in the order that its operators want: both would be in memory.
+    """
+    drop = getattr(weights, "drop_pages", None)
+    if drop is None:
+        yield
+        return
+    done = Event()
+
+    def keep_dropping() -> None:
+        while not done.wait(INTERVAL):
+            drop()
+
+    thread = Thread(target=keep_dropping, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        drop()

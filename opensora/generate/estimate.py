@@ -94,7 +94,7 @@ def _log_decoding(job: GenerateJob, free: int, seconds: float | None) -> None:
     """Log how videos are decoded, and whether decoding the whole video at once would fit."""
     spec = job.spec
     size = spec.latent_size(job.sampling.size, job.options.upstream)
-    at_once = decode_bytes(spec.vae, size, VAEPolicy(chunked=False))
+    at_once = decode_bytes(spec.vae, size, VAEPolicy(chunked=False, engine=job.vae_policy.engine))
     fits = "fits" if at_once <= free else "does not fit"
     whole = f"the whole video at once takes about {memory_text(at_once)}, which {fits} in {memory_text(free)}"
     in_all = "" if seconds is None else f", about {time_text(seconds)} in all"

@@ -159,9 +159,9 @@ def sample_original(
 
 
 def load_vae(folder: Path, engine: object, policy: VAEPolicy | None = None) -> CausalVAE:
-    """The autoencoder of a folder, with its policy, by default that of the device."""
+    """The autoencoder of a folder. policy: by default that of the engine."""
     vae = CausalVAE.from_pretrained(folder, engine=engine)  # type: ignore[arg-type]
-    vae.policy = policy or VAEPolicy.choose(vae.engine.device)
+    vae.policy = policy or vae.policy
     return vae
 
 

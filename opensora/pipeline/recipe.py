@@ -52,7 +52,8 @@ def latents_recipe(settings: Recipe, weights: Recipe) -> Recipe:
 
 def video_recipe(latents: Recipe, vae: CausalVAEConfig, policy: VAEPolicy, weights: Recipe) -> Recipe:
     """The recipe of a video from that of its latents. policy: how they are decoded."""
-    activations = whole_bytes(vae, (latents["num_frames"], latents["height"], latents["width"]))
+    size = latents["num_frames"], latents["height"], latents["width"]
+    activations = whole_bytes(vae, size, engine=policy.engine)
     return {
         **latents,
         "decoding": policy.recipe(activations),

@@ -117,7 +117,7 @@ def log_memory(vae: CausalVAE, shape: tuple[int, ...]) -> None:
     latent_size = strides.latent_size((frames, height, width))
     if policy.tiling is not None and policy.tiling.splits(strides.pixel_size(latent_size)):
         how = "in tiles"
-    elif policy.in_chunks(whole_bytes(vae.config, strides.pixel_size(latent_size))):
+    elif policy.in_chunks(whole_bytes(vae.config, strides.pixel_size(latent_size), engine=policy.engine)):
         how = "in chunks, exact up to rounding"
     else:
         how = "the whole video at once"

@@ -1,12 +1,13 @@
 """Weights without a second copy: shared with their arrays, or made when a block asks."""
 
 from collections.abc import Iterator, Mapping
+from threading import Event
 
 import numpy as np
 
 from opensora.engine.block import subset
 from opensora.engine.mindspore import MindSpore, as_tensor
-from opensora.engine.weights import OnDemand
+from opensora.engine.weights import OnDemand, dropping_pages
 
 
 class Counted(Mapping[str, np.ndarray]):
@@ -41,3 +42,19 @@ def test_loaded_tensors_share_the_memory_of_their_arrays() -> None:
     shared = MindSpore().weights({"a": array})
     array[1, 2] = 42
     assert float(shared["a"][1, 2].asnumpy()) == 42
+
+
+def test_pages_are_dropped_meanwhile_and_at_the_end() -> None:
+    class InFiles(dict[str, np.ndarray]):
+        dropped = Event()
+
+        def drop_pages(self) -> None:
+            self.dropped.set()
+
+    weights = InFiles()
+    with dropping_pages(weights):
+        assert weights.dropped.wait(60)
+        weights.dropped.clear()
+    assert weights.dropped.is_set()
+    with dropping_pages({}):
+        pass

@@ -228,10 +228,11 @@ def policy(model: Path, **options: Any) -> VAEPolicy:
 
 
 def test_the_policy_follows_the_options(model: Path) -> None:
-    assert policy(model) == VAEPolicy(chunked=True, small=SMALL)
-    assert policy(model, engine="mindspore") == policy(model, vae_memory="chunked") == VAEPolicy(chunked=True)
-    assert policy(model, vae_memory="exact") == VAEPolicy(chunked=False)
-    assert policy(model, vae_memory="tiled") == VAEPolicy(True, Tiling())
+    assert policy(model) == VAEPolicy(chunked=True, small=SMALL, engine="openvino")
+    assert policy(model, engine="mindspore") == VAEPolicy(chunked=True)
+    assert policy(model, vae_memory="chunked") == VAEPolicy(chunked=True, engine="openvino")
+    assert policy(model, vae_memory="exact") == VAEPolicy(chunked=False, engine="openvino")
+    assert policy(model, vae_memory="tiled") == VAEPolicy(True, Tiling(), engine="openvino")
     tiles = policy(model, enable_tiling=True, tile_overlap_factor=0.5)
     assert tiles.tiling == Tiling(size=256, frames=65, overlap=0.5)
     chunks = policy(model, enable_time_chunk=True).tiling

@@ -9,9 +9,9 @@ from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.flops import attention_scores, linear
 from opensora.models.geometry import FLOAT, Size
 
-# Measured on a CPU, where compiled blocks keep their working memory: float32 values per channel and pixel of
-# the video.
-WHOLE_DECODE, WHOLE_ENCODE = 30, 15
+# Measured on a CPU: float32 values per channel and pixel of the video, for (decoding, encoding). MindSpore's
+# compiled blocks each keep their working memory.
+WHOLE = {"mindspore": (30, 15), "openvino": (7, 4)}
 # Chunks alive at once: the window of a convolution, its source, its taps and their sum.
 CHUNKS = 12
 
@@ -32,17 +32,20 @@ def decode_bytes(config: CausalVAEConfig, latent_size: Size, policy: VAEPolicy, 
     """Bytes of activations for decoding latents of (frames, height, width). Encoding takes less."""
     tiles = None if policy.tiling is None else policy.tiling.in_latents(config.strides)
     if tiles is not None and tiles.splits(latent_size):
-        return whole_bytes(config, config.strides.pixel_size(tiles.first(latent_size)), batch)
-    whole = whole_bytes(config, config.strides.pixel_size(latent_size), batch)
+        pixels = config.strides.pixel_size(tiles.first(latent_size))
+        return whole_bytes(config, pixels, batch, engine=policy.engine)
+    whole = whole_bytes(config, config.strides.pixel_size(latent_size), batch, engine=policy.engine)
     if not policy.in_chunks(whole):
         return whole
     stored, working = chunked_bytes(config, latent_size, batch)
     return working + min(stored, policy.storage)
 
 
-def whole_bytes(config: CausalVAEConfig, size: Size, batch: int = 1, decode: bool = True) -> int:
+def whole_bytes(
+    config: CausalVAEConfig, size: Size, batch: int = 1, decode: bool = True, *, engine: str
+) -> int:
     """Bytes of activations for a video of (frames, height, width) pixels in one piece."""
-    return (WHOLE_DECODE if decode else WHOLE_ENCODE) * config.hidden_size * batch * prod(size) * FLOAT
+    return WHOLE[engine][0 if decode else 1] * config.hidden_size * batch * prod(size) * FLOAT
 
 
 def training_bytes(config: CausalVAEConfig, size: Size) -> int:

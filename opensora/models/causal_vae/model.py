@@ -232,7 +232,8 @@ class CausalVAE:
         groups = self.config.norm_num_groups
         decode = layers is self._decoder
         size = self.config.strides.pixel_size(x.shape[2:]) if decode else x.shape[2:]
-        if not self.policy.in_chunks(whole_bytes(self.config, size, x.shape[0], decode)):
+        activations = whole_bytes(self.config, size, x.shape[0], decode, engine=self.policy.engine)
+        if not self.policy.in_chunks(activations):
             return self.engine.run(chain, self.weights, layers, groups, x)
         with Workspace(self.policy.storage) as workspace:
             video = run_chunked(

@@ -21,13 +21,14 @@ class VAEPolicy:
     rounding differs. tiling: tiles for larger videos, as the reference has them; the result differs at the
     seams. budget: bytes of activations that chunks keep in memory; more goes to a scratch file. By default a
     share of the memory that is free at the time. small: a video with up to so many bytes of activations goes
-    whole all the same.
+    whole all the same. engine: the one that computes, which decides how many bytes these are.
     """
 
     chunked: bool
     tiling: Tiling | None = None
     budget: int | None = None
     small: int = 0
+    engine: str = "mindspore"
 
     @classmethod
     def choose(
@@ -60,7 +61,8 @@ class VAEPolicy:
         elif enable_time_chunk:
             tiling = Tiling(size=UNBOUNDED, overlap=overlap)
         small = SMALL if mode == "auto" and engine == "openvino" and tiling is None else 0
-        return cls(mode == "chunked" or (mode != "exact" and device == "CPU"), tiling, small=small)
+        chunked = mode == "chunked" or (mode != "exact" and device == "CPU")
+        return cls(chunked, tiling, small=small, engine=engine)
 
     def in_chunks(self, activations: int) -> bool:
         """True if a video with so many bytes of activations goes through the layers in chunks."""
