@@ -6,8 +6,9 @@
     python -m benchmarks.full_size text --stored bfloat16          T5-XXL, two prompts, layer by layer
 
 Each writes its weights in the release's layout (4, 1 and 10 to 19 GB) below --folder, after a look at the
-free disk, and removes them. `load` and `run` are seconds, with `_cpu` those that the processor gave (on one
-quiet core about the same); `peak_mib` is the largest resident memory of the process.
+free disk, and removes them. `load`, `run` and `again` (with --again, a second run) are seconds, with `_cpu`
+those that the processor gave (on one quiet core about the same); `peak_mib` is the largest resident memory of
+the process.
 docs/results/full-size.md has figures.
 """
 
@@ -214,6 +215,7 @@ def main() -> None:
         default=tempfile.gettempdir(),
         help="where the files are written, in a folder of their own",
     )
+    parser.add_argument("--again", action="store_true", help="run twice: the second run compiles nothing")
     options = parser.parse_args()
     check_names()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the files go then, too
@@ -232,8 +234,9 @@ def main() -> None:
         marks = [Mark()]
         load()
         marks.append(Mark())
-        result = run()
-        marks.append(Mark())
+        for _ in range(2 if options.again else 1):
+            result = run()
+            marks.append(Mark())
         assert np.isfinite(result).all() and result.std() > 0
     line = {
         "part": options.part,
@@ -241,7 +244,8 @@ def main() -> None:
         "weights_dtype": options.weights_dtype,
         "shape": result.shape,
     }
-    for name, (before, after) in zip(("load", "run"), pairwise(marks), strict=True):
+    names = ("load", "run", "again")[: len(marks) - 1]
+    for name, (before, after) in zip(names, pairwise(marks), strict=True):
         line |= {name: round(after.wall - before.wall, 1), f"{name}_cpu": round(after.cpu - before.cpu, 1)}
     print(json.dumps(line | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
 

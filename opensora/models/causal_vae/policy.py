@@ -7,8 +7,8 @@ from opensora.models.causal_vae.tiling import UNBOUNDED, Tiling
 from opensora.runtime import free_memory
 
 MODES = ("auto", "exact", "chunked", "tiled")
-SHARE = 0.6
-"""Share of the free memory that activations may take before they go to a scratch file."""
+SHARE, STORED = 0.6, 3 * 2**29
+"""Activations go to a scratch file beyond this share of the free memory, and beyond so many bytes."""
 SMALL = 2**30
 """Bytes of activations of a video that is not worth chunks where whole networks compile quickly."""
 
@@ -19,9 +19,10 @@ class VAEPolicy:
 
     chunked: layer by layer over chunks of frames, instead of the whole video in compiled blocks; only
     rounding differs. tiling: tiles for larger videos, as the reference has them; the result differs at the
-    seams. budget: bytes of activations that chunks keep in memory; more goes to a scratch file. By default a
-    share of the memory that is free at the time. small: a video with up to so many bytes of activations goes
-    whole all the same. engine: the one that computes, which decides how many bytes these are.
+    seams. budget: bytes of activations that chunks keep in memory; more goes to a scratch file. By default
+    STORED, or a share of the memory that is free at the time if that is less. small: a video with up to so
+    many bytes of activations goes whole all the same. engine: the one that computes, which decides how many
+    bytes these are.
     """
 
     chunked: bool
@@ -71,7 +72,7 @@ class VAEPolicy:
     @property
     def storage(self) -> int:
         """Bytes of activations that chunks may keep in memory now."""
-        return int(SHARE * free_memory()) if self.budget is None else self.budget
+        return min(STORED, int(SHARE * free_memory())) if self.budget is None else self.budget
 
     def recipe(self, activations: int | None = None) -> dict[str, Any]:
         """The part of the policy that the last digits of a result depend on, by the names of the options.

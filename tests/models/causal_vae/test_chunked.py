@@ -12,7 +12,7 @@ from opensora.engine import ENGINES, open_engine
 from opensora.models.causal_vae import chunked as causal_vae_chunked
 from opensora.models.causal_vae.chunked import chunk_frames, run_chunked
 from opensora.models.causal_vae.config import decoder_layers, encoder_layers
-from opensora.models.causal_vae.cost import chunked_bytes, whole_bytes
+from opensora.models.causal_vae.cost import chunked_bytes, decode_bytes, whole_bytes
 from opensora.models.causal_vae.frames import Workspace
 from opensora.models.causal_vae.model import CausalVAE, CausalVAEConfig
 from opensora.models.causal_vae.policy import VAEPolicy
@@ -171,6 +171,12 @@ def test_the_estimate_of_the_release() -> None:
         chunked_bytes(release, (17, 16, 16), batch=2)[0] == 2 * stored
         and chunked_bytes(release, (56, 16, 16))[1] == working
     )
+
+
+def test_a_long_video_takes_little_more_memory_than_a_short_one() -> None:
+    policy = VAEPolicy.choose("CPU", engine="openvino")
+    short, long = (decode_bytes(CausalVAEConfig(), (frames, 32, 32), policy) for frames in (5, 17))
+    assert long < 1.5 * short
 
 
 def test_an_unknown_way_is_refused() -> None:
