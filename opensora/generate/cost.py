@@ -10,7 +10,7 @@ from opensora.models.causal_vae import cost as vae_cost
 from opensora.models.causal_vae.policy import VAEPolicy
 from opensora.models.causal_vae.tiling import Tiling
 from opensora.models.latte import cost as latte_cost
-from opensora.models.spec import STAGES, ModelSpec
+from opensora.models.spec import FRAMEWORK, STAGES, ModelSpec
 from opensora.models.t5 import cost as t5_cost
 from opensora.pipeline.settings import Sampling
 
@@ -67,10 +67,12 @@ def cost(
     stages: Collection[str] = STAGES,
     weights_dtype: str = "fp32",
     upstream: bool = False,
+    result_bytes: int = 0,
 ) -> Cost:
     """The cost of sampling `videos` videos of `texts` different texts, the negative one included.
 
-    policy: how they are decoded. stages: those that run.
+    policy: how they are decoded. stages: those that run. result_bytes: what the frames of a video take after
+    decoding.
     """
     latte, t5 = spec.transformer, spec.text_encoder
     latent_size = spec.latent_size(sampling.size, upstream)
@@ -92,8 +94,8 @@ def cost(
         stage_flops={stage: stage_flops[stage] for stage in stages},
         disk_bytes=sum(spec.weight_bytes[stage] for stage in stages),
         memory_resident=memory.resident,
-        memory_staged=memory.staged,
-        memory_min=memory.min,
+        memory_staged=max(memory.staged, FRAMEWORK + result_bytes),
+        memory_min=max(memory.min, result_bytes),
     )
 
 

@@ -1,11 +1,13 @@
 """Options of what follows decoding, shared by `generate` and `generate-class`, and their part of a recipe."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from opensora.checks import one_of
 from opensora.interpolate.plan import method_recipe
+from opensora.models.geometry import Size
 from opensora.upscale.plan import hash_weights
 
 
@@ -39,6 +41,16 @@ def check_frames(options: EnhanceOptions, num_frames: int) -> None:
     """Raises ValueError if results of so many frames have none to interpolate between."""
     if options.interpolate is not None and num_frames == 1:
         raise ValueError("--interpolate makes frames between frames, and an image has one: leave it out")
+
+
+def enhancement_bytes(options: EnhanceOptions, size: Size) -> int:
+    """Bytes of the frames while they are enlarged and interpolated, at most; size: of the decoded video."""
+    if options.upscale is None and options.interpolate is None:
+        return 0
+    enlarged = 3 * prod(size) * (options.upscale or 1) ** 2
+    # Frames are collected one by one, then joined.
+    interpolated = 0 if options.interpolate is None else enlarged + 2 * options.interpolate * enlarged
+    return max(2 * enlarged, interpolated)
 
 
 def enhancement_recipe(options: EnhanceOptions) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from opensora.console import memory_text, operations_text, time_text
 from opensora.engine import EngineError
 from opensora.engine.rates import Rates, measure_rates
 from opensora.generate.cost import Cost, cost
+from opensora.generate.enhance_options import enhancement_bytes
 from opensora.generate.options import GenerateJob, GenerateOptions
 from opensora.generate.plan import PlannedVideo
 from opensora.models.causal_vae.cost import decode_bytes
@@ -79,6 +80,7 @@ def _cost(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Cost:
         stages=stages,
         weights_dtype=options.weights_dtype,
         upstream=options.upstream,
+        result_bytes=enhancement_bytes(options, job.sampling.size),
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,18 @@ def test_the_way_of_decoding_and_whether_all_fits(
     line = caplog.messages[1]
     assert line.startswith(f"decoding: {said}") and "the whole video at once takes about" in line
     assert ("does not fit" if free == 2**20 else "which fits") in line
+
+
+def test_enlarged_and_interpolated_frames_count(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlook, "measure_rates", lambda engine, precision: Rates(1e12, 1e12))
+
+    def memory(**options: Any) -> int:
+        job = prepare(GenerateOptions(text_prompt=["a cat"], model_path="model", num_frames=65, **options))
+        return outlook.estimate(job, plan(job), 2**40).memory_min
+
+    # 65 frames of 32x32 become 520 of 128x128, which are in memory twice beside the 65 enlarged ones.
+    assert memory(upscale=4, interpolate=8) == 65 * 128 * 128 * 3 * 17 > memory()
+    assert memory(upscale=2) == max(memory(), 65 * 64 * 64 * 3 * 2)
 
 
 def test_what_cannot_fit_is_refused(
