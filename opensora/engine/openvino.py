@@ -40,6 +40,7 @@ OUT_OF_MEMORY = (
     "could not create a memory object",
 )
 HINTS = {"fp32": "f32", "bf16": "bf16"}
+KERNEL_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 class Array(np.ndarray):
@@ -269,7 +270,25 @@ def capabilities() -> list[str]:
 @lru_cache(maxsize=1)
 def _core() -> Any:
     with _as_engine_error("OpenVINO cannot be loaded"):
-        return openvino().Core()
+        core = openvino().Core()
+        if KERNEL_CACHE not in os.environ:
+            _keep_no_kernels(core)
+        return core
+
+
+def _keep_no_kernels(core: Any) -> None:
+    """Let the library's copy of oneDNN keep no kernels: the last 1024 would stay after their graphs are gone.
+
+    It reads the variable when it makes its first kernel; other libraries shall not see it.
+    """
+    x, kernel = opset().parameter((1, 16, 8, 8), np.float32), np.ones((16, 16, 3, 3), np.float32)
+    pairs = [[1, 1]] * 4  # strides, paddings and dilations
+    first = opset().convolution(x, opset().constant(kernel), *pairs)
+    os.environ[KERNEL_CACHE] = "0"
+    try:
+        core.compile_model(openvino().Model([first.output(0)], [x]), "CPU")
+    finally:
+        del os.environ[KERNEL_CACHE]
 
 
 @contextmanager

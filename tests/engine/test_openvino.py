@@ -1,5 +1,8 @@
 """The OpenVINO engine by itself: graphs, weights, precision, telemetry, and what happens when it fails."""
 
+import gc
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +207,24 @@ def test_a_node_knows_its_shape() -> None:
 
     OpenVINO().run(look, {}, X)
     assert seen == [((3, 4), 2, True)]
+
+
+def kernels() -> int:
+    """Regions of memory that hold generated machine code."""
+    return Path("/proc/self/maps").read_text().count(" rwxp ")
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or platform.machine() != "x86_64",
+    reason="other systems do not tell, other processors have other kernels",
+)
+def test_kernels_go_with_their_graphs() -> None:
+    before = None
+    for channels in (8, 16, 24, 32, 40):
+        run = openvino.convolve_once(channels, 2, 8, "fp32")
+        held = kernels()
+        del run
+        gc.collect()
+        assert kernels() < held
+        before = before or kernels()
+    assert kernels() == before and openvino.KERNEL_CACHE not in os.environ
