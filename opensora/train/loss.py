@@ -82,10 +82,11 @@ def own_loss_gradient(
 
     def weighted(output: Tensor) -> Tensor:
         loss = function(output.astype(ms.float32), latents, noise, ms.Tensor(timestep), latent_mask)
-        if loss.shape != timestep.shape:
+        found = tuple(loss.shape) if isinstance(loss, ms.Tensor) else type(loss).__name__
+        if found != timestep.shape:
             raise ValueError(
-                f"the loss function returned the shape {tuple(loss.shape)}: "
-                f"return a value for each sample, {timestep.shape}"
+                f"the loss function returned {found}: return a tensor with a value for each sample, "
+                f"{timestep.shape}"
             )
         for factor in (share, on_device(weight)):
             loss = loss if factor is None else loss * factor

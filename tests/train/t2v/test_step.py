@@ -97,8 +97,9 @@ def test_a_loss_of_ones_own(step: Any, tensors: dict[str, np.ndarray], engine: E
     for one, two in pairs:
         np.testing.assert_allclose(one.asnumpy(), two.asnumpy(), rtol=0, atol=1e-6 * largest)
 
-    with pytest.raises(ValueError, match=r"returned the shape \(\): return a value for each sample, \(2,\)"):
-        step_gradients(model, batch, loss=lambda *inputs: doubled(*inputs).mean())
+    for found, wrong in ((r"\(\)", lambda *inputs: doubled(*inputs).mean()), ("ndarray", lambda *_: weight)):
+        with pytest.raises(ValueError, match=f"returned {found}: return a tensor with a value for each"):
+            step_gradients(model, batch, loss=wrong)
 
 
 @pytest.mark.parametrize("layers", [1, 99])
