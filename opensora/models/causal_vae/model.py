@@ -190,19 +190,26 @@ class CausalVAE:
         return self._apply(self._decoder, latents)
 
     def forward_with_tape(
-        self, video: Tensor, noise: Tensor = None, freeze_encoder: bool = False, decoder_noise: Tensor = None
+        self,
+        video: Tensor,
+        noise: Tensor = None,
+        freeze_encoder: bool = False,
+        decoder_noise: Tensor = None,
+        recompute: bool = True,
     ) -> tuple[Tensor, Posterior, "Tape"]:
         """Reconstruction (B, 3, F, H, W), posterior, and the tape for gradients.
 
         noise: (B, C, T, h, w) to sample latents with; None decodes the posterior's mode. freeze_encoder: the
         tape begins at the posterior. decoder_noise: (B, C, T, h, w), added to the latents before decoding.
+        recompute: the backward pass computes the layers' activations again; else they are saved.
         """
         if self.config.frame_by_frame:
             raise ValueError(
                 "an autoencoder of images cannot be trained: make one of videos of it with "
                 "`opensora inflate-vae`"
             )
-        groups, tape = self.config.norm_num_groups, self.engine.tape(self.weights)
+        saved = [] if recompute else [layer.prefix for layer in (*self._encoder, *self._decoder)]
+        groups, tape = self.config.norm_num_groups, self.engine.tape(self.weights, saved)
         if freeze_encoder:
             moments = self.engine.run(chain, self.weights, self._encoder, groups, video)
         else:

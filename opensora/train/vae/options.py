@@ -136,6 +136,8 @@ class DecoderOptions:
     """Train the decoder only; existing latents stay valid."""
     latent_noise: float = 0.0
     """Noise added to the latents before decoding: its largest deviation, relative to the latents' own."""
+    recompute: bool = True
+    """Compute activations again in the backward pass; false saves them: faster, but more memory."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "latent_noise")

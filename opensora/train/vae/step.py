@@ -13,14 +13,18 @@ def generator_step(
     noise: Tensor | None = None,
     freeze_encoder: bool = False,
     decoder_noise: Tensor | None = None,
+    recompute: bool = True,
 ) -> tuple[GeneratorTerms, dict[str, Tensor], Tensor]:
     """Returns (terms, gradients by weight name, reconstruction) for a video (B, 3, T, H, W).
 
     step: counted from 0. Before `loss.disc_start` the discriminator is not run. noise: unit noise for a
     sample of the posterior, (B, C, t, h, w); without it the latents are its mode. decoder_noise: added to the
     latents before decoding, of their shape. freeze_encoder: gradients of the decoder's weights only.
+    recompute: see `CausalVAE.forward_with_tape`.
     """
-    reconstruction, posterior, tape = vae.forward_with_tape(video, noise, freeze_encoder, decoder_noise)
+    reconstruction, posterior, tape = vae.forward_with_tape(
+        video, noise, freeze_encoder, decoder_noise, recompute
+    )
 
     def last_layer(by_reconstruction: Tensor) -> Tensor:
         """The gradient by the weight of decoder.conv_out, for the adaptive weight of the adversarial term."""

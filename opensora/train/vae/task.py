@@ -166,8 +166,16 @@ class VAETask:
         all_metrics, vae_gradients, disc_gradients = [], [], []
         for pixels, noise, decoder_noise in zip(batch, *self._noises(step, batch), strict=True):
             video = ms.Tensor(pixels)
+            options = self.options
             terms, gradients, reconstruction = generator_step(
-                self.vae, self.loss, video, step - 1, noise, self.options.freeze_encoder, decoder_noise
+                self.vae,
+                self.loss,
+                video,
+                step - 1,
+                noise,
+                options.freeze_encoder,
+                decoder_noise,
+                options.recompute,
             )
             if self.options.learn_logvar:
                 gradients[LOGVAR] = ms.Tensor(np.float32(terms.by_logvar))
