@@ -208,7 +208,8 @@ class CausalVAE:
                 "an autoencoder of images cannot be trained: make one of videos of it with "
                 "`opensora inflate-vae`"
             )
-        saved = [] if recompute else [layer.prefix for layer in (*self._encoder, *self._decoder)]
+        # Without the last layer, whose gradient a loss may look at before the walk back (`Tape.peek`).
+        saved = [] if recompute else [layer.prefix for layer in (*self._encoder, *self._decoder[:-1])]
         groups, tape = self.config.norm_num_groups, self.engine.tape(self.weights, saved)
         if freeze_encoder:
             moments = self.engine.run(chain, self.weights, self._encoder, groups, video)
