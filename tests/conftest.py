@@ -1,5 +1,6 @@
 """Settings of every test: the environment that MindSpore needs, and a working directory of its own."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,16 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test in its own folder, where MindSpore writes dump folders, and without the user's cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENSORA_GRAPH_CACHE", "off")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_of_a_terminal() -> Iterator[None]:
+    """Handle the signals that tests send: background jobs of a shell, and nohup, ignore some of them."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

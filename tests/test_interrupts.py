@@ -50,13 +50,9 @@ def interrupted_import(program: str) -> subprocess.CompletedProcess[str]:
     )
     Path(program).write_text("import opensora.cli\n")
     place = {"PYTHONPATH": os.pathsep.join([os.getcwd(), str(Path(opensora.__file__).parents[1])])}
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    try:
-        return subprocess.run(
-            [sys.executable, program], capture_output=True, text=True, env=os.environ | place, timeout=60
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, env=os.environ | place, timeout=60
+    )
 
 
 def test_ctrl_c_during_the_imports_of_a_command_is_no_traceback() -> None:
