@@ -1,4 +1,4 @@
-"""What the examples of docs/python.md have made; `guide` holds all of them, beside a copy of this file."""
+"""Checks of what the examples of docs/python.md made. `guide` holds their variables."""
 
 import asyncio
 from pathlib import Path

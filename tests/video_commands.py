@@ -1,4 +1,4 @@
-"""What the tests of `opensora upscale` and `opensora interpolate` share."""
+"""Helpers for the tests of `opensora upscale` and `opensora interpolate`."""
 
 from pathlib import Path
 

@@ -12,7 +12,6 @@ def run(options: EmbedTextOptions) -> None:
     from opensora.data.caches.embed import embed_text
     from opensora.parallel.mesh import open_mesh
 
-    with open_mesh(
-        timeout=options.rank_timeout
-    ) as mesh:  # processes that msrun started share the blocks of the cache
+    # Processes that msrun started share the blocks of the cache.
+    with open_mesh(timeout=options.rank_timeout) as mesh:
         embed_text(options.of_job(mesh.rank, mesh.size), prompts)

@@ -9,6 +9,7 @@ depth.
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import TypeVar
 
@@ -296,7 +297,7 @@ class Tape(Forward):
 
     def peek(self, outputs: Sequence[tuple[Tensor, Tensor]], blocks: int) -> dict[str, Tensor]:
         """The gradients of the weights of the last `blocks` blocks, by name; the tape stays as it is."""
-        end = Tape(self.weights)
+        end = copy(self)
         end._records = self._records[-blocks:]
         return end.gradients(outputs)[0]
 
@@ -309,5 +310,5 @@ class Tape(Forward):
 
     @staticmethod
     def zeros(tensor: Tensor) -> Tensor:
-        """Of the tensor's shape."""
+        """Zeros of the tensor's shape."""
         return ms.ops.zeros_like(tensor)

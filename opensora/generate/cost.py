@@ -71,7 +71,7 @@ def cost(
 ) -> Cost:
     """The cost of sampling `videos` videos of `texts` different texts, the negative one included.
 
-    policy: how they are decoded. stages: those that run. result_bytes: what the frames of a video take after
+    policy: how they are decoded. stages: those that run. result_bytes: bytes of a video's frames after
     decoding.
     """
     latte, t5 = spec.transformer, spec.text_encoder

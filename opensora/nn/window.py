@@ -1,4 +1,4 @@
-"""How the kernel of a convolution moves over a video."""
+"""Padding and strides of a convolution."""
 
 from typing import NamedTuple
 

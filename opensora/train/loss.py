@@ -1,4 +1,4 @@
-"""What the training of a denoiser minimises: a batch, its loss and its terms (Open-Sora-Plan v1.1.0)."""
+"""The training loss of a denoiser: a batch, the loss terms and their gradient (Open-Sora-Plan v1.1.0)."""
 
 from collections.abc import Callable, Mapping
 from typing import TypedDict

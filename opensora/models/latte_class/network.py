@@ -27,7 +27,7 @@ SCORE_BYTES = 2**28
 
 
 class DenoiserInputs(NamedTuple):
-    """What a network sees of a batch."""
+    """The inputs of a network."""
 
     latents: Tensor  # (B, C, T+N, H, W)
     sinusoids: Tensor  # (B, 256), of the timestep
