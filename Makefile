@@ -12,7 +12,7 @@ DEMO_PROMPT ?= an elephant on a sky blue background
 .PHONY: demo test test-quick lint bench faults fuzz parallel python313
 
 demo: $(STAMP)
-	$(BIN)/opensora generate "$(DEMO_PROMPT)" --save_img_path samples/demo
+	$(BIN)/opensora generate "$(DEMO_PROMPT)" --contact_sheet --save_img_path samples/demo
 
 test: $(STAMP)
 	$(PYTEST)

@@ -81,7 +81,7 @@ class GenerateOutputOptions:
     fps: int | None = None
     """Frames per second of the file; default: the model's."""
     contact_sheet: bool = False
-    """Also save an image with frames of each video side by side."""
+    """Also save a picture with all frames of each video, small ones enlarged."""
     save_latents: bool = False
     """Save latents (.npy) instead of videos; decode them later with --decode_latents."""
     decode_latents: bool = False

@@ -14,7 +14,7 @@ from opensora.generate.options import GenerateJob
 from opensora.generate.plan import PlannedVideo, plan
 from opensora.generate.prompts import log_prompt_hints
 from opensora.media.reader import read_result
-from opensora.media.sheets import contact_sheet
+from opensora.media.sheets import video_sheet
 from opensora.media.writer import write_video
 from opensora.runtime import free_memory
 
@@ -157,4 +157,4 @@ def _add_contact_sheets(job: GenerateJob, videos: Sequence[PlannedVideo]) -> Non
         return
     for video in videos:
         if not video.sheet.is_file():
-            write_video(video.sheet, contact_sheet(read_result(video.path))[None])
+            write_video(video.sheet, video_sheet(read_result(video.path))[None])

@@ -18,7 +18,7 @@ from opensora.generate.latents import latents_content, read_latents, write_laten
 from opensora.generate.options import GenerateJob
 from opensora.generate.plan import PlannedVideo
 from opensora.generate.sidecar import sidecar_content
-from opensora.media.sheets import contact_sheet
+from opensora.media.sheets import video_sheet
 from opensora.media.writer import write_result, write_video
 from opensora.pipeline.core import Pipeline
 
@@ -86,7 +86,7 @@ class Stages:
                 frames, fps = self.enhance(frames, video.recipe["fps"])
                 self._write_sidecar(video)
                 if self.job.options.contact_sheet:
-                    write_video(video.sheet, contact_sheet(frames)[None])
+                    write_video(video.sheet, video_sheet(frames)[None])
                 write_result(video.path, frames, fps)
                 log.info("%s", video.path)
 

@@ -4,6 +4,18 @@ import math
 
 import numpy as np
 
+SIDE = 256
+"""Pixels to which the frames of a small video are enlarged."""
+
+
+def video_sheet(frames: np.ndarray) -> np.ndarray:
+    """All frames (T, H, W, 3) of a video in one picture, uint8 (H, W, 3).
+
+    Small frames are enlarged by a whole factor, to at most SIDE pixels.
+    """
+    factor = max(1, SIDE // max(frames.shape[1:3]))
+    return contact_sheet(frames.repeat(factor, 1).repeat(factor, 2))
+
 
 def contact_sheet(frames: np.ndarray, columns: int | None = None) -> np.ndarray:
     """Arrange frames (T, H, W, 3) in rows -> one picture, uint8 (rows*H, columns*W, 3).

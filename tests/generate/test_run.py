@@ -38,7 +38,7 @@ def test_videos_and_what_they_were_made_from(model: Path, capfd: pytest.CaptureF
         for suffix in ("mp4", "json", "contact.png")
     )
     assert probe("out/0000-a_cat.mp4") == (5, 12.0, 32, 32)
-    assert probe("out/0001-a_dog.contact.png") == (1, 24.0, 2 * 32, 3 * 32)
+    assert probe("out/0001-a_dog.contact.png") == (1, 24.0, 2 * 256, 3 * 256)
     sidecar = json.loads(Path("out/0001-a_dog.json").read_text())
     assert sidecar["recipe"]["prompt"] == "a dog" and sidecar["recipe"]["seed"] == 8
     assert sidecar["versions"]["numpy"] == np.__version__

@@ -6,7 +6,7 @@ from opensora.files import read_sidecar, write_json
 from opensora.media.names import safe_name
 from opensora.media.pixels import to_bytes, to_pixels
 from opensora.media.reader import probe, read_video
-from opensora.media.sheets import contact_sheet
+from opensora.media.sheets import contact_sheet, video_sheet
 from opensora.media.writer import write_folder, write_video
 
 
@@ -187,6 +187,14 @@ def test_missing_folder_is_named(tmp_path):
     for suffix in (".mp4", ".gif", ".png"):
         with pytest.raises(ValueError, match="cannot be written"):
             write_video(tmp_path / "nowhere" / f"a{suffix}", gradient(1))
+
+
+def test_video_sheet_enlarges_small_frames_by_a_whole_factor():
+    video = gradient(2, 100, 64)
+    sheet = video_sheet(video)
+    assert sheet.shape == (200, 256, 3)
+    assert (sheet[::2, :128:2] == video[0]).all() and (sheet[1::2, 129::2] == video[1]).all()
+    assert video_sheet(gradient(1, 300, 64)).shape == (300, 64, 3)
 
 
 def test_contact_sheet_fills_rows_then_white():
