@@ -40,6 +40,7 @@ OUT_OF_MEMORY = (
     "could not create a memory object",
 )
 HINTS = {"fp32": "f32", "bf16": "bf16"}
+THREADS = "OMP_NUM_THREADS"
 KERNEL_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
@@ -308,9 +309,19 @@ def _settings(precision: str) -> dict[str, Any]:
     """One stream with all threads of this process: the same program gives the same bytes."""
     return {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
-        "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "INFERENCE_NUM_THREADS": _threads(),
         "NUM_STREAMS": 1,
     }
+
+
+def _threads() -> int:
+    """The cores that this process may use, at most OMP_NUM_THREADS, as for MindSpore; 0 leaves the choice to
+    the library.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    limit = os.environ.get(THREADS, "")
+    wanted = int(limit) if limit.isdecimal() else 0
+    return min(cores, wanted) if cores and wanted else cores or wanted
 
 
 def multiply_once(size: int, precision: str) -> Callable[[], Tree]:

@@ -230,3 +230,12 @@ def test_kernels_go_with_their_graphs() -> None:
         assert kernels() < held
         before = before or kernels()
     assert kernels() == before and openvino.KERNEL_CACHE not in os.environ
+
+
+@pytest.mark.parametrize(("limit", "threads"), [("", 3), ("2", 2), ("8", 3), ("0", 3), ("all", 3)])
+def test_a_graph_uses_the_cores_of_the_process_at_most_omp_num_threads(
+    limit: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 5}, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert openvino._settings("fp32")["INFERENCE_NUM_THREADS"] == threads
