@@ -12,6 +12,17 @@ def linear_betas(start: float = BETA_START, end: float = BETA_END, steps: int = 
     return np.linspace(start, end, steps, dtype=np.float64)
 
 
+def signal_and_noise(timesteps: np.ndarray) -> np.ndarray:
+    """Factors of signal and noise in latents at training timesteps (B,): float32 (B, 2).
+
+    They are sqrt(a) and sqrt(1 - a) of arXiv:2006.11239, equation 4; log a of a fractional timestep is
+    interpolated.
+    """
+    logs = np.cumsum(np.log1p(-linear_betas()))
+    log = np.interp(timesteps, np.arange(len(logs)), logs)
+    return np.stack((np.exp(log / 2), np.sqrt(-np.expm1(log))), -1).astype(np.float32)
+
+
 def space_timesteps(respacing: str, train_steps: int = TRAIN_STEPS) -> np.ndarray:
     """The training timesteps of a shortened process, ascending: (n,) int64.
 

@@ -183,6 +183,23 @@ def unpatchify(y: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
     return F.reshape(y, (batch, channels, frames, rows * size, columns * size)).astype(F.float32)
 
 
+@Block
+def noise_of_velocity(w: Weights, x: Tensor, latents: Tensor, levels: Tensor) -> Tensor:
+    """Velocity and logits (B, 2C, F, H, W) -> noise and logits.
+
+    Latents are signal x0 + noise eps, with levels = (signal, noise) of each sample (B, 2), and the velocity
+    is signal eps - noise x0 (arXiv:2202.00512, appendix D). So eps = signal velocity + noise latents.
+    """
+    return F.precisely(_noise_of_velocity, x, latents, levels)
+
+
+def _noise_of_velocity(x: Tensor, latents: Tensor, levels: Tensor) -> Tensor:
+    channels = latents.shape[1]
+    signal, noise = F.unstacked(F.reshape(F.transpose(levels, (1, 0)), (2, -1, 1, 1, 1, 1)))
+    predicted = signal * x[:, :channels] + noise * latents.astype(F.float32)
+    return F.concat((predicted, x[:, channels:]), 1)
+
+
 def modulation(table: Tensor, conditioning: Tensor) -> Tensor:
     """A table (n, D) plus conditioning (B, n*D) -> n parts (B, 1, 1, D): shifts, scales and gates."""
     return F.precisely(_modulation, table, conditioning)

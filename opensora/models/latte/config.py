@@ -9,7 +9,8 @@ import numpy as np
 
 from opensora.config_files import Range, shown, typed
 from opensora.models.initial import Initialiser, mean_kernel, normally, ones, xavier, zeros
-from opensora.weights import Shapes, TensorSource, open_weights
+from opensora.weights import CONFIG, Shapes, TensorSource, WeightsError, load_config, open_weights
+from opensora.weights.sources import weight_files
 
 TIMESTEP_CHANNELS = 256
 # Name and rows of the caption for unconditional training; the release holds it, no forward pass reads it.
@@ -51,6 +52,9 @@ class LatteConfig:
     in_channels: Annotated[int, Range(1, 1024)] = 4
     out_channels: Annotated[int, Range(1, 2048)] = 8
     patch_size: Annotated[int, Range(1, 64)] = 2
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    """What the last layer predicts: the noise, or the velocity (arXiv:2202.00512), from which the model
+    computes the noise. All released models predict the noise."""
     # Positions
     sample_size: Annotated[tuple[int, int], Range(1, 4096)] = (64, 64)
     video_length: Annotated[int, Range(1, 2**16)] = 17
@@ -103,11 +107,13 @@ class LatteConfig:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of a config.json that the reference reads."""
+        """The content of a config.json; the reference reads it, but knows no velocity."""
         settings = {"_class_name": "LatteT2V", **FIXED, **asdict(self)}
         omitted = {"release", *(ADDED_IN_V11 if self.release == "v1.0" else ())}
         if self.interpolation_scale_1d is None:
             omitted.add("interpolation_scale_1d")
+        if self.prediction_type == "epsilon":
+            omitted.add("prediction_type")
         return {name: value for name, value in settings.items() if name not in omitted}
 
     @property
@@ -198,4 +204,22 @@ def weight_shapes(config: LatteConfig) -> Shapes:
 
 def open_latte(source: str | Path, config: LatteConfig) -> TensorSource:
     """The weights of a LatteT2V in any publisher's file or in one of our checkpoints. Raises WeightsError."""
+    _check_prediction(source, config)
     return open_weights(source, expected=weight_shapes(config), unused=(UNUSED_CAPTION[0],))
+
+
+def _check_prediction(source: str | Path, config: LatteConfig) -> None:
+    """Raise WeightsError for weights whose config.json says that they predict something else.
+
+    It lies beside the weights, or in the folder of the run whose checkpoint they are.
+    """
+    weights = weight_files(source)[0]
+    for folder in (weights.parent, *weights.parents[2:3]):
+        if (folder / CONFIG).is_file():
+            found = load_config(folder).get("prediction_type", "epsilon")
+            if found != config.prediction_type:
+                raise WeightsError(
+                    f"{source} has the prediction_type {shown(found)}, but the model's is "
+                    f"{config.prediction_type}: use the same in both config.json"
+                )
+            return

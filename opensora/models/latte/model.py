@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opensora.diffusion.schedule import signal_and_noise
 from opensora.engine import Engine, open_engine, run_network
 from opensora.engine.block import as_array
 from opensora.models import embeddings
@@ -113,6 +114,7 @@ class LatteT2V(LatentTransformer[LatteConfig]):
             self.config,
             latents,
             _sinusoids(timestep),
+            signal_and_noise(np.asarray(as_array(timestep))),
             text_kv,
             self._masks(text_mask, latent_mask, latents),
             num_images,

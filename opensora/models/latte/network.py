@@ -38,6 +38,7 @@ def denoise(
     config: LatteConfig,
     latents: Tensor,
     sinusoids: Tensor,
+    levels: Tensor,
     text_kv: list[TextKeysValues],
     masks: Masks,
     num_images: int,
@@ -46,7 +47,8 @@ def denoise(
 ) -> Tensor:
     """Latents (B, C, T+N, H, W) -> noise and logits of its variance, (B, 2C, T+N, H, W).
 
-    sinusoids: (B, 256), of the timestep.
+    sinusoids: (B, 256), of the timestep. levels: (B, 2), factors of signal and noise at the timestep, which
+    models that predict the velocity read.
     """
     frames = latents.shape[2] - num_images
     grid = latents.shape[3] // config.patch_size, latents.shape[4] // config.patch_size
@@ -71,7 +73,10 @@ def denoise(
         if temporal:
             x = run(time_block, f"temporal_{name}", x, conditioning, *time, time_sizes)
     head = ("scale_shift_table", "proj_out.")
-    return run(blocks.output, head, x, embedded, grid, config.patch_size)  # (B, 2C, T+N, H, W)
+    x = run(blocks.output, head, x, embedded, grid, config.patch_size)  # (B, 2C, T+N, H, W)
+    if config.prediction_type == "v_prediction":
+        x = run(blocks.noise_of_velocity, "", x, latents, levels)
+    return x
 
 
 class Positions(NamedTuple):

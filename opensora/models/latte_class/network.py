@@ -61,7 +61,7 @@ def denoise_single(run: Run, config: LatteClassConfig, inputs: DenoiserInputs) -
     no_text = [(None, None)] * config.num_layers
     masks = Masks(None, bias, bias)
     return denoise_t2v(
-        run, as_t2v(config), latents, sinusoids, no_text, masks, num_images, True, FrameExchange()
+        run, as_t2v(config), latents, sinusoids, None, no_text, masks, num_images, True, FrameExchange()
     )
 
 
