@@ -16,7 +16,7 @@ from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import parameter_sharding
 from opensora.runtime import compute_dtype, mindspore
-from opensora.train.batches import BatchDrawer, HostBatch, split_batch
+from opensora.train.batches import BatchDrawer, HostBatch, sampling_of, split_batch
 from opensora.train.checkpoint import ONE_SHARD, check_same_shapes
 from opensora.train.denoiser_options import DenoiserOptions
 from opensora.train.ema import EMA
@@ -60,7 +60,7 @@ class DenoiserTask(ABC, Generic[M, Options]):
         """
         self.model, self.mesh, self.encoder = model, mesh or Mesh(), encoder
         self.options = options
-        self.batches = BatchDrawer(data, model.config.in_channels, options.seed)
+        self.batches = BatchDrawer(data, model.config.in_channels, options.seed, sampling_of(options))
         self.shared_encoder = SharedEncoder(
             encoder,
             self.mesh.sequence,

@@ -4,9 +4,9 @@ Importing them does not import MindSpore.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from opensora.checks import above, at_least, below
+from opensora.checks import above, at_least, below, one_of
 from opensora.data.options import SampleOptions
 from opensora.train.options import LoopOptions, OptimizerOptions, PrecisionOptions, check_warmup
 
@@ -33,11 +33,23 @@ class DiffusionOptions:
     GROUP: ClassVar[str] = "training"
     snr_gamma: float | None = None
     """Min-SNR loss weights (arXiv:2303.09556); 5 is usual; default: equal weights."""
+    timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    """How timesteps are drawn: uniformly, or logit-normal (arXiv:2403.03206), seldom at both ends."""
+    logit_mean: float = 0.0
+    """Mean of the logit of timestep / 1000: 0 is timestep 500, 1 is 731, -1 is 269."""
+    logit_std: float = 1.0
+    """Deviation of that logit: with 1, two of three timesteps are between 269 and 731."""
     num_no_recompute: int = 0
     """Number of last layers that keep their activations for the backward pass: faster, but more memory."""
 
     def __post_init__(self) -> None:
-        above(self, 0, "snr_gamma")
+        above(self, 0, "snr_gamma", "logit_std")
+        one_of(self, "timestep_sampling")
+        if self.timestep_sampling == "uniform" and (self.logit_mean, self.logit_std) != (0.0, 1.0):
+            raise ValueError(
+                "logit_mean and logit_std have no effect on uniform timesteps: "
+                "add --timestep_sampling logit_normal, or leave them out"
+            )
         at_least(self, 0, "num_no_recompute")
 
 
