@@ -149,7 +149,6 @@ V10_TRAINING: Answers = {
     "use_deepspeed": Ignored("under msrun, --parallel_mode optim shards the optimizer states", bool),
     "local_rank": Ignored("msrun numbers the processes"),
     **dict.fromkeys(("hub_token", "hub_model_id"), Ignored("nothing is uploaded")),
-    "prediction_type": Ignored("the network predicts the noise", only=("epsilon",)),
     **dict.fromkeys(
         (
             "noise_offset",
@@ -216,6 +215,7 @@ TRAIN_CLASS: Answers = {
     **{name: answer for name, answer in TRAINING.items() if name not in ("epochs", "ckpt_save_interval")},
     **V10_TRAINING,
     "sp_size": UNSPLIT["sp_size"],
+    "prediction_type": Ignored("the network predicts the noise", only=("epsilon",)),
     "dataset": CLASS_DATA,
     "data_path": CLASS_DATA,
     "num_classes": Ignored("the classes of the data, or of --classes, are counted"),

@@ -62,7 +62,8 @@ def check_resumed(run: Path, options: LoopOptions, config: Mapping[str, Any], sa
         return
     now = _description(options, config)
     changed = _differences(before["options"], now["options"])
-    network = _differences(before["config"], now["config"])
+    names = before["config"].keys() | now["config"].keys()  # settings that a model leaves at None are absent
+    network = _differences(*(dict.fromkeys(names) | part["config"] for part in (before, now)))
     state = _differences(
         *({name: part["options"].get(name) for name in options.FIXED} for part in (before, now))
     )

@@ -181,6 +181,27 @@ def test_a_trained_text_encoder_goes_with_its_transformer(
     assert len(following) == 2 and len(list(Path("sample_videos").glob("*.mp4"))) == 1
 
 
+def test_a_transformer_that_predicts_the_velocity(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From training to a video; its weights do not pass for those of another prediction type."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "model", "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    moments = np.random.default_rng(0).standard_normal((4, 8, 2, 4, 4)).astype(np.float32)
+    latent_cache(Path("latents"), [f"clip {number}" for number in range(4)], moments)
+    settings = {"model_path": "model", "vae_latent_folder": "latents", "batch_size": 2, "lr_warmup_steps": 0}
+    settings |= {"train_text_encoder": True, "timestep_sampling": "logit_normal", "max_train_steps": 1}
+    command("train", **settings, prediction_type="v_prediction", output_dir="run")
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    assert main(["train", *words, "--pretrained=run", "--output_dir=other"]) == 2
+    assert "run has the prediction_type 'v_prediction', but the model's is epsilon" in capsys.readouterr().err
+    command("convert", src="run", target="new", base="model")
+    assert load_config(Path("new/5x32x32"))["prediction_type"] == "v_prediction"
+    CausalVAE.initialise(VAE, np.random.default_rng(0)).save_pretrained("new/vae")
+    assert main(["generate", "an elephant", "--model_path=new", "--num_sampling_steps=1"]) == 0
+    assert len(list(Path("sample_videos").glob("*.mp4"))) == 1
+
+
 def test_v10_with_an_autoencoder_of_images(
     place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -62,6 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("options", "network", "named"),
     [
         ({}, {"num_attention_heads": 8}, "num_attention_heads was 16 and is 8"),
+        ({}, {"prediction_type": "v_prediction"}, "prediction_type was None and is 'v_prediction'"),
         ({"max_image_size": 64}, {"sample_size": (8, 8)}, "max_image_size was 512 and is 64"),
         ({"optim": "muon"}, {}, "optim was 'adamw' and is 'muon'"),
         ({"train_text_encoder": True}, {}, "train_text_encoder was False and is True"),

@@ -2,9 +2,9 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from opensora.checks import at_least
+from opensora.checks import at_least, one_of
 from opensora.data.options import DataOptions
 from opensora.train.denoiser_options import DenoiserOptions, HeldOutOptions
 from opensora.train.options import COMMON_NAMES
@@ -33,9 +33,13 @@ class ModelOptions:
     """Add rotary position embeddings; default: the model's."""
     compress_kv_factor: int | None = None
     """Compression of keys and values in the second half of the layers; default: the model's."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the last layer predicts, the noise or the velocity, which a new transformer learns faster;
+    default: the model's."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "compress_kv_factor")
+        one_of(self, "prediction_type")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,8 @@ def held_out_source(options: TrainOptions, spec: ModelSpec) -> SampleSource:
 
 def _config(options: TrainOptions, spec: ModelSpec, source: SampleSource) -> LatteConfig:
     """The transformer's configuration, with positions for the frames and patches of these clips."""
-    given = {name: getattr(options, name) for name in ("use_rope", "compress_kv_factor", "model_max_length")}
+    names = ("use_rope", "compress_kv_factor", "prediction_type", "model_max_length")
+    given = {name: getattr(options, name) for name in names}
     changes = {name: value for name, value in given.items() if value is not None}
     config = spec.transformer.changed(**changes)
     clip = source.clip
