@@ -220,6 +220,7 @@ def _check_prediction(source: str | Path, config: LatteConfig) -> None:
             if found != config.prediction_type:
                 raise WeightsError(
                     f"{source} has the prediction_type {shown(found)}, but the model's is "
-                    f"{config.prediction_type}: use the same in both config.json"
+                    f"{config.prediction_type}: choose weights of that type, or write the other one into the "
+                    "model's config.json"
                 )
             return

@@ -114,7 +114,7 @@ class LatteT2V(LatentTransformer[LatteConfig]):
             self.config,
             latents,
             _sinusoids(timestep),
-            signal_and_noise(np.asarray(as_array(timestep))),
+            self._levels(timestep),
             text_kv,
             self._masks(text_mask, latent_mask, latents),
             num_images,
@@ -130,6 +130,12 @@ class LatteT2V(LatentTransformer[LatteConfig]):
     def text_keys_values(self, text_embeds: Tensor) -> list[TextKeysValues]:
         """Keys and values of a text for each layer. Sampling computes them once, not at every step."""
         return list(self.engine.run(text_keys_values, self.weights, self.config, text_embeds))
+
+    def _levels(self, timestep: Tensor) -> np.ndarray | None:
+        """Factors of signal and noise (B, 2), for a model that predicts the velocity."""
+        if self.config.prediction_type == "epsilon":
+            return None
+        return signal_and_noise(np.asarray(as_array(timestep)))
 
     def _masks(self, text_mask: Tensor, latent_mask: Tensor, latents: Tensor) -> Masks:
         """The masks of the keys, 1 = keep, as biases of the scores. Raises ValueError for another shape."""

@@ -47,8 +47,8 @@ def denoise(
 ) -> Tensor:
     """Latents (B, C, T+N, H, W) -> noise and logits of its variance, (B, 2C, T+N, H, W).
 
-    sinusoids: (B, 256), of the timestep. levels: (B, 2), factors of signal and noise at the timestep, which
-    models that predict the velocity read.
+    sinusoids: (B, 256), of the timestep. levels: (B, 2), factors of signal and noise at the timestep, for
+    models that predict the velocity.
     """
     frames = latents.shape[2] - num_images
     grid = latents.shape[3] // config.patch_size, latents.shape[4] // config.patch_size
