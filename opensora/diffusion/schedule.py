@@ -1,5 +1,7 @@
 """Tables of the diffusion process in float64: linear betas, respacing, and what follows from them."""
 
+from functools import lru_cache
+
 import numpy as np
 
 TRAIN_STEPS = 1000
@@ -18,9 +20,14 @@ def signal_and_noise(timesteps: np.ndarray) -> np.ndarray:
     They are sqrt(a) and sqrt(1 - a) of arXiv:2006.11239, equation 4; log a of a fractional timestep is
     interpolated.
     """
-    logs = np.cumsum(np.log1p(-linear_betas()))
+    logs = _log_alphas_cumprod()
     log = np.interp(timesteps, np.arange(len(logs)), logs)
     return np.stack((np.exp(log / 2), np.sqrt(-np.expm1(log))), -1).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _log_alphas_cumprod() -> np.ndarray:
+    return np.cumsum(np.log1p(-linear_betas()))
 
 
 def space_timesteps(respacing: str, train_steps: int = TRAIN_STEPS) -> np.ndarray:

@@ -14,13 +14,13 @@ from opensora.weights import (
     Arrays,
     ModelFolder,
     WeightsError,
+    config_folder,
     find_model,
     load_config,
     save_config,
     save_tensors,
     trained_text_encoder,
 )
-from opensora.weights.checkpoints import MANIFEST
 from opensora.weights.mindspore_file import write_checkpoint
 from opensora.weights.names import mindspore_name
 from opensora.weights.sources import SUFFIXES, read_object
@@ -127,22 +127,17 @@ def _copy_base(
         final = target / place.name if place.parent == base.path else target / part
         for path in sorted(place.iterdir()):
             new = part in sources and (path.suffix in SUFFIXES or path.name.endswith(".index.json"))
-            own = part == kind and path.name == "config.json" and _run_config(source) is not None
+            own = part == kind and path.name == "config.json" and config_folder(source) is not None
             if path.is_file() and not new and not own:
                 shutil.copyfile(path, output.place(final / path.name))
         if part in sources:
             known = (
-                replace(how, model_config=str(place)) if _run_config(source) is None or part != kind else how
+                replace(how, model_config=str(place))
+                if part != kind or config_folder(source) is None
+                else how
             )
             _write(part, sources[part], final, known, output)
     _copy(DESCRIPTION, base.path, target, output)
-
-
-def _run_config(source: Path) -> Path | None:
-    """The folder with the config.json of a run or of a part; of a checkpoint it is its run's."""
-    folder = source if source.is_dir() else source.parent
-    places = [folder, folder.parents[1]] if (folder / MANIFEST).is_file() else [folder]
-    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def _place(kind: str, folder: ModelFolder) -> Path:
@@ -211,7 +206,7 @@ def _config(kind: str, source: Path, target: Path, how: Conversion) -> tuple[dic
                 f"{target} has a config.json already: leave --model_config out, or choose another --target"
             )
         return (load_config(path) if not path.is_file() else read_object(path)), True
-    for folder in (target, _run_config(source)):
+    for folder in (target, config_folder(source)):
         if folder is not None and (folder / "config.json").is_file():
             return load_config(folder), True
     log.info("%s has no config.json: assuming that of the released %s", source, FORMATS[kind].title)

@@ -34,7 +34,7 @@ class DiffusionOptions:
     snr_gamma: float | None = None
     """Min-SNR loss weights (arXiv:2303.09556); 5 is usual; default: equal weights."""
     timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"
-    """How timesteps are drawn: uniformly, or logit-normal (arXiv:2403.03206), seldom at both ends."""
+    """Distribution of the timesteps; logit_normal (arXiv:2403.03206) prefers those in the middle."""
     logit_mean: float = 0.0
     """Mean of the logit of timestep / 1000: 0 is timestep 500, 1 is 731, -1 is 269."""
     logit_std: float = 1.0

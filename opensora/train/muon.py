@@ -118,23 +118,26 @@ def updates(directions: Mapping[str, Tensor], engine: Engine) -> dict[str, Tenso
         same_shape.setdefault(direction.shape, []).append(name)
     results: dict[str, Tensor] = {}
     for shape, names in same_shape.items():
-        identity = np.eye(min(shape[0], math.prod(shape[1:])), dtype=np.float32)
+        sides = shape[0], math.prod(shape[1:])
+        is_square = sides[0] == sides[1]
+        identity = None if is_square else engine.tensor(np.eye(min(sides), dtype=np.float32))
         many = max(1, VALUES_AT_ONCE // math.prod(shape))
         for start in range(0, len(names), many):
             chosen = names[start : start + many]
-            inputs = (engine.tensor(identity), *(directions[name] for name in chosen))
-            results.update(zip(chosen, engine.call(UPDATES, {}, *inputs), strict=True))
+            parts = engine.call(UPDATES, {}, identity, *(directions[name] for name in chosen))
+            results.update(zip(chosen, parts, strict=True))
     return {name: results[name] for name in directions}
 
 
 def _updates(w: Weights, identity: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
-    """Directions of one shape (outputs, inputs, ...) -> their updates; identity: of the smaller side."""
+    """Directions of one shape (outputs, inputs, ...) -> their updates; identity: of the smaller side,
+    None for squares.
+    """
     shape = directions[0].shape
     matrices = F.reshape(F.stack(directions, 0), (len(directions), shape[0], -1))  # (n, outputs, inputs)
-    outputs, inputs = matrices.shape[1:]
-    if outputs == inputs:
+    if identity is None:
         matrices = _orthogonalised_squares(matrices)
-    elif outputs < inputs:
+    elif identity.shape[0] == shape[0]:
         matrices = _orthogonalised(matrices, identity)
     else:
         matrices = _transposed(_orthogonalised(_transposed(matrices), identity))

@@ -6,7 +6,7 @@ from opensora.weights.folder import ModelFolder, did_you_mean, find_model
 from opensora.weights.half import HalfStorage
 from opensora.weights.release import CONFIG, TensorSource, load_config, open_weights, read_config
 from opensora.weights.saving import save_config, save_tensors, save_weights
-from opensora.weights.sources import open_file, trained_text_encoder, weight_files
+from opensora.weights.sources import config_folder, open_file, trained_text_encoder, weight_files
 
 __all__ = [
     "CONFIG",
@@ -18,6 +18,7 @@ __all__ = [
     "TensorSource",
     "WeightsError",
     "WeightsFile",
+    "config_folder",
     "did_you_mean",
     "find_model",
     "latest_checkpoint",

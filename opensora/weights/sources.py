@@ -69,6 +69,13 @@ def weight_files(source: str | Path, stem: str = "diffusion_pytorch_model") -> l
     return [source / f"{stem}.safetensors"]
 
 
+def config_folder(source: Path) -> Path | None:
+    """The folder with the config.json of a run or of a part; of a checkpoint it is its run's."""
+    folder = source if source.is_dir() else source.parent
+    places = [folder, folder.parents[1]] if (folder / MANIFEST).is_file() else [folder]
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
 def trained_text_encoder(source: str | Path) -> Path | None:
     """The weights of the text encoder that a run trained with the transformer in `source`, if it did.
 

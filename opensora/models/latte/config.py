@@ -9,8 +9,7 @@ import numpy as np
 
 from opensora.config_files import Range, shown, typed
 from opensora.models.initial import Initialiser, mean_kernel, normally, ones, xavier, zeros
-from opensora.weights import CONFIG, Shapes, TensorSource, WeightsError, load_config, open_weights
-from opensora.weights.sources import weight_files
+from opensora.weights import Shapes, TensorSource, WeightsError, config_folder, load_config, open_weights
 
 TIMESTEP_CHANNELS = 256
 # Name and rows of the caption for unconditional training; the release holds it, no forward pass reads it.
@@ -53,8 +52,8 @@ class LatteConfig:
     out_channels: Annotated[int, Range(1, 2048)] = 8
     patch_size: Annotated[int, Range(1, 64)] = 2
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    """What the last layer predicts: the noise, or the velocity (arXiv:2202.00512), from which the model
-    computes the noise. All released models predict the noise."""
+    """The last layer predicts the noise or the velocity (arXiv:2202.00512). The model returns the noise in
+    both cases. All released models predict the noise."""
     # Positions
     sample_size: Annotated[tuple[int, int], Range(1, 4096)] = (64, 64)
     video_length: Annotated[int, Range(1, 2**16)] = 17
@@ -209,18 +208,11 @@ def open_latte(source: str | Path, config: LatteConfig) -> TensorSource:
 
 
 def _check_prediction(source: str | Path, config: LatteConfig) -> None:
-    """Raise WeightsError for weights whose config.json says that they predict something else.
-
-    It lies beside the weights, or in the folder of the run whose checkpoint they are.
-    """
-    weights = weight_files(source)[0]
-    for folder in (weights.parent, *weights.parents[2:3]):
-        if (folder / CONFIG).is_file():
-            found = load_config(folder).get("prediction_type", "epsilon")
-            if found != config.prediction_type:
-                raise WeightsError(
-                    f"{source} has the prediction_type {shown(found)}, but the model's is "
-                    f"{config.prediction_type}: choose weights of that type, or write the other one into the "
-                    "model's config.json"
-                )
-            return
+    """Raise WeightsError for weights whose config.json says that they predict something else."""
+    folder = config_folder(Path(source))
+    found = None if folder is None else load_config(folder).get("prediction_type", "epsilon")
+    if found not in (None, config.prediction_type):
+        raise WeightsError(
+            f"{source} has the prediction_type {shown(found)}, but the model's is {config.prediction_type}: "
+            "choose weights of that type, or write the other one into the model's config.json"
+        )

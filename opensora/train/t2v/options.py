@@ -34,8 +34,8 @@ class ModelOptions:
     compress_kv_factor: int | None = None
     """Compression of keys and values in the second half of the layers; default: the model's."""
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
-    """What the last layer predicts, the noise or the velocity, which a new transformer learns faster;
-    default: the model's."""
+    """The network predicts the noise or the velocity. A new one learns the velocity faster; default: the
+    model's."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "compress_kv_factor")

@@ -12,16 +12,8 @@ from opensora.engine import ENGINES, choose_training_engine, open_engine
 from opensora.models import LatteT2V
 from opensora.models.latte.config import LatteConfig, weight_shapes
 from opensora.weights import WeightsError
+from tests.models.latte.test_model import TINY
 
-TINY = LatteConfig(
-    num_layers=1,
-    num_attention_heads=2,
-    attention_head_dim=4,
-    cross_attention_dim=8,
-    caption_channels=6,
-    sample_size=(4, 4),
-    video_length=3,
-)
 VELOCITY = replace(TINY, prediction_type="v_prediction")
 TIMESTEP = np.array([20, 900])
 LEVELS = signal_and_noise(TIMESTEP).reshape(2, 2, 1, 1, 1, 1)
