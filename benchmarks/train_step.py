@@ -62,10 +62,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("transformer", "vae"))
     parser.add_argument("--engine", choices=ENGINES, default="openvino")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--keep", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=4)
     options = parser.parse_args()
-    engine = choose_training_engine(options.engine)
+    engine = choose_training_engine(options.engine, options.precision)
     step = transformer(engine, options.keep) if options.what == "transformer" else autoencoder(engine)
     repeat(options.repeats, step, what=options.what, engine=options.engine, keep=str(options.keep))
 

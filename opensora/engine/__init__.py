@@ -149,10 +149,11 @@ def choose_engine(name: str = "auto", precision: str = "fp32") -> Engine:
         return open_engine("mindspore", precision)
 
 
-def choose_training_engine(name: str = "auto") -> Engine:
+def choose_training_engine(name: str = "auto", precision: str = "fp32") -> Engine:
     """The engine for training, one of ENGINE_CHOICES; its weights are MindSpore's tensors.
 
-    Raises ValueError for OpenVINO on another device than a CPU.
+    precision: what OpenVINO computes products in; MindSpore computes in the format of the weights that it
+        gets. Raises ValueError for OpenVINO on another device than a CPU, or a precision that it lacks there.
     """
     if name == "mindspore" or (name == "auto" and not on_cpu()):
         return open_engine("mindspore")
@@ -163,7 +164,7 @@ def choose_training_engine(name: str = "auto") -> Engine:
     try:
         from opensora.engine.training import TrainingOpenVINO
 
-        return TrainingOpenVINO()
+        return TrainingOpenVINO(precision)
     except (EngineError, ImportError) as error:
         say_reserve(error)
         return open_engine("mindspore")

@@ -18,6 +18,7 @@ from opensora.engine.block import Block, Differentiable, Gradients, Prefix, Pull
 from opensora.engine.graph import Node, openvino, opset, tracing
 from opensora.engine.mindspore import Forward, Tape, as_tensor
 from opensora.engine.openvino import OpenVINO, _as_engine_error, _core, _settings
+from opensora.engine.precise import keep_all_but_products, multiplies
 from opensora.engine.reserve import say_reserve
 from opensora.engine.reverse import Output, cut, differentiate, residuals
 from opensora.engine.tensor import Tensor
@@ -36,9 +37,13 @@ LARGE = 2**21
 class TrainingOpenVINO(OpenVINO):
     """OpenVINO with gradients. Networks run block by block, because their weights change."""
 
-    def __init__(self) -> None:
-        """Raises EngineError if the library is missing or broken."""
-        super().__init__("fp32")
+    def __init__(self, precision: str = "fp32") -> None:
+        """precision: the format that products of matrices, and their gradients, are computed in; tensors and
+        everything else stay in float32.
+
+        Raises EngineError if the library is missing or broken, ValueError if the processor lacks the format.
+        """
+        super().__init__(precision)
         self._blocks: dict[Block, GraphBlock] = {}
 
     def tensor(self, array: np.ndarray) -> Tensor:
@@ -61,7 +66,7 @@ class TrainingOpenVINO(OpenVINO):
         if not isinstance(block, Block):
             return block
         if block not in self._blocks:
-            self._blocks[block] = GraphBlock(block)
+            self._blocks[block] = GraphBlock(block, self.precision)
         return self._blocks[block]
 
 
@@ -102,8 +107,8 @@ class GraphBlock:
     MindSpore computes a block that OpenVINO refuses.
     """
 
-    def __init__(self, block: Block) -> None:
-        self._block = block
+    def __init__(self, block: Block, precision: str = "fp32") -> None:
+        self._block, self._precision = block, precision
         self._graphs: dict[Hashable, BlockGraphs] = {}
         self._refused = False
 
@@ -152,7 +157,7 @@ class GraphBlock:
     def _of(self, weights: Weights, inputs: tuple[Tree, ...]) -> "BlockGraphs":
         key = tuple((name, tuple(value.shape)) for name, value in weights.items()), _signature(inputs)
         if key not in self._graphs:
-            self._graphs[key] = BlockGraphs(self._block, weights, inputs)
+            self._graphs[key] = BlockGraphs(self._block, weights, inputs, self._precision)
         return self._graphs[key]
 
 
@@ -162,8 +167,8 @@ class BlockGraphs:
     Each is compiled where it is first used. Arrays are those of the weights, then those among the inputs.
     """
 
-    def __init__(self, block: Block, weights: Weights, inputs: tuple[Tree, ...]) -> None:
-        self._block, self._names = block, tuple(weights)
+    def __init__(self, block: Block, weights: Weights, inputs: tuple[Tree, ...], precision: str) -> None:
+        self._block, self._names, self._precision = block, tuple(weights), precision
         self._shapes = [(array.shape, array.dtype) for array in _arrays(weights, inputs)]
         self._constants = tuple(None if _is_tensor(value) else value for value in inputs)
         self._places = [place for place, value in enumerate(inputs) if _is_tensor(value)]
@@ -176,14 +181,14 @@ class BlockGraphs:
     def forward(self, arrays: Arrays) -> Tree:
         if self._forward is None:
             parameters, outputs = self._trace()
-            self._forward = Graph(outputs, parameters)
+            self._forward = Graph(outputs, parameters, self._precision)
         return self._output(self._forward(arrays))
 
     def gradient(self, arrays: Arrays, output_gradient: Tree) -> Gradients:
         if self._backward is None:
             parameters, outputs = self._trace()
             by_outputs, found = self._differentiated(parameters, outputs)
-            self._backward = Graph(found, [*parameters, *by_outputs])
+            self._backward = Graph(found, [*parameters, *by_outputs], self._precision)
         return self._gradients(self._backward([*arrays, *_parts(output_gradient)]))
 
     def recorded(self, arrays: Arrays) -> tuple[Tree, Pullback]:
@@ -192,9 +197,10 @@ class BlockGraphs:
             parameters, outputs = self._trace()
             by_outputs, found = self._differentiated(parameters, outputs)
             saved = residuals(found, parameters, by_outputs)
-            forward = Graph([*outputs, *saved], parameters)
+            forward = Graph([*outputs, *saved], parameters, self._precision)
             stand_ins = cut(found, [*parameters, *by_outputs], saved)
-            self._recording = forward, Graph(found, [*parameters, *by_outputs, *stand_ins])
+            backward = Graph(found, [*parameters, *by_outputs, *stand_ins], self._precision)
+            self._recording = forward, backward
             self._count = len(outputs)
         forward, backward = self._recording
         results = forward(arrays)
@@ -247,7 +253,7 @@ class BlockGraphs:
 class Graph:
     """A compiled graph: from arrays to arrays."""
 
-    def __init__(self, results: Sequence[Output], parameters: Sequence[Any]) -> None:
+    def __init__(self, results: Sequence[Output], parameters: Sequence[Any], precision: str = "fp32") -> None:
         places = {parameter.get_name(): place for place, parameter in enumerate(parameters)}
         names = [result.get_node().get_name() for result in results]
         # Parameters among the results, whose memory the library confuses; they are passed on here.
@@ -261,7 +267,7 @@ class Graph:
             _keep_large_arrays_apart()
             with _as_engine_error("OpenVINO does not take this graph"):
                 model = openvino().Model(computed, list(parameters))
-                self._compiled = _core().compile_model(model, "CPU", _settings("fp32"))
+                self._compiled = _compiled(model, precision)
         # Graphs keep their working memory, some twenty tensors; of large ones it would fill the machine.
         arrays = [
             *(result.get_shape() for result in computed),
@@ -290,6 +296,12 @@ class Graph:
             compiled.release_memory()
         else:
             self._request = request
+
+
+def _compiled(model: Any, precision: str) -> Any:
+    if precision == "fp32" or not multiplies(model):
+        return _core().compile_model(model, "CPU", _settings("fp32"))
+    return _core().compile_model(keep_all_but_products(_core(), model), "CPU", _settings(precision))
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from opensora.models.geometry import FLOAT
 from opensora.nn import Tensor
 from opensora.parallel.mesh import Mesh
 from opensora.parallel.zero import parameter_sharding
-from opensora.runtime import compute_dtype, mindspore
+from opensora.runtime import mindspore
 from opensora.train.batches import BatchDrawer, HostBatch, sampling_of, split_batch
 from opensora.train.checkpoint import ONE_SHARD, check_same_shapes
 from opensora.train.denoiser_options import DenoiserOptions
@@ -24,7 +24,7 @@ from opensora.train.encoding import BatchEncoder, SharedEncoder
 from opensora.train.loss import Batch, gather_terms, mean_terms
 from opensora.train.monitor import Stopwatch
 from opensora.train.muon import make_optimizer
-from opensora.train.precision import LossScaler, compute_weights
+from opensora.train.precision import LossScaler, compute_weights, weight_dtype
 from opensora.train.summary import TaskSummary
 from opensora.train.validation import HeldOutLoss
 from opensora.weights import Arrays
@@ -69,7 +69,7 @@ class DenoiserTask(ABC, Generic[M, Options]):
             options.max_train_steps,
         )
         sharding = parameter_sharding(self.mesh, options.parallel_mode)
-        self.dtype = compute_dtype(options.number_format)
+        self.dtype = weight_dtype(options, model.engine)
         # With sharded masters in the optimizer, no process needs all weights in float32.
         self._rounds = sharding.ranks > 1 and self.dtype != ms.float32
         self.optimizer = make_optimizer(

@@ -145,7 +145,13 @@ def _updates(w: Weights, identity: Tensor, *directions: Tensor) -> tuple[Tensor,
     return F.unstacked(matrices)
 
 
-UPDATES = Block(_updates)
+def _precise_updates(w: Weights, identity: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
+    """In float32 whatever the engine multiplies in: what is lost in a Gram matrix grows with each product."""
+    updates: tuple[Tensor, ...] = F.precisely(_updates, w, identity, *directions)
+    return updates
+
+
+UPDATES = Block(_precise_updates)
 
 
 def _orthogonalised_squares(matrices: Tensor) -> Tensor:

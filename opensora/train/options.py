@@ -134,9 +134,10 @@ class PrecisionOptions:
 
     GROUP: ClassVar[str] = "precision"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Number format of the transformer; a CPU supports fp32 only."""
+    """Number format of the transformer. On a CPU bf16 needs OpenVINO and a processor that computes in it."""
     amp_level: Literal["O0", "O1", "O2"] = "O2"
-    """The parts in that format: O2 all but norms, softmax and loss; O1 linear layers only; O0 none."""
+    """The parts in that format: O2 all but norms, softmax and loss; O1 linear layers only; O0 none. On a CPU
+    O1 and O2 are products of matrices."""
     global_bf16: bool = False
     """Same as --precision bf16 --amp_level O2."""
     loss_scaler_type: Literal["dynamic", "static"] = "dynamic"

@@ -10,10 +10,34 @@ from typing import Any
 import numpy as np
 
 from opensora import runtime
+from opensora.engine import Engine, choose_training_engine
 from opensora.nn import Tensor
+from opensora.train.denoiser_options import DenoiserOptions
 from opensora.train.options import PrecisionOptions
 
 ms = runtime.mindspore()
+
+
+def check_precision(options: DenoiserOptions) -> None:
+    """Raises ValueError now, and not after everything is loaded, as `training_engine` does."""
+    if options.number_format != "fp32":
+        training_engine(options)
+
+
+def training_engine(options: DenoiserOptions) -> Engine:
+    """The engine that the options name.
+
+    Raises ValueError for a number format that the engine or the device does not compute in.
+    """
+    name = options.engine if options.mode == 0 else "mindspore"
+    engine = choose_training_engine(name, options.number_format)
+    weight_dtype(options, engine)
+    return engine
+
+
+def weight_dtype(options: DenoiserOptions, engine: Engine) -> Any:
+    """MindSpore's dtype of the weights to compute with: OpenVINO rounds what it multiplies itself."""
+    return ms.float32 if engine.name == "openvino" else runtime.compute_dtype(options.number_format)
 
 
 def compute_weights(weights: Mapping[str, Tensor], dtype: Any, level: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 from opensora.engine import EngineError, choose_training_engine, training
 from opensora.engine.block import Block
 from opensora.engine.mindspore import Tape, set_jit
-from opensora.engine.openvino import OpenVINO
+from opensora.engine.openvino import OpenVINO, capabilities
 from opensora.nn import F
 from opensora.nn.window import UNPADDED, ConvWindow
 
@@ -171,6 +171,36 @@ def test_a_tape_of_graphs_is_that_of_mindspore() -> None:
     for result in results[1:]:
         for found, expected in zip(result, results[0], strict=True):
             np.testing.assert_allclose(found.asnumpy(), expected.asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """To the nearest number with the 8 leading bits of bfloat16."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+Product = Block(lambda w, x: F.product(x + w["shift"], w["matrix"]) + w["more"])
+
+
+def test_products_and_their_gradients_in_bfloat16() -> None:
+    """Factors and results of products are rounded, and what lies between is not."""
+    if "BF16" not in capabilities():
+        with pytest.raises(ValueError, match="precision 'bf16' needs a processor that computes with it"):
+            choose_training_engine("openvino", "bf16")
+        return
+    arrays = {"a.shift": array(64), "a.matrix": array(24, 64), "a.more": array(24)}
+    x, by_output = array(16, 64), array(16, 24)
+    tape = choose_training_engine("openvino", "bf16").tape({key: ms.Tensor(arrays[key]) for key in arrays})
+    y = tape(Product, "a", ms.Tensor(x))
+    by_weight, _ = tape.gradients([(y, ms.Tensor(by_output))])
+    shifted, more = rounded(x + arrays["a.shift"]), arrays["a.more"]
+    for found, product in (
+        (y.asnumpy() - more, shifted @ rounded(arrays["a.matrix"]).T),
+        (by_weight["a.matrix"].asnumpy(), rounded(by_output).T @ shifted),
+    ):
+        np.testing.assert_allclose(found, rounded(product), rtol=2**-7, atol=1e-5)
+        np.testing.assert_allclose(np.mean(found - rounded(product)), 0, atol=1e-3)
+    np.testing.assert_allclose(by_weight["a.more"].asnumpy(), by_output.sum(0), rtol=1e-5, atol=1e-5)
 
 
 def test_a_gradient_that_passes_a_block_unchanged() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from opensora.engine import ENGINES, choose_training_engine, open_engine
+from opensora.engine.openvino import capabilities
 from opensora.train import muon
 from opensora.train.muon import Muon, make_optimizer, step_length, updates
 from opensora.train.optim import AdamW
@@ -37,9 +38,9 @@ def options(**changes: Any) -> OptimizerOptions:
     )
 
 
-def one(weight: Any, engine: str = "mindspore") -> np.ndarray:
+def one(weight: Any, engine: str = "mindspore", precision: str = "fp32") -> np.ndarray:
     """The update of a weight, without the length of the step."""
-    update = updates({"weight": weight}, choose_training_engine(engine))["weight"].asnumpy()
+    update = updates({"weight": weight}, choose_training_engine(engine, precision))["weight"].asnumpy()
     return np.asarray(update) / step_length(weight.shape)
 
 
@@ -56,6 +57,13 @@ def test_singular_values_become_about_one(shape: tuple[int, ...], size: float, e
     factors = left.T @ result.reshape(matrix.shape) @ right.T
     assert np.diag(factors).min() > 0.67 and np.diag(factors).max() < 1.14
     np.testing.assert_allclose(factors, np.diag(np.diag(factors)), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 50), (50, 4)])
+def test_an_engine_that_multiplies_in_bfloat16_computes_updates_in_float32(shape: tuple[int, int]) -> None:
+    precision = "bf16" if "BF16" in capabilities() else "fp32"
+    weight = ms.Tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    np.testing.assert_allclose(one(weight, "openvino", precision), one(weight, "openvino"), atol=1e-5)
 
 
 def test_nothing_comes_of_nothing() -> None:

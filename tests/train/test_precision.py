@@ -1,9 +1,19 @@
+from dataclasses import replace
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 import pytest
 
 from opensora.train.options import PrecisionOptions
-from opensora.train.precision import LossScaler, compute_weights
+from opensora.train.precision import (
+    LossScaler,
+    check_precision,
+    compute_weights,
+    training_engine,
+    weight_dtype,
+)
+from opensora.train.t2v.options import TrainOptions
 
 WEIGHTS = {"proj.weight": (3, 4), "proj.bias": (3,), "patch.weight": (2, 3, 1, 1), "table": (2, 3)}
 
@@ -49,6 +59,34 @@ def test_a_static_scale_stays() -> None:
     scaler = LossScaler(PrecisionOptions(precision="fp16", loss_scaler_type="static", init_loss_scale=16.0))
     scaler.update(False)
     assert scaler.scale == 16.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "fp16"}, "precision 'fp16' is not one of OpenVINO's: choose fp32 or bf16"),
+        ({"precision": "fp16", "engine": "mindspore"}, "precision 'fp16' is not supported on a CPU"),
+        ({"precision": "bf16", "engine": "mindspore"}, "precision 'bf16' is not supported on a CPU"),
+        ({"precision": "bf16", "mode": 1}, "precision 'bf16' is not supported on a CPU"),
+        ({"precision": "bf16"}, "precision 'bf16' needs a processor that computes with it"),
+    ],
+)
+def test_formats_that_nothing_here_computes_in(
+    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opensora.engine.openvino.capabilities", lambda: ["FP32"])
+    options = TrainOptions(model_path="model", vae_latent_folder="latents", **settings)
+    with pytest.raises(ValueError, match=message):
+        check_precision(options)
+    check_precision(replace(options, amp_level="O0"))
+
+
+def test_openvino_gets_float32_weights_and_rounds_what_it_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opensora.engine.openvino.capabilities", lambda: ["FP32", "BF16"])
+    options = TrainOptions(model_path="model", vae_latent_folder="latents", precision="bf16")
+    engine = training_engine(options)
+    assert (engine.name, engine.precision) == ("openvino", "bf16")
+    assert weight_dtype(options, engine) == ms.float32
 
 
 @pytest.mark.parametrize(

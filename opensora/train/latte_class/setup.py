@@ -11,14 +11,12 @@ from opensora.data.loader import Loader
 from opensora.data.samples import SampleSource
 from opensora.data.setup import Opened, open_source
 from opensora.data.text.captions import CaptionFeatures
-from opensora.engine import choose_training_engine
 from opensora.engine.mindspore import set_jit
 from opensora.models.causal_vae.config import CausalVAEConfig
 from opensora.models.latte_class.config import LatteClassConfig
 from opensora.models.latte_class.model import Latte
 from opensora.models.latte_class.sizes import find_architecture
 from opensora.parallel.mesh import Mesh, open_mesh
-from opensora.runtime import compute_dtype
 from opensora.train.denoiser_setup import (
     load_vae,
     open_data,
@@ -29,6 +27,7 @@ from opensora.train.denoiser_setup import (
 from opensora.train.latte_class.options import TrainClassOptions
 from opensora.train.latte_class.task import ClassTask, Preview
 from opensora.train.loop import train
+from opensora.train.precision import check_precision, training_engine
 from opensora.weights import CONFIG, load_config
 from opensora.weights.folder import find_autoencoder
 
@@ -39,7 +38,7 @@ MakePreview = Callable[[Sequence[str], LatteClassConfig, Path], Preview]
 def train_class(options: TrainClassOptions, make_preview: MakePreview) -> int:
     """Run `opensora train-class`, alone or with the processes that `msrun` started. Returns the exit code."""
     set_jit(options.mode == 0)
-    compute_dtype(options.number_format)  # raises now, and not after everything is loaded
+    check_precision(options)
     job = open_mesh(1, 1, options.use_parallel, options.rank_timeout)
     with job as mesh, ExitStack() as stack:
         options = with_scaled_rate(options, mesh)
@@ -94,7 +93,7 @@ def _make_task(
     model = Latte.initialise(config, np.random.default_rng(options.seed))
     if options.pretrained is not None:
         model.load_weights(options.pretrained)
-    model.engine = choose_training_engine(options.engine if options.mode == 0 else "mindspore")
+    model.engine = training_engine(options)
     data = stack.enter_context(open_data(source, options, mesh))
     held_out = None
     if options.validation_latent_folder is not None:

@@ -12,13 +12,11 @@ from opensora.data.dataset.arrays import Captioned
 from opensora.data.loader import Loader
 from opensora.data.samples import SampleSource
 from opensora.data.setup import make_source
-from opensora.engine import choose_training_engine
 from opensora.engine.mindspore import set_jit
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.models.spec import ModelSpec
 from opensora.models.t5.model import T5Config, T5Encoder
 from opensora.parallel.mesh import Mesh, open_mesh
-from opensora.runtime import compute_dtype
 from opensora.train.denoiser_setup import (
     load_vae,
     open_data,
@@ -28,6 +26,7 @@ from opensora.train.denoiser_setup import (
 )
 from opensora.train.loop import train
 from opensora.train.loss import OwnLoss
+from opensora.train.precision import check_precision, training_engine
 from opensora.train.t2v.options import TrainOptions
 from opensora.train.t2v.task import Preview, T2VTask
 from opensora.weights import WeightsError, load_config, trained_text_encoder
@@ -60,7 +59,7 @@ def train_t2v(
         sample, (B,), in place of the diffusion loss; mse and vb are still logged.
     """
     set_jit(options.mode == 0)
-    compute_dtype(options.number_format)  # raises now, and not after everything is loaded
+    check_precision(options)
     job = open_mesh(options.sp_size, 1, options.use_parallel, options.rank_timeout)
     with job as mesh, ExitStack() as stack:
         options = with_scaled_rate(options, mesh)
@@ -115,7 +114,7 @@ def _make_task(
     data = stack.enter_context(open_data(source, options, mesh))
     held_out = None if options.validation_latent_folder is None else Loader(held_out_source(options, spec))
     vae = None if source.encoded else load_vae(paths.vae, options)
-    model.engine = choose_training_engine(options.engine if options.mode == 0 else "mindspore")
+    model.engine = training_engine(options)
     if text_encoder is not None:
         text_encoder.engine = model.engine
     preview = None

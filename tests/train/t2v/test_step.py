@@ -8,6 +8,7 @@ import pytest
 
 from opensora.diffusion import GaussianDiffusion
 from opensora.engine import ENGINES, Engine, choose_training_engine
+from opensora.engine.openvino import capabilities
 from opensora.models.latte.model import LatteConfig, LatteT2V
 from opensora.train.optim import AdamW
 from opensora.train.options import OptimizerOptions
@@ -144,6 +145,26 @@ def test_gradients_and_their_norm(step: Any, tensors: dict[str, np.ndarray]) -> 
         np.testing.assert_allclose(
             gradients[name].asnumpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name
         )
+
+
+def test_a_step_with_products_in_bfloat16(tensors: dict[str, np.ndarray]) -> None:
+    """The reference's loss and gradients but for rounding, which is not that of float32."""
+    if "BF16" not in capabilities():
+        with pytest.raises(ValueError, match="needs a processor that computes with it"):
+            choose_training_engine("openvino", "bf16")
+        return
+    weights = {name: ms.Tensor(value) for name, value in reference.load("latte/weights").items()}
+    config = LatteConfig.from_dict(reference.read_json("latte/config"))
+    model = LatteT2V(config, weights, choose_training_engine("openvino", "bf16"))
+    terms, gradients, norm = train_step(model, batch_of(tensors), AdamW(OPTIONS))
+    np.testing.assert_allclose(terms["loss"].asnumpy(), tensors["loss"], rtol=5e-3)
+    assert norm == pytest.approx(float(tensors["grad_norm"]), rel=5e-3)
+    differences = []
+    for name, expected in named(tensors, "grad.").items():
+        found = gradients[name].asnumpy()
+        assert found.dtype == np.float32
+        differences.append(float(np.linalg.norm(found - expected) / np.linalg.norm(expected)))
+    assert 1e-4 < max(differences) < 0.03
 
 
 def test_where_the_optimizer_moves_the_weights(step: Any, tensors: dict[str, np.ndarray]) -> None:
