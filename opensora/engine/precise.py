@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 from opensora.engine.graph import PRECISE, openvino, opset
 
-PRODUCTS = ("MatMul", "Convolution", "ConvolutionBackpropData", "GroupConvolution")
 LARGE = 2**10
 """Bytes of a constant that does not go through the file."""
 
@@ -42,22 +41,6 @@ def keep_precise(core: Any, model: Any) -> Any:
             _replace(parameter.output(0), constant.output(0))
             copy.remove_parameter(parameter)
     return copy
-
-
-def multiplies(model: Any) -> bool:
-    """True if the model has a product that is not marked."""
-    return any(
-        operator.get_type_name() in PRODUCTS and PRECISE not in operator.get_rt_info()
-        for operator in model.get_ops()
-    )
-
-
-def keep_all_but_products(core: Any, model: Any) -> Any:
-    """The same model, in which only products that are not marked follow the precision. `model` is used up."""
-    for operator in model.get_ordered_ops():
-        if operator.get_type_name() not in PRODUCTS:
-            operator.get_rt_info()[PRECISE] = 1
-    return keep_precise(core, model)
 
 
 def _with_attribute(description: Path, names: Iterable[str]) -> bytes:

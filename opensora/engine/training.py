@@ -15,12 +15,12 @@ import numpy as np
 
 from opensora.engine import EngineError, Network
 from opensora.engine.block import Block, Differentiable, Gradients, Prefix, Pullback, Weights, as_array
-from opensora.engine.graph import Node, openvino, opset, tracing
+from opensora.engine.graph import PRECISE, Node, openvino, opset, tracing
 from opensora.engine.mindspore import Forward, Tape, as_tensor
 from opensora.engine.openvino import OpenVINO, _as_engine_error, _core, _settings
-from opensora.engine.precise import keep_all_but_products, multiplies
+from opensora.engine.precise import keep_precise
 from opensora.engine.reserve import say_reserve
-from opensora.engine.reverse import Output, cut, differentiate, residuals
+from opensora.engine.reverse import Output, cut, differentiate, products, residuals
 from opensora.engine.tensor import Tensor
 from opensora.engine.tree import Tree, tree_map
 from opensora.runtime import mindspore
@@ -299,9 +299,16 @@ class Graph:
 
 
 def _compiled(model: Any, precision: str) -> Any:
-    if precision == "fp32" or not multiplies(model):
-        return _core().compile_model(model, "CPU", _settings("fp32"))
-    return _core().compile_model(keep_all_but_products(_core(), model), "CPU", _settings(precision))
+    """The model compiled; products compute in this precision if they are not marked, the rest in float32."""
+    operators = model.get_ordered_ops()
+    if not any(products(operator) and PRECISE not in operator.get_rt_info() for operator in operators):
+        precision = "fp32"  # the library forgets the mark of some products
+    if precision != "fp32":
+        for operator in operators:
+            if not products(operator):
+                operator.get_rt_info()[PRECISE] = 1
+        model = keep_precise(_core(), model)
+    return _core().compile_model(model, "CPU", _settings(precision))
 
 
 @lru_cache(maxsize=1)

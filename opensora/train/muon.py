@@ -146,9 +146,9 @@ def _updates(w: Weights, identity: Tensor, *directions: Tensor) -> tuple[Tensor,
 
 
 def _precise_updates(w: Weights, identity: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
-    """In float32 whatever the engine multiplies in: what is lost in a Gram matrix grows with each product."""
-    updates: tuple[Tensor, ...] = F.precisely(_updates, w, identity, *directions)
-    return updates
+    """`_updates` in float32, because each product of Gram matrices enlarges their rounding errors."""
+    results: tuple[Tensor, ...] = F.precisely(_updates, w, identity, *directions)
+    return results
 
 
 UPDATES = Block(_precise_updates)
