@@ -306,11 +306,15 @@ def _as_engine_error(what: str) -> Iterator[None]:
 
 
 def _settings(precision: str) -> dict[str, Any]:
-    """One stream with all threads of this process: the same program gives the same bytes."""
+    """One stream with all threads of this process: the same program gives the same bytes.
+
+    No pinning: the library counts cores from the first, so several processes would share that one.
+    """
     return {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": _threads(),
         "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
     }
 
 

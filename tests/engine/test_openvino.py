@@ -5,6 +5,8 @@ import os
 import platform
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +241,23 @@ def test_a_graph_uses_the_cores_of_the_process_at_most_omp_num_threads(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 5}, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", limit)
     assert openvino._settings("fp32")["INFERENCE_NUM_THREADS"] == threads
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not tell")
+def test_a_graph_on_one_thread_may_run_on_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    multiply = openvino.multiply_once(512, "fp32")
+    thread, allowed, done = threading.get_native_id(), os.sched_getaffinity(0), threading.Event()
+
+    def watch() -> list[set[int]]:
+        seen = [os.sched_getaffinity(thread)]
+        while not done.wait(0.0005):
+            seen.append(os.sched_getaffinity(thread))
+        return seen
+
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(watch)
+        for _ in range(20):
+            multiply()
+        done.set()
+    assert all(cores == allowed for cores in watched.result())
