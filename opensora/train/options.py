@@ -239,6 +239,11 @@ class DeviceOptions:
     def __post_init__(self) -> None:
         one_of(self, "device", "engine", "mode")
 
+    @property
+    def engine_of_mode(self) -> str:
+        """The name of the engine: only MindSpore runs operator by operator."""
+        return self.engine if self.mode == 0 else "mindspore"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions(ScheduleOptions, ValidationOptions, OutputOptions, ParallelOptions, DeviceOptions):

@@ -29,8 +29,7 @@ def training_engine(options: DenoiserOptions) -> Engine:
 
     Raises ValueError for a number format that the engine or the device does not compute in.
     """
-    name = options.engine if options.mode == 0 else "mindspore"
-    engine = choose_training_engine(name, options.number_format)
+    engine = choose_training_engine(options.engine_of_mode, options.number_format)
     weight_dtype(options, engine)
     return engine
 

@@ -95,7 +95,7 @@ def make_task(
         if options.collapse_time:
             collapsed = collapse_time({name: value.asnumpy() for name, value in vae.weights.items()}, rng)
             vae.weights = {name: ms.Tensor(value) for name, value in collapsed.items()}
-    vae.engine = choose_training_engine(options.engine if options.mode == 0 else "mindspore")
+    vae.engine = choose_training_engine(options.engine_of_mode)
     clips, validation = make_clips(options) if data is None else _array_clips(options, data)
     return VAETask(vae, clips, validation, loss or make_loss(options, config, rng), options, mesh)
 
