@@ -16,7 +16,7 @@ from opensora.cli.published import ANSWERS
 from opensora.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "version9" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|\s)opensora ([^;\n]*)", re.MULTILINE)
 TRAINED = {

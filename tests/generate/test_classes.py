@@ -100,7 +100,7 @@ def test_an_unconditional_model_takes_the_autoencoder_of_another(classes: Path) 
         ("named", ["cat"], {}, "choose ant, Bee, cow, or a number from 0 to 2"),
         ("free", ["cow"], {"ae_path": "NAMED"}, "label 'cow' has no effect: this model is unconditional"),
         ("free", [], {}, "has no vae/config.json"),
-        ("named", [], {"ae_path": "demo"}, "has 8 latent channels, but the model takes 4"),
+        ("named", [], {"ae_path": "demo"}, "has 16 latent channels, but the model takes 4"),
         ("named", [], {"image_size": 40}, "height 40 is not a multiple of 16"),
         ("named", [], {"sample_method": "ddqm"}, "sampler 'ddqm' is unknown"),
         ("named/vae", [], {}, "has no depth"),
